@@ -1,0 +1,5 @@
+"""`python -m netemu` is the `netemu` command."""
+
+from netemu.cli.main import main
+
+main()

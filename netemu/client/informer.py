@@ -1,0 +1,135 @@
+"""A typed, always current copy of a collection, and handlers that hear of each change.
+
+Theory of operation (`client-go/tools/cache`): list once, then watch from the list's revision. When a watch ends, resume
+from the last revision seen. When that revision is gone (410), list again and tell handlers only what differs, so
+they see a gap as a burst of ordinary changes. While the server is away, keep the copy and retry with growing pauses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from typing import Any, Generic, TypeVar, cast
+
+from netemu.client.base import Client, Obj
+from netemu.model.errors import ApiError, Expired, NetemuError
+from netemu.model.objects import KubeObject, decode
+from netemu.model.resources import Resource
+
+log = logging.getLogger(__name__)
+
+K = TypeVar("K", bound=KubeObject)
+Handler = Callable[[K | None, K | None], None]
+"""Called with (old, new): None, x for an addition; x, None for a deletion."""
+
+
+class Informer(Generic[K]):
+    """Keeps `objects` (key -> typed object) in step with the server while `run` runs.
+
+    Handlers are plain functions called in the order of events, after `objects` was changed; they must not block.
+    `resource_version` is the newest revision reflected here, bookmarks included.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        resource: Resource,
+        kind: type[K],
+        *,
+        namespace: str = "",
+        label_selector: str = "",
+        field_selector: str = "",
+        retry: tuple[float, float] = (0.2, 10.0),
+    ) -> None:
+        self.client, self.resource, self.kind = client, resource, kind
+        self._scope = {"label_selector": label_selector, "field_selector": field_selector}
+        self._namespace = namespace
+        self._first_pause, self._longest_pause = retry
+        self._handlers: list[Handler[K]] = []
+        self._objects: dict[str, K] = {}
+        self.resource_version = ""
+        self.synced = asyncio.Event()
+
+    @property
+    def objects(self) -> Mapping[str, K]:
+        """Key to object; do not change it."""
+        return self._objects
+
+    def get(self, key: str) -> K | None:
+        """The object of that key (`namespace/name`, or `name`)."""
+        return self._objects.get(key)
+
+    def on_change(self, handler: Handler[K]) -> None:
+        """Tell `handler` of every later change, and of what is here already."""
+        self._handlers.append(handler)
+        for obj in list(self._objects.values()):
+            handler(None, obj)
+
+    async def run(self) -> None:
+        """List and watch until cancelled."""
+        pause = self._first_pause
+        while True:
+            try:
+                if not self.resource_version:
+                    await self._list()
+                await self._watch()
+                pause = self._first_pause
+            except Expired:
+                self.resource_version = ""
+            except ApiError as error:
+                log.debug("%s: %s; again in %.1f s", self.resource, error, pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, self._longest_pause)
+
+    async def _list(self) -> None:
+        answer = await self.client.list(self.resource, self._namespace, **self._scope)
+        fresh = {obj.key: obj for item in answer.items if (obj := self._decode(item)) is not None}
+        for key in [key for key in self._objects if key not in fresh]:
+            self._apply(key, None)
+        for key, obj in fresh.items():
+            self._apply(key, obj)
+        self.resource_version = answer.resource_version
+        self.synced.set()
+
+    async def _watch(self) -> None:
+        events = self.client.watch(
+            self.resource, self._namespace, resource_version=self.resource_version, **self._scope
+        )
+        async with aclosing(cast(Any, events)) as stream:
+            async for event in stream:
+                if event.type != "BOOKMARK" and (obj := self._decode(event.object)) is not None:
+                    self._apply(obj.key, None if event.type == "DELETED" else obj)
+                self.resource_version = event.object["metadata"]["resourceVersion"]
+
+    def _decode(self, item: Obj) -> K | None:
+        try:
+            return decode(item, self.kind)
+        except ValueError as error:  # one strange object must not hide the others
+            log.warning("%s: cannot read %s: %s", self.resource, item.get("metadata", {}).get("name"), error)
+            return None
+
+    def _apply(self, key: str, new: K | None) -> None:
+        old = self._objects.get(key)
+        if new is None:
+            if old is None:
+                return
+            del self._objects[key]
+        else:
+            if old is not None and old.metadata.resource_version == new.metadata.resource_version:
+                return
+            self._objects[key] = new
+        for handler in self._handlers:
+            handler(old, new)
+
+
+async def wait_synced(*informers: Informer[Any], within: float = 30.0) -> None:
+    """Return when every informer has listed once. Raises NetemuError naming those that have not."""
+    try:
+        async with asyncio.timeout(within):
+            for informer in informers:
+                await informer.synced.wait()
+    except TimeoutError as error:
+        late = ", ".join(str(informer.resource) for informer in informers if not informer.synced.is_set())
+        raise NetemuError(f"no list of {late} within {within:.0f} s") from error

@@ -1,0 +1,101 @@
+"""The resources that the API serves: where each lives in the URL tree and what clients may call it.
+
+One table. Discovery, the command line, informers and the store's keys are all read off it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One resource of one API group and version."""
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+    namespaced: bool = True
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    subresources: tuple[str, ...] = ()
+    """Names as in the URL: `status`, `scale`, `binding` ..."""
+    verbs: tuple[str, ...] = ALL_VERBS
+
+    @property
+    def singular(self) -> str:
+        """`pod`."""
+        return self.kind.lower()
+
+    @property
+    def api_version(self) -> str:
+        """`v1`, `apps/v1`."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def root(self) -> str:
+        """`/api/v1`, `/apis/apps/v1`."""
+        return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """The URL path of the collection, of one object, or of one of its subresources."""
+        parts = [self.root]
+        if self.namespaced and namespace:
+            parts += ["namespaces", namespace]
+        parts.append(self.plural)
+        if name:
+            parts.append(name)
+        if subresource:
+            parts.append(subresource)
+        return "/".join(parts)
+
+    def __str__(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+
+NAMESPACES = Resource("", "v1", "Namespace", "namespaces", False, ("ns",), (), ("status", "finalize"))
+NODES = Resource("", "v1", "Node", "nodes", False, ("no",), (), ("status",))
+PODS = Resource("", "v1", "Pod", "pods", True, ("po",), ("all",), ("status", "binding"))
+SERVICES = Resource("", "v1", "Service", "services", True, ("svc",), ("all",), ("status",))
+ENDPOINTS = Resource("", "v1", "Endpoints", "endpoints", True, ("ep",))
+CONFIGMAPS = Resource("", "v1", "ConfigMap", "configmaps", True, ("cm",))
+SECRETS = Resource("", "v1", "Secret", "secrets", True)
+SERVICEACCOUNTS = Resource("", "v1", "ServiceAccount", "serviceaccounts", True, ("sa",))
+EVENTS = Resource("", "v1", "Event", "events", True, ("ev",))
+DEPLOYMENTS = Resource("apps", "v1", "Deployment", "deployments", True, ("deploy",), ("all",), ("status", "scale"))
+REPLICASETS = Resource("apps", "v1", "ReplicaSet", "replicasets", True, ("rs",), ("all",), ("status", "scale"))
+LEASES = Resource("coordination.k8s.io", "v1", "Lease", "leases", True)
+ENDPOINTSLICES = Resource("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", True)
+EVENTS_V1 = Resource("events.k8s.io", "v1", "Event", "events", True, ("ev",))
+"""The same objects as `EVENTS`, in the newer shape. One store behind both."""
+RUNTIMECLASSES = Resource("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", False)
+
+RESOURCES: tuple[Resource, ...] = (
+    NAMESPACES, NODES, PODS, SERVICES, ENDPOINTS, CONFIGMAPS, SECRETS, SERVICEACCOUNTS, EVENTS,
+    DEPLOYMENTS, REPLICASETS, LEASES, ENDPOINTSLICES, EVENTS_V1, RUNTIMECLASSES,
+)  # fmt: skip
+
+_BY_PATH = {(r.group, r.version, r.plural): r for r in RESOURCES}
+_BY_KIND = {(r.api_version, r.kind): r for r in RESOURCES}
+
+
+def by_path(group: str, version: str, plural: str) -> Resource | None:
+    """The resource at `/apis/GROUP/VERSION/PLURAL` (group `""` for `/api/v1`)."""
+    return _BY_PATH.get((group, version, plural))
+
+
+def by_kind(api_version: str, kind: str) -> Resource | None:
+    """The resource that an object's `apiVersion` and `kind` name."""
+    return _BY_KIND.get((api_version, kind))
+
+
+def by_name(word: str) -> Resource | None:
+    """The resource that a person means by `pods`, `pod`, `po` or `deployments.apps`."""
+    word = word.lower()
+    for resource in RESOURCES:
+        if word in (resource.plural, resource.singular, str(resource), *resource.short_names):
+            return resource
+    return None

@@ -1,0 +1,33 @@
+"""Kubernetes' two time formats.
+
+`Time` is RFC 3339 with whole seconds, `MicroTime` has exactly six fractional digits (Go clients refuse others).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def now() -> str:
+    """The present as `Time`: `2026-01-02T03:04:05Z`."""
+    return time_text(datetime.now(UTC))
+
+
+def micro_now() -> str:
+    """The present as `MicroTime`: `2026-01-02T03:04:05.000006Z`."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def time_text(moment: datetime) -> str:
+    """A moment as `Time`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse(text: str) -> datetime:
+    """Either format back. Raises ValueError."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def seconds_since(text: str) -> float:
+    """How long ago that was, in seconds."""
+    return (datetime.now(UTC) - parse(text)).total_seconds()

@@ -1,0 +1,68 @@
+"""Shared by all tests: the leak check, and who needs root.
+
+Every test must leave the machine as it found it. What is compared: named network namespaces, links of the host
+namespace, child processes, asyncio tasks. A leftover fails the test that made it, by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+_NETNS = Path("/run/netns")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests under tests/kernel, tests/cluster and tests/clients need root; say so once instead of failing each."""
+    if os.geteuid() == 0:
+        return
+    needs_root = pytest.mark.skip(reason="needs root: run `sudo scripts/test`")
+    for item in items:
+        if any(room in item.path.parts for room in ("kernel", "cluster", "clients")):
+            item.add_marker(needs_root)
+
+
+def _children() -> set[int]:
+    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+
+
+def _namespaces() -> set[str]:
+    return {entry.name for entry in _NETNS.iterdir()} if _NETNS.exists() else set()
+
+
+def _links() -> set[str]:
+    return {line.split(":")[1].strip().split("@")[0] for line in _run("ip", "-o", "link").splitlines()}
+
+
+def _run(*argv: str) -> str:
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(autouse=True)
+def leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves namespaces, host links or child processes behind."""
+    kernel = "unit" not in request.path.parts
+    before = (_namespaces(), _links() if kernel else set(), _children())
+
+    yield
+
+    after = (_namespaces(), _links() if kernel else set(), _children())
+    for what, old, new in zip(("namespaces", "host links", "child processes"), before, after, strict=True):
+        left = new - old
+        assert not left, f"{what} left behind: {sorted(left)}"
+
+
+@pytest.fixture(autouse=True)
+async def _task_check(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """Fail a coroutine test that leaves tasks running."""
+    before = asyncio.all_tasks()
+
+    yield
+
+    left = [task for task in asyncio.all_tasks() - before if task is not asyncio.current_task() and not task.done()]
+    assert not left, f"tasks left behind: {left}"
