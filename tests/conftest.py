@@ -51,10 +51,9 @@ def leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
 
     yield
 
-    after = (_namespaces(), _links() if kernel else set(), _children())
-    for what, old, new in zip(("namespaces", "host links", "child processes"), before, after, strict=True):
-        left = new - old
-        assert not left, f"{what} left behind: {sorted(left)}"
+    assert not (left := _namespaces() - before[0]), f"namespaces left behind: {sorted(left)}"
+    assert not (pids := _children() - before[2]), f"child processes left behind: {sorted(pids)}"
+    assert not (kernel and (left := _links() - before[1])), f"host links left behind: {sorted(left)}"
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Self
 
@@ -47,7 +47,7 @@ class HttpClient:
 
     async def get(self, resource: Resource, name: str, namespace: str = "") -> Obj:
         """See Client."""
-        return await self.request("GET", resource.path(namespace, name))
+        return await self._object("GET", resource.path(namespace, name))
 
     async def list(
         self,
@@ -60,7 +60,7 @@ class HttpClient:
     ) -> ObjectList:
         """See Client."""
         query = _query(labelSelector=label_selector, fieldSelector=field_selector, resourceVersion=resource_version)
-        body = await self.request("GET", resource.path(namespace), query=query)
+        body = await self._object("GET", resource.path(namespace), query=query)
         items = body.get("items") or []
         for item in items:
             item.setdefault("apiVersion", resource.api_version)
@@ -75,7 +75,7 @@ class HttpClient:
         label_selector: str = "",
         field_selector: str = "",
         resource_version: str = "",
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """See Client."""
         query = _query(
             labelSelector=label_selector,
@@ -94,13 +94,13 @@ class HttpClient:
 
     async def create(self, resource: Resource, obj: Mapping[str, Any], namespace: str = "") -> Obj:
         """See Client."""
-        return await self.request("POST", resource.path(namespace), body=obj)
+        return await self._object("POST", resource.path(namespace), body=obj)
 
     async def update(self, resource: Resource, obj: Mapping[str, Any], *, subresource: str = "") -> Obj:
         """See Client."""
         meta = obj["metadata"]
         path = resource.path(meta.get("namespace", ""), meta["name"], subresource)
-        return await self.request("PUT", path, body=obj)
+        return await self._object("PUT", path, body=obj)
 
     async def patch(
         self,
@@ -114,7 +114,7 @@ class HttpClient:
     ) -> Obj:
         """See Client."""
         path = resource.path(namespace, name, subresource)
-        return await self.request("PATCH", path, body=patch, content_type=content_type)
+        return await self._object("PATCH", path, body=patch, content_type=content_type)
 
     async def delete(
         self,
@@ -140,7 +140,13 @@ class HttpClient:
         self, resource: Resource, name: str, subresource: str, body: Mapping[str, Any], namespace: str = ""
     ) -> Obj:
         """See Client."""
-        return await self.request("POST", resource.path(namespace, name, subresource), body=body)
+        return await self._object("POST", resource.path(namespace, name, subresource), body=body)
+
+    async def _object(self, method: str, path: str, **options: Any) -> Obj:
+        answer = await self.request(method, path, **options)
+        if not isinstance(answer, dict):
+            raise ServiceUnavailable(f"{self._base}{path}: the answer is not a JSON object")
+        return answer
 
     async def request(
         self,
@@ -165,7 +171,7 @@ class HttpClient:
             raise _failure(response.status, raw)
         return msgspec.json.decode(raw) if response.content_type == "application/json" else raw.decode()
 
-    async def _stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
+    async def _stream(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
         """The lines of a watch, until either side closes."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
         try:

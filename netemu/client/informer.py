@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from netemu.client.base import Client, Obj
 from netemu.model.errors import ApiError, Expired, NetemuError
@@ -97,7 +97,7 @@ class Informer(Generic[K]):
         events = self.client.watch(
             self.resource, self._namespace, resource_version=self.resource_version, **self._scope
         )
-        async with aclosing(cast(Any, events)) as stream:
+        async with aclosing(events) as stream:
             async for event in stream:
                 if event.type != "BOOKMARK" and (obj := self._decode(event.object)) is not None:
                     self._apply(obj.key, None if event.type == "DELETED" else obj)

@@ -241,7 +241,7 @@ def _details(kind: str, name: str, group: str) -> dict[str, Any]:
     return {"name": name, **({"group": group} if group else {}), "kind": kind}
 
 
-_KINDS = (
+_KINDS: tuple[type[ApiError], ...] = (
     BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed, NotAcceptable, Conflict, AlreadyExists, Expired,
     UnsupportedMediaType, Invalid, TooManyRequests, InternalError, ServiceUnavailable,
 )  # fmt: skip
