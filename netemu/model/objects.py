@@ -169,6 +169,17 @@ class EnvVar(Struct, frozen=True):
     value_from: dict[str, Any] | None = None
 
 
+class EnvFromRef(Struct, frozen=True):
+    name: str = ""
+    optional: bool | None = None
+
+
+class EnvFromSource(Struct, frozen=True):
+    prefix: str = ""
+    config_map_ref: EnvFromRef | None = None
+    secret_ref: EnvFromRef | None = None
+
+
 class HTTPHeader(Struct, frozen=True):
     name: str
     value: str
@@ -223,6 +234,7 @@ class Container(Struct, frozen=True):
     working_dir: str = ""
     ports: tuple[ContainerPort, ...] = ()
     env: tuple[EnvVar, ...] = ()
+    env_from: tuple[EnvFromSource, ...] = ()
     volume_mounts: tuple[VolumeMount, ...] = ()
     readiness_probe: Probe | None = None
     liveness_probe: Probe | None = None
@@ -250,18 +262,21 @@ class HostAlias(Struct, frozen=True):
 class KeyToPath(Struct, frozen=True):
     key: str
     path: str
+    mode: int | None = None
 
 
 class ConfigMapVolume(Struct, frozen=True):
     name: str = ""
     items: tuple[KeyToPath, ...] = ()
     optional: bool | None = None
+    default_mode: int | None = None
 
 
 class SecretVolume(Struct, frozen=True):
     secret_name: str = ""
     items: tuple[KeyToPath, ...] = ()
     optional: bool | None = None
+    default_mode: int | None = None
 
 
 class HostPathVolume(Struct, frozen=True):
@@ -275,6 +290,8 @@ class Volume(Struct, frozen=True):
     secret: SecretVolume | None = None
     empty_dir: dict[str, Any] | None = None
     host_path: HostPathVolume | None = None
+    projected: dict[str, Any] | None = None
+    downward_api: dict[str, Any] | None = msgspec.field(name="downwardAPI", default=None)
 
 
 class Toleration(Struct, frozen=True):
@@ -312,6 +329,7 @@ class PodSpec(Struct, frozen=True):
     readiness_gates: tuple[PodReadinessGate, ...] = ()
     runtime_class_name: str | None = None
     enable_service_links: bool = True
+    service_account_name: str = ""
 
 
 class PodIP(Struct, frozen=True):
