@@ -1,0 +1,155 @@
+"""Upstream's defaulting: what the API server fills in where a client left something out.
+
+`apply_defaults` changes the object in place and is idempotent: applying it to its own result changes nothing, which is
+what makes a second `kubectl apply` say "unchanged". Facts come from `pkg/apis/*/v1*/defaults.go` of Kubernetes 1.32,
+and from what every registry strategy and the default admission plugins add before an object is stored.
+
+Absent, null and empty mean the same for a field whose Go type is no pointer: clients that send protobuf send
+`type: ""` or `strategy: {}`. Pointer fields (`replicas`) keep a zero. Nulls are dropped throughout, as decoding into Go
+structs and encoding again drops them.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+from netemu.apiserver.defaults_pod import default_pod, default_pod_template
+from netemu.client.base import Obj
+from netemu.model.resources import Resource
+
+CLIENT_IP_TIMEOUT_SECONDS = 10800
+
+
+def apply_defaults(resource: Resource, obj: Obj) -> None:
+    """Fill in the defaults of the resource's kind, in place. The object's name must be set already."""
+    drop_nulls(obj)
+    obj.setdefault("metadata", {})
+    if default := _DEFAULTS.get((resource.group, resource.kind)):
+        default(obj)
+
+
+def drop_nulls(value: Any) -> None:
+    """Remove keys whose value is null from all maps under `value`, in place."""
+    if isinstance(value, dict):
+        for key in [key for key, inner in value.items() if inner is None]:
+            del value[key]
+        for inner in value.values():
+            drop_nulls(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            drop_nulls(inner)
+
+
+def _default_namespace(obj: Obj) -> None:
+    metadata = obj["metadata"]
+    if metadata.get("name"):
+        # A label of this name always tells the truth, whatever the client wrote.
+        metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": metadata["name"]}
+    if "finalizers" not in obj.setdefault("spec", {}) and not metadata.get("deletionTimestamp"):
+        obj["spec"]["finalizers"] = ["kubernetes"]
+    status = obj.setdefault("status", {})
+    if not status.get("phase"):
+        status["phase"] = "Active"
+
+
+def _default_node(obj: Obj) -> None:
+    obj.setdefault("spec", {})
+    status = obj.setdefault("status", {})
+    if status.get("capacity") and not status.get("allocatable"):
+        status["allocatable"] = dict(status["capacity"])
+    cidr, cidrs = obj["spec"].get("podCIDR"), obj["spec"].get("podCIDRs")
+    if cidr and not cidrs:
+        obj["spec"]["podCIDRs"] = [cidr]
+    elif cidrs and not cidr:
+        obj["spec"]["podCIDR"] = cidrs[0]
+
+
+def _default_service(obj: Obj) -> None:
+    spec = obj.setdefault("spec", {})
+    spec["type"] = spec.get("type") or "ClusterIP"
+    spec["sessionAffinity"] = spec.get("sessionAffinity") or "None"
+    if spec["sessionAffinity"] == "None":
+        spec.pop("sessionAffinityConfig", None)
+    elif spec["sessionAffinity"] == "ClientIP":
+        client_ip = spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {})
+        client_ip.setdefault("timeoutSeconds", CLIENT_IP_TIMEOUT_SECONDS)
+    for port in spec.get("ports") or ():
+        port["protocol"] = port.get("protocol") or "TCP"
+        if port.get("targetPort") in (None, 0, "") and "port" in port:
+            port["targetPort"] = port["port"]
+    if _externally_accessible(spec) and not spec.get("externalTrafficPolicy"):
+        spec["externalTrafficPolicy"] = "Cluster"
+    if spec["type"] != "ExternalName" and not spec.get("internalTrafficPolicy"):
+        spec["internalTrafficPolicy"] = "Cluster"
+    if spec["type"] == "LoadBalancer":
+        spec.setdefault("allocateLoadBalancerNodePorts", True)
+    balancer = obj.setdefault("status", {}).setdefault("loadBalancer", {})
+    for ingress in balancer.get("ingress") or ():
+        if ingress.get("ip") and spec["type"] == "LoadBalancer":
+            ingress.setdefault("ipMode", "VIP")
+
+
+def _externally_accessible(spec: Obj) -> bool:
+    return spec["type"] in ("NodePort", "LoadBalancer") or (
+        spec["type"] == "ClusterIP" and bool(spec.get("externalIPs"))
+    )
+
+
+def _default_deployment(obj: Obj) -> None:
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("replicas", 1)
+    strategy = spec.setdefault("strategy", {})
+    strategy["type"] = strategy.get("type") or "RollingUpdate"
+    if strategy["type"] == "RollingUpdate":
+        rolling = strategy.setdefault("rollingUpdate", {})
+        rolling.setdefault("maxUnavailable", "25%")
+        rolling.setdefault("maxSurge", "25%")
+    spec.setdefault("revisionHistoryLimit", 10)
+    spec.setdefault("progressDeadlineSeconds", 600)
+    default_pod_template(spec.setdefault("template", {}))
+    obj.setdefault("status", {})
+
+
+def _default_replicaset(obj: Obj) -> None:
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("replicas", 1)
+    if spec.get("template"):
+        default_pod_template(spec["template"])
+    obj.setdefault("status", {}).setdefault("replicas", 0)
+
+
+def _default_endpointslice(obj: Obj) -> None:
+    # `endpoints` has no omitempty upstream: clients always see a list or null there.
+    obj.setdefault("endpoints", [])
+    for port in obj.get("ports") or ():
+        port.setdefault("name", "")
+        port["protocol"] = port.get("protocol") or "TCP"
+
+
+def _default_endpoints(obj: Obj) -> None:
+    for subset in obj.get("subsets") or ():
+        for port in subset.get("ports") or ():
+            port["protocol"] = port.get("protocol") or "TCP"
+
+
+def _default_secret(obj: Obj) -> None:
+    obj["type"] = obj.get("type") or "Opaque"
+    # stringData is write-only: it overwrites data and is never served.
+    for key, text in (obj.pop("stringData", None) or {}).items():
+        obj.setdefault("data", {})[key] = base64.b64encode(text.encode()).decode()
+
+
+_DEFAULTS: dict[tuple[str, str], Callable[[Obj], None]] = {
+    ("", "Namespace"): _default_namespace,
+    ("", "Node"): _default_node,
+    ("", "Pod"): default_pod,
+    ("", "Service"): _default_service,
+    ("", "Endpoints"): _default_endpoints,
+    ("", "Secret"): _default_secret,
+    ("apps", "Deployment"): _default_deployment,
+    ("apps", "ReplicaSet"): _default_replicaset,
+    ("discovery.k8s.io", "EndpointSlice"): _default_endpointslice,
+}
+"""Kinds without an entry (ConfigMap, Event, Lease, RuntimeClass, ServiceAccount) have no defaults upstream either."""
