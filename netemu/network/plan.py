@@ -1,0 +1,117 @@
+"""The address plan of a lab: which machine has which address, and what is routed where. Values only.
+
+    outside 203.0.113.0/24          node network 172.18.0.0/16, load balancer pool 172.18.255.0/24 within it
+    clients ---- br-clients [ LAB.underlay: a router ] br-nodes ---- nodes ---- Pods, a /24 of 10.244.0.0/16 per node
+
+The underlay has the first address of the node network and of the client network. MAC addresses follow from addresses
+(02:42 and the address for machines, as Docker has it, 0a:58 and the address for Pods, as CNI's bridge has it), so that
+everybody's permanent neighbour entries can be written before anybody exists.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from netemu.network import names
+
+NODE_BRIDGE: Final = "br-nodes"
+CLIENT_BRIDGE: Final = "br-clients"
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """A node: its address on the node network and the range its Pods get addresses from."""
+
+    name: str
+    address: str
+    pod_cidr: str
+
+    @property
+    def gateway(self) -> str:
+        """What its Pods route through: the first address of the range, on the node's end of every Pod's link."""
+        return first_address(self.pod_cidr)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientPlan:
+    """A machine outside the cluster, with its address on the client network."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkPlan:
+    """What the link of a node or client is like; without one it is as fast as the machine.
+
+    `rate` in bit/s shapes what leaves either end; `delay` in seconds, and `loss` from 0 to 1, apply to each direction.
+    """
+
+    machine: str
+    rate: int = 0
+    delay: float = 0.0
+    loss: float = 0.0
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """Everything of a lab's network except Pods. Overlaps and duplicates are the topology file's to refuse."""
+
+    lab: str
+    node_network: str = "172.18.0.0/16"
+    load_balancer_pool: str = "172.18.255.0/24"
+    mtu: int = 1500
+    nodes: tuple[NodePlan, ...] = ()
+    clients: tuple[ClientPlan, ...] = ()
+    links: tuple[LinkPlan, ...] = ()
+    client_network: str = "203.0.113.0/24"
+
+    @cached_property
+    def ports(self) -> Mapping[str, str]:
+        """The underlay's end of each machine's link, by the machine's namespace; nodes have the first pick."""
+        ports: dict[str, str] = {}
+        taken = {"lo", NODE_BRIDGE, CLIENT_BRIDGE}
+        for name, netns in self.machines():
+            ports[netns] = names.link_name(name, taken, netns)
+            taken.add(ports[netns])
+        return ports
+
+    def machines(self) -> Iterator[tuple[str, str]]:
+        """Name and namespace of every node, then of every client."""
+        for node in self.nodes:
+            yield node.name, names.node_netns(self.lab, node.name)
+        for client in self.clients:
+            yield client.name, names.client_netns(self.lab, client.name)
+
+    def link(self, machine: str) -> LinkPlan:
+        """The properties of the link of a node or client."""
+        return next((link for link in self.links if link.machine == machine), LinkPlan(machine))
+
+
+def first_address(cidr: str) -> str:
+    """The first usable address of a range: 10.244.1.1 of 10.244.1.0/24."""
+    network = ipaddress.ip_network(cidr)
+    return str(network[1] if network.num_addresses > 2 else network[0])
+
+
+def prefix_length(cidr: str) -> int:
+    """24 of 10.244.1.0/24."""
+    return int(cidr.rpartition("/")[2])
+
+
+def machine_mac(address: str) -> str:
+    """The MAC address of the machine (node, client, underlay) at an IPv4 address."""
+    return _mac("02:42", address)
+
+
+def pod_mac(address: str) -> str:
+    """The MAC address of a Pod, or of the node's end of its link, at an IPv4 address."""
+    return _mac("0a:58", address)
+
+
+def _mac(prefix: str, address: str) -> str:
+    return prefix + "".join(f":{byte:02x}" for byte in ipaddress.IPv4Address(address).packed)
