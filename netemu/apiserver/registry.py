@@ -1,0 +1,237 @@
+"""The registry: what the API server does with a request once HTTP is out of the way.
+
+Reads and watches are answered by the cacher, an in-memory copy of the store that is never behind a write that was
+answered. Writes are decided by pure functions (rules.py, strategy.py, deletion.py, subresources.py) and committed by
+the writer, which compares revisions, so two writers of one object never overwrite each other. Event objects exist in
+two groups; they are stored as core/v1 and converted on the way in and out.
+
+For the front end:
+- Objects that come out are shared and must not be changed; objects that go in are copied.
+- `watch` checks its parameters when called (BadRequest, Invalid); the stream itself may raise Expired when first
+  iterated, which upstream sends as an ERROR event. It ends cleanly after `timeout`, or when the watcher is too slow.
+- The events of a watch are `RegistryEvent`s: `type`, `object`, and `line`, the finished JSON line as bytes, which is
+  made once for all watchers of the same change.
+- Failures are ApiErrors whose `status()` goes over the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from netemu.apiserver import deletion, events, strategy, subresources
+from netemu.apiserver.cacher import Cacher
+from netemu.apiserver.paging import ListResult, Pages
+from netemu.apiserver.rules import Allocator, Rules
+from netemu.apiserver.selection import Selection
+from netemu.apiserver.watchcache import RegistryEvent
+from netemu.apiserver.writer import Writer
+from netemu.client.base import MERGE_PATCH, Obj
+from netemu.model.errors import BadRequest, MethodNotAllowed, NotFound
+from netemu.model.resources import PODS, SERVICES, Resource
+from netemu.store.base import Store
+
+__all__ = ["ListResult", "Registry", "RegistryEvent"]
+
+
+class Registry:
+    """All resources of one cluster. `start` before use, `close` after; the store stays the caller's."""
+
+    def __init__(self, store: Store, schema: Any, allocator: Allocator, *, rules: Rules | None = None) -> None:
+        self._cacher = Cacher(store)
+        self._allocator = allocator
+        self._writer = Writer(store, self._cacher, allocator, schema, rules or Rules.upstream())
+        self._pages = Pages()
+
+    async def start(self) -> None:
+        """Read the store and follow it from now on."""
+        await self._cacher.start()
+        self._allocator.load(self._cacher.objects(SERVICES))
+
+    async def close(self) -> None:
+        """Stop following the store; every watch ends."""
+        await self._cacher.close()
+
+    @property
+    def revision(self) -> int:
+        """The newest revision reflected here."""
+        return self._cacher.revision
+
+    async def get(self, resource: Resource, name: str, namespace: str = "", *, subresource: str = "") -> Obj:
+        """One object, or its `status` or `scale`. Raises NotFound."""
+        obj = self._cacher.find(events.stored_as(resource), namespace, name)
+        if obj is None:
+            raise NotFound.named(resource.plural, name, resource.group)
+        if subresource == "scale":
+            return subresources.scale_of(obj)
+        return events.shown_as(resource, obj)
+
+    async def list(
+        self,
+        resource: Resource,
+        namespace: str = "",
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        resource_version: str = "",
+        resource_version_match: str = "",
+        limit: int = 0,
+        continue_: str = "",
+    ) -> ListResult:
+        """Matching objects in the order of their keys. Raises BadRequest, Invalid, Expired."""
+        selection = Selection.parse(resource, namespace, label_selector, field_selector)
+        if continue_:
+            page = self._pages.next(continue_, limit)
+        else:
+            stored = events.stored_as(resource)
+            revision = self._cacher.listable(stored, resource_version, resource_version_match)
+            matching = self._cacher.select(stored, selection)
+            # As upstream, revision "0" is answered from the cache and ignores the limit.
+            page = self._pages.first(matching, revision, 0 if resource_version == "0" else limit, selection)
+        if stored_elsewhere(resource):
+            page = page.with_items([events.shown_as(resource, obj) for obj in page.items])
+        return page
+
+    def watch(
+        self,
+        resource: Resource,
+        namespace: str = "",
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        resource_version: str = "",
+        bookmarks: bool = False,
+        send_initial_events: bool = False,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[RegistryEvent, None]:
+        """Changes after a revision ("" or "0": first every object as ADDED); see the module's docstring."""
+        selection = Selection.parse(resource, namespace, label_selector, field_selector)
+        stream = self._cacher.watch(
+            events.stored_as(resource),
+            selection,
+            resource_version,
+            bookmarks=bookmarks,
+            initial=send_initial_events,
+            timeout=timeout,
+        )
+        return events.shown_stream(resource, stream) if stored_elsewhere(resource) else stream
+
+    async def create(
+        self, resource: Resource, obj: Mapping[str, Any], namespace: str = "", *, dry_run: bool = False
+    ) -> Obj:
+        """A new object as stored. Raises AlreadyExists, Invalid, Forbidden, NotFound (of its namespace)."""
+        new = strategy.accept(resource, obj, namespace)
+        stored = await self._writer.create(events.stored_as(resource), events.to_stored(resource, new), dry_run=dry_run)
+        return events.shown_as(resource, stored)
+
+    async def update(
+        self,
+        resource: Resource,
+        name: str,
+        obj: Mapping[str, Any],
+        namespace: str = "",
+        *,
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> Obj:
+        """Replace an object, its `status`, its `scale`, or a Namespace's finalizers (`finalize`). Raises Conflict."""
+        return await self._change(resource, namespace, name, subresource, lambda _: obj, dry_run)
+
+    async def patch(
+        self,
+        resource: Resource,
+        name: str,
+        patch: Any,
+        namespace: str = "",
+        *,
+        subresource: str = "",
+        content_type: str = MERGE_PATCH,
+        dry_run: bool = False,
+    ) -> Obj:
+        """Change an object or subresource by a patch; a resourceVersion in the result is a precondition."""
+
+        def patched(shown: Obj) -> Mapping[str, Any]:
+            return self._writer.patched(resource, shown, patch, content_type)
+
+        return await self._change(resource, namespace, name, subresource, patched, dry_run)
+
+    async def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str = "",
+        *,
+        options: Mapping[str, Any] | None = None,
+        dry_run: bool = False,
+    ) -> tuple[Obj, bool]:
+        """The object as it was left, and whether it is gone at once. Raises NotFound, Conflict, Forbidden."""
+        decision = deletion.parse(options or {})
+        stored, gone = await self._writer.delete(events.stored_as(resource), namespace, name, decision, dry_run=dry_run)
+        return events.shown_as(resource, stored), gone
+
+    async def delete_collection(
+        self,
+        resource: Resource,
+        namespace: str = "",
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        options: Mapping[str, Any] | None = None,
+        dry_run: bool = False,
+    ) -> ListResult:
+        """Delete every matching object; the answer lists them as they were left."""
+        found = await self.list(resource, namespace, label_selector=label_selector, field_selector=field_selector)
+        decision, stored, left = deletion.parse(options or {}), events.stored_as(resource), []
+        for item in found.items:
+            meta = item["metadata"]
+            try:
+                obj, _ = await self._writer.delete(
+                    stored, meta.get("namespace", ""), meta["name"], decision, dry_run=dry_run
+                )
+            except NotFound:  # somebody else was faster
+                continue
+            left.append(events.shown_as(resource, obj))
+        return ListResult(left, str(self.revision))
+
+    async def create_subresource(
+        self,
+        resource: Resource,
+        name: str,
+        subresource: str,
+        body: Mapping[str, Any],
+        namespace: str = "",
+        *,
+        dry_run: bool = False,
+    ) -> Obj:
+        """POST to a subresource; `pods/NAME/binding` answers with a Status. Raises Conflict where it is bound."""
+        if resource is not PODS or subresource != "binding":
+            raise MethodNotAllowed(f"{resource.plural}/{subresource} cannot be created")
+        await self._writer.modify(
+            resource, namespace, name, lambda pod: subresources.bound(pod, body), subresource="binding", dry_run=dry_run
+        )
+        return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+
+    async def _change(
+        self, resource: Resource, namespace: str, name: str, subresource: str, change: Any, dry_run: bool
+    ) -> Obj:
+        """Replace what a request sees of an object by `change(seen)`, however the object is stored."""
+        if subresource and subresource not in resource.subresources:
+            raise NotFound(f"{resource.plural} have no subresource {subresource}")
+
+        def replaced(old: Obj) -> Obj:
+            if subresource == "scale":
+                return subresources.scaled(old, change(subresources.scale_of(old)))
+            given = change(events.shown_as(resource, old))
+            if not isinstance(given, Mapping):
+                raise BadRequest("the object is not a JSON object")
+            return events.to_stored(resource, strategy.accept(resource, given, namespace, name))
+
+        stored, _ = await self._writer.modify(
+            events.stored_as(resource), namespace, name, replaced, subresource=subresource, dry_run=dry_run
+        )
+        return subresources.scale_of(stored) if subresource == "scale" else events.shown_as(resource, stored)
+
+
+def stored_elsewhere(resource: Resource) -> bool:
+    """Whether a resource is a second shape of another one."""
+    return events.stored_as(resource) is not resource
