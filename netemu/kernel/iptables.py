@@ -1,0 +1,138 @@
+"""iptables in one namespace, through its own tools.
+
+Theory of operation: one `iptables-restore --noflush` applies any number of changes, each table in one go (the filter table
+may be applied and nat refused). There are two kinds of the tool, over nf_tables and over the older x_tables interface;
+rules of both are in force at the same time, so a node must stay with one. Which one is decided once per node, as the
+wrapper in kube-proxy's image does: by whose tables already hold chains of the kubelet or of kube-proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from netemu.kernel import process
+from netemu.model.errors import KernelError, UserError
+
+Tables = dict[str, dict[str, list[str]]]
+"""Table to chain to rules, each as `iptables-save` prints it without `-A CHAIN `."""
+
+_HINT = re.compile(r"^:(KUBE-IPTABLES-HINT|KUBE-KUBELET-CANARY|KUBE-PROXY-CANARY) ", re.MULTILINE)
+_WAIT_SECONDS = "5"
+_TIMEOUT = 600.0
+"""A restore of tens of thousands of rules takes minutes over nf_tables; nothing is gained by giving up on it."""
+
+
+class Iptables(Protocol):
+    """One node's tables. Implemented by `IptablesTool` and by `netemu.testing.iptables.FakeIptables`."""
+
+    async def restore(self, text: str) -> None:
+        """Apply iptables-restore input, keeping what it does not name. Raises KernelError; a table is applied whole
+        or not at all, but one table may be applied and a later one refused."""
+        ...
+
+    async def save(self, table: str = "") -> str:
+        """All rules, or those of one table, in iptables-save's syntax."""
+        ...
+
+    async def has_chain(self, table: str, chain: str) -> bool:
+        """Whether a chain is there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class IptablesTool:
+    """The tool of one kind and family, in one namespace."""
+
+    prefix: str
+    """`iptables`, `iptables-nft`, `iptables-legacy`, or the same with `ip6tables`."""
+    netns: str = ""
+    lock_file: Path | None = None
+    """Own lock file of the x_tables kind; None: the machine's, which is right in the machine's own namespace."""
+
+    async def restore(self, text: str) -> None:
+        """See Iptables."""
+        argv = (f"{self.prefix}-restore", "-w", _WAIT_SECONDS, "--noflush", "--counters")
+        await self._run(*argv, text=text)
+
+    async def save(self, table: str = "") -> str:
+        """See Iptables."""
+        return await self._run(f"{self.prefix}-save", *(("-t", table) if table else ()))
+
+    async def has_chain(self, table: str, chain: str) -> bool:
+        """See Iptables."""
+        try:
+            await self._run(self.prefix, "-w", _WAIT_SECONDS, "-t", table, "-S", chain)
+        except KernelError:
+            return False
+        return True
+
+    async def _run(self, *argv: str, text: str = "") -> str:
+        env = {**os.environ, "XTABLES_LOCKFILE": str(self.lock_file)} if self.lock_file else None
+        answer = await process.run(list(argv), netns=self.netns, input=text.encode(), env=env, timeout=_TIMEOUT)
+        return answer.decode()
+
+
+async def choose(netns: str = "", *, ipv6: bool = False, lock_file: Path | None = None) -> IptablesTool:
+    """The kind this node already uses; plain `iptables` (the system's default) where it uses none.
+
+    Raises UserError where no iptables is installed.
+    """
+    name = "ip6tables" if ipv6 else "iptables"
+    if shutil.which(f"{name}-restore") is None:
+        raise UserError(f"{name}-restore is not installed: kube-proxy's iptables mode needs it (Debian: iptables)")
+    kinds = [f"{name}-{kind}" for kind in ("nft", "legacy") if shutil.which(f"{name}-{kind}-save")]
+    tools = [IptablesTool(kind, netns, lock_file) for kind in kinds]
+    for tool, hinted in zip(tools, await asyncio.gather(*map(_hinted, tools)), strict=True):
+        if hinted:
+            return tool
+    return IptablesTool(name, netns, lock_file)
+
+
+async def _hinted(tool: IptablesTool) -> bool:
+    try:
+        return bool(_HINT.search(await tool.save()))
+    except KernelError:  # a kernel without this kind
+        return False
+
+
+def parse_save(text: str) -> Tables:
+    """Read iptables-save's output, counters or not."""
+    tables: Tables = {}
+    chains: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line.startswith("-A "):
+            _, chain, rule = (line + " ").split(" ", 2)
+            chains[chain].append(rule.rstrip())
+        elif line.startswith(":"):
+            chains[line[1:].split(" ", 1)[0]] = []
+        elif line.startswith("*"):
+            chains = tables.setdefault(line[1:], {})
+    return tables
+
+
+def restore_text(
+    declare: Mapping[tuple[str, str], tuple[str, ...]],
+    *,
+    insert: tuple[tuple[tuple[str, str], str], ...] = (),
+    delete: tuple[tuple[str, str], ...] = (),
+) -> str:
+    """iptables-restore input: chains with their new content, rules to put at position 1, chains to remove.
+
+    Chains are keyed by (table, chain). Empty where there is nothing to do.
+    """
+    tables: dict[str, list[str]] = {}
+    for table in ("mangle", "filter", "nat"):
+        lines = [f":{chain} - [0:0]" for of, chain in (*declare, *delete) if of == table]
+        lines += [f"-I {chain} 1 {rule}" for (of, chain), rule in insert if of == table]
+        lines += [f"-A {chain} {rule}" for (of, chain), rules in declare.items() if of == table for rule in rules]
+        lines += [f"-X {chain}" for of, chain in delete if of == table]
+        if lines:
+            tables[table] = lines
+    return "".join("\n".join((f"*{table}", *lines, "COMMIT", "")) for table, lines in tables.items())

@@ -1,0 +1,151 @@
+"""Which endpoints a service port uses on this node: pure, and the same in every mode.
+
+Theory of operation (`pkg/proxy/topology.go`, CategorizeEndpoints): a port may need two sets, one drawn from the whole
+cluster and one from this node. Each holds the ready endpoints, or, where that leaves none, those that terminate but
+still serve. Topology hints narrow the cluster set only, and only if they are complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from netemu.model import objects
+from netemu.proxy.services import Family, PortKey, ServicePort, canonical, family_of
+
+SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+ZONE_LABEL = "topology.kubernetes.io/zone"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address and port behind a service port, as one node sees it."""
+
+    ip: str
+    port: int
+    ready: bool = True
+    serving: bool = True
+    terminating: bool = False
+    local: bool = False
+    zone_hints: frozenset[str] = frozenset()
+
+    @property
+    def target(self) -> str:
+        """`ip:port`, `[ip]:port` for IPv6: what DNAT rules and hashes use, and the order of endpoints."""
+        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The endpoints of one service port that are used here, each set in order of `target`."""
+
+    cluster: tuple[Endpoint, ...] = ()
+    local: tuple[Endpoint, ...] = ()
+    reachable: tuple[Endpoint, ...] = ()
+    """Cluster and local together."""
+    any: bool = False
+    """Whether there is a usable endpoint anywhere: decides between REJECT and DROP."""
+
+
+def choose(port: ServicePort, endpoints: Iterable[Endpoint], node_labels: Mapping[str, str]) -> Chosen:
+    """The sets for one service port. The order of `endpoints` does not matter."""
+    every = sorted(endpoints, key=lambda e: e.target)
+    cluster: list[Endpoint] = []
+    if port.uses_cluster_endpoints:
+        zone = hinted_zone(port, every, node_labels)
+        cluster = [e for e in every if e.ready and (not zone or zone in e.zone_hints)] or _last_resort(every)
+    if not port.uses_local_endpoints:
+        used = tuple(cluster)
+        return Chosen(used, (), used, bool(used))
+    here = [e for e in every if e.local]
+    local = [e for e in here if e.ready] or _last_resort(here)
+    kept = {e.target for e in (*cluster, *local)}
+    reachable = tuple(e for e in every if e.target in kept)
+    usable = any(e.ready or (e.serving and e.terminating) for e in every)
+    return Chosen(tuple(cluster), tuple(local), reachable, usable)
+
+
+def _last_resort(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+    """Better an endpoint on its way out than none (KEP-1669)."""
+    return [e for e in endpoints if e.serving and e.terminating]
+
+
+def hinted_zone(port: ServicePort, endpoints: Iterable[Endpoint], node_labels: Mapping[str, str]) -> str:
+    """The zone to keep to, or "" where hints are not asked for, incomplete, or name no endpoint for it.
+
+    1.30's rule: the annotation must be set to anything but `disabled` / `Disabled`.
+    """
+    zone = node_labels.get(ZONE_LABEL, "")
+    if not zone or port.hints in ("", "disabled", "Disabled"):
+        return ""
+    hints = [e.zone_hints for e in endpoints if e.ready]
+    return zone if hints and all(hints) and any(zone in h for h in hints) else ""
+
+
+# --- EndpointSlices to endpoints -----------------------------------------------------------------------------------
+
+Slice = Mapping[tuple[str, str], tuple[Endpoint, ...]]
+"""What one EndpointSlice says: (port name, protocol) to endpoints."""
+
+
+def service_of(piece: objects.EndpointSlice) -> str:
+    """`namespace/name` of the Service an EndpointSlice belongs to, "" where it belongs to none."""
+    name = piece.labels.get(SERVICE_NAME_LABEL, "")
+    return f"{piece.namespace}/{name}" if name and piece.namespace and piece.name else ""
+
+
+def slice_endpoints(piece: objects.EndpointSlice, family: Family, node_name: str) -> Slice:
+    """The endpoints of an EndpointSlice for one family, as node `node_name` sees them.
+
+    Only the first address of an endpoint counts; unset conditions mean ready, serving, not terminating; a port without
+    number or name is ignored (an absent number would mean "every port", which kube-proxy does not support).
+    """
+    if piece.address_type != family.value:
+        return {}
+    found: dict[tuple[str, str], tuple[Endpoint, ...]] = {}
+    for port in piece.ports or ():
+        if port.name is None or not port.port:
+            continue
+        made = (_endpoint(e, port.port, family, node_name) for e in piece.endpoints or ())
+        key = (port.name, port.protocol or "TCP")
+        found[key] = (*found.get(key, ()), *(e for e in made if e is not None))
+    return found
+
+
+def _endpoint(endpoint: objects.Endpoint, port: int, family: Family, node_name: str) -> Endpoint | None:
+    ip = canonical(endpoint.addresses[0]) if endpoint.addresses else ""
+    if not ip or family_of(ip) is not family:
+        return None
+    conditions = endpoint.conditions
+    zones = (endpoint.hints or {}).get("forZones") or ()
+    return Endpoint(
+        ip,
+        port,
+        ready=conditions.ready is not False,
+        serving=conditions.serving is not False,
+        terminating=conditions.terminating is True,
+        local=endpoint.node_name == node_name and bool(node_name),
+        zone_hints=frozenset(zone["name"] for zone in zones if zone.get("name")),
+    )
+
+
+def merge(service: str, slices: Iterable[Slice]) -> dict[PortKey, tuple[Endpoint, ...]]:
+    """The endpoints of all slices of a Service by service port, in order of `target`.
+
+    An endpoint that two slices name is taken once: the local copy wins, then the one that is ready, then serving.
+    """
+    namespace, _, name = service.partition("/")
+    merged: dict[PortKey, dict[str, Endpoint]] = {}
+    for piece in slices:
+        for (port, protocol), endpoints in piece.items():
+            into = merged.setdefault(PortKey(namespace, name, port, protocol), {})
+            for endpoint in endpoints:
+                known = into.get(endpoint.target)
+                if known is None or _rank(endpoint) > _rank(known):
+                    into[endpoint.target] = endpoint
+    return {key: tuple(by_target[t] for t in sorted(by_target)) for key, by_target in merged.items()}
+
+
+def _rank(endpoint: Endpoint) -> tuple[bool, bool, bool, bool, list[str]]:
+    # Upstream takes the first it meets in map order; a total order makes the result independent of arrival.
+    return endpoint.local, endpoint.ready, endpoint.serving, not endpoint.terminating, sorted(endpoint.zone_hints)

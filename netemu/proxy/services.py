@@ -1,0 +1,195 @@
+"""What kube-proxy knows of a Service: one value per service port and address family.
+
+Theory of operation (`pkg/proxy/serviceport.go`): a Service becomes one `ServicePort` per entry of `spec.ports`, with
+everything that rules depend on and nothing else, so that comparing two of them says whether rules may differ. Headless
+Services, ExternalName and Services without an address of the family have none. `targetPort` is never read: where
+packets go stands in EndpointSlices.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from netemu.model.objects import Service
+
+PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
+HEADLESS_LABEL = "service.kubernetes.io/headless"
+_HINTS_ANNOTATIONS = ("service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode")
+_DEFAULT_AFFINITY_SECONDS = 10800
+
+
+class Family(Enum):
+    """An address family; the value is Kubernetes' word for it."""
+
+    IPV4 = "IPv4"
+    IPV6 = "IPv6"
+
+    @property
+    def bits(self) -> int:
+        """Length of an address: the prefix that means one host."""
+        return 32 if self is Family.IPV4 else 128
+
+
+class PortKey(NamedTuple):
+    """What tells service ports apart. `port` is the port's name, `protocol` TCP, UDP or SCTP."""
+
+    namespace: str
+    name: str
+    port: str
+    protocol: str
+
+    @property
+    def service(self) -> str:
+        """`namespace/name`."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def text(self) -> str:
+        """`namespace/name[:port]`, the name that comments and hashes use; the protocol is no part of it."""
+        return f"{self.namespace}/{self.name}:{self.port}" if self.port else f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """One port of one Service in one family; addresses are in canonical text."""
+
+    key: PortKey
+    cluster_ip: str
+    port: int
+    node_port: int = 0
+    affinity_seconds: int = 0
+    """Session affinity by client address for that long after its last new connection; 0: none."""
+    external_ips: tuple[str, ...] = ()
+    load_balancer_ips: tuple[str, ...] = ()
+    """Ingress addresses that packets still carry when they arrive here (ipMode VIP)."""
+    source_ranges: tuple[str, ...] = ()
+    """Who may use the load balancer addresses; empty: everybody."""
+    internal_local: bool = False
+    external_local: bool = False
+    health_check_node_port: int = 0
+    hints: str = ""
+    """Value of the topology annotation."""
+
+    @property
+    def protocol(self) -> str:
+        """Lower case, as iptables writes it."""
+        return self.key.protocol.lower()
+
+    @property
+    def externally_accessible(self) -> bool:
+        """Whether anything but the ClusterIP leads here."""
+        return bool(self.node_port or self.load_balancer_ips or self.external_ips)
+
+    @property
+    def uses_cluster_endpoints(self) -> bool:
+        """Whether some destination address of this port may use endpoints of the whole cluster."""
+        return not self.internal_local or self.externally_accessible
+
+    @property
+    def uses_local_endpoints(self) -> bool:
+        """Whether some destination address of this port uses endpoints of this node only."""
+        return self.internal_local or (self.external_local and self.externally_accessible)
+
+
+def skipped(service: Service) -> bool:
+    """Whether another proxy, or none, takes care of this Service."""
+    spec = service.spec
+    labelled = PROXY_NAME_LABEL in service.labels or HEADLESS_LABEL in service.labels
+    return labelled or spec.type == "ExternalName" or spec.cluster_ip in ("", "None")
+
+
+def service_ports(service: Service, family: Family) -> dict[PortKey, ServicePort]:
+    """Every port of a Service in one family; empty where the Service is skipped or has no ClusterIP of it."""
+    cluster_ip = "" if skipped(service) else _cluster_ip(service, family)
+    if not cluster_ip:
+        return {}
+    spec = service.spec
+    external_ips = tuple(of_family(spec.external_ips, family))
+    ports = {}
+    for port in spec.ports:
+        key = PortKey(service.namespace, service.name, port.name, port.protocol)
+        ports[key] = ServicePort(
+            key,
+            cluster_ip,
+            port.port,
+            node_port=port.node_port,
+            affinity_seconds=_affinity(service),
+            external_ips=external_ips,
+            load_balancer_ips=_load_balancer_ips(service, family),
+            source_ranges=networks_of_family(spec.load_balancer_source_ranges, family),
+            internal_local=spec.internal_traffic_policy == "Local",
+            external_local=_external_local(service),
+            health_check_node_port=spec.health_check_node_port if spec.type == "LoadBalancer" else 0,
+            hints=next((v for a in _HINTS_ANNOTATIONS if (v := service.annotations.get(a)) is not None), ""),
+        )
+    return ports
+
+
+def _cluster_ip(service: Service, family: Family) -> str:
+    spec = service.spec
+    if spec.ip_families:
+        addresses = spec.cluster_ips or (spec.cluster_ip,)
+        pairs = zip(spec.ip_families, addresses, strict=False)
+        return next((canonical(ip) for name, ip in pairs if name == family.value), "")
+    return next(iter(of_family((spec.cluster_ip,), family)), "")
+
+
+def _affinity(service: Service) -> int:
+    spec = service.spec
+    if spec.session_affinity != "ClientIP":
+        return 0
+    config = spec.session_affinity_config
+    return config.client_ip.timeout_seconds if config and config.client_ip else _DEFAULT_AFFINITY_SECONDS
+
+
+def _external_local(service: Service) -> bool:
+    spec = service.spec
+    from_outside = spec.type in ("NodePort", "LoadBalancer") or (spec.type == "ClusterIP" and spec.external_ips)
+    return bool(from_outside) and spec.external_traffic_policy == "Local"
+
+
+def _load_balancer_ips(service: Service, family: Family) -> tuple[str, ...]:
+    ingress = service.status.load_balancer.ingress
+    return tuple(of_family((i.ip for i in ingress if i.ip and i.ip_mode in (None, "VIP")), family))
+
+
+def canonical(address: str) -> str:
+    """An address without blanks and leading zeros ("10.180.00.001"), which one tool refuses and another reads as octal.
+
+    Returns "" for what is no address.
+    """
+    address = address.strip()
+    if "." in address and ":" not in address:
+        address = ".".join(part.lstrip("0") or part[:1] for part in address.split("."))
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return ""
+
+
+def family_of(address: str) -> Family:
+    """The family of an address or network in text."""
+    return Family.IPV6 if ":" in address else Family.IPV4
+
+
+def of_family(addresses: Iterable[str], family: Family) -> list[str]:
+    """Those that are addresses of the family, canonical."""
+    return [text for a in addresses if (text := canonical(a)) and family_of(text) is family]
+
+
+def networks_of_family(networks: Iterable[str], family: Family) -> tuple[str, ...]:
+    """Those that are CIDRs of the family, as `network/prefix`; blanks are cut, nonsense is left out."""
+    found = []
+    for network in networks:
+        address, _, prefix = network.strip().partition("/")
+        try:
+            value = ipaddress.ip_network(f"{canonical(address)}/{prefix}", strict=False)
+        except ValueError:
+            continue
+        if family_of(str(value)) is family:
+            found.append(str(value))
+    return tuple(found)
