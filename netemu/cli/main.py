@@ -1,8 +1,226 @@
-"""The `netemu` command: every subcommand is a module beside this one."""
+"""The `netemu` command. Each command is a function here that reads its options; the work is in the modules it imports.
+
+Imports inside the functions are on purpose: `netemu --help` and every short command pay only for what they use.
+Exit codes: 0 done, 1 refused (one line says why), 2 wrong usage.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from netemu.cli.output import Format
+from netemu.model.errors import NetemuError
+
+app = typer.Typer(
+    name="netemu",
+    help="A Kubernetes network you can hold in your hand: real packets, real kube-proxy rules, real cluster DNS.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="table or json")]
+Lab = Annotated[str, typer.Option("--lab", help="Name of the lab; may be left out while only one runs")]
+LabArgument = Annotated[
+    str, typer.Argument(metavar="[LAB]", help="Name of the lab; may be left out while only one runs")
+]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the Pod")]
+From = Annotated[str, typer.Argument(metavar="FROM", help="POD, node/NAME or client/NAME")]
+
+
+@app.command()
+def up(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Topology file or plain Kubernetes manifests")],
+    name: Annotated[str, typer.Option(help="Name of the lab instead of the file's own")] = "",
+    timeout: Annotated[float, typer.Option(help="Seconds until giving up")] = 60.0,
+    keep: Annotated[bool, typer.Option(help="Leave a lab that did not come up as it is, to look into it")] = False,
+    strict_images: Annotated[bool, typer.Option(help="Unknown images fail to pull instead of being emulated")] = False,
+    output: Output = Format.table,
+) -> None:
+    """Bring up a lab; returns when nodes, Pods and rules are ready."""
+    from netemu.cli import labs
+
+    labs.up(file, name, timeout=timeout, keep=keep, strict_images=strict_images, output=output)
+
+
+@app.command()
+def down(
+    lab: Annotated[str, typer.Argument(metavar="[LAB]", help="Name of the lab")] = "",
+    all_labs: Annotated[bool, typer.Option("--all", help="Every lab on this machine")] = False,
+    output: Output = Format.table,
+) -> None:
+    """Remove a lab and prove that nothing of it is left."""
+    from netemu.cli import labs
+
+    labs.down(lab, all_labs=all_labs, output=output)
+
+
+@app.command("list")
+def list_labs(output: Output = Format.table) -> None:
+    """List the labs on this machine."""
+    from netemu.cli import labs
+
+    labs.list_labs(output)
+
+
+@app.command()
+def status(lab: LabArgument = "", lab_option: Lab = "", output: Output = Format.table) -> None:
+    """Show a lab's processes, nodes, Pods and what the proxies have programmed."""
+    from netemu.cli import labs
+
+    labs.status(lab or lab_option, output)
+
+
+@app.command()
+def kubeconfig(lab: LabArgument = "", lab_option: Lab = "") -> None:
+    """Print the path of the administrator's kubeconfig: export KUBECONFIG=$(netemu kubeconfig)."""
+    from netemu.cli import labs
+
+    labs.kubeconfig(lab or lab_option)
+
+
+@app.command()
+def validate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Topology file or plain Kubernetes manifests")],
+    output: Output = Format.table,
+) -> None:
+    """Check a topology file; every mistake is one line with its place and what would be right."""
+    from netemu.cli import labs
+
+    labs.validate(file, output)
+
+
+@app.command()
+def doctor(output: Output = Format.table) -> None:
+    """Show which kernel features and tools are here, and what each missing one costs."""
+    from netemu.cli import doctor
+
+    doctor.doctor(output)
+
+
+@app.command("exec", context_settings={"allow_interspersed_args": False})
+def exec_in(
+    target: From,
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="Command and its arguments")],
+    namespace: Namespace = "default",
+    container: Annotated[str, typer.Option("--container", "-c", help="Container of the Pod")] = "",
+    lab: Lab = "",
+) -> None:
+    """Run a command of this machine inside a Pod, a node or an external client."""
+    from netemu.cli import targets
+
+    targets.run_inside(lab, target, namespace, container, command)
+
+
+@app.command()
+def logs(
+    target: Annotated[str, typer.Argument(help="POD, or a lab process: control-plane, node-agent, supervisor")],
+    namespace: Namespace = "default",
+    container: Annotated[str, typer.Option("--container", "-c", help="Container of the Pod")] = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing what is added")] = False,
+    tail: Annotated[int, typer.Option(help="Only the last lines; -1 for all")] = -1,
+    lab: Lab = "",
+    output: Output = Format.table,
+) -> None:
+    """Print the log of a Pod's container or of one of the lab's own processes."""
+    from netemu.cli import logs
+
+    logs.logs(lab, target, namespace, container, follow=follow, tail=tail, output=output)
+
+
+@app.command()
+def probe(
+    source: From,
+    destination: Annotated[str, typer.Argument(metavar="TO:PORT", help="Name or address, and port")],
+    namespace: Namespace = "default",
+    count: Annotated[int, typer.Option(min=1, max=100000, help="Number of connections or datagrams")] = 1,
+    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="How many at a time")] = 8,
+    udp: Annotated[bool, typer.Option("--udp", help="Datagrams instead of TCP connections")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for each answer")] = 2.0,
+    lab: Lab = "",
+    output: Output = Format.table,
+) -> None:
+    """Connect again and again: who answers, from which source address, how fast, and what fails."""
+    from netemu.cli import observe
+
+    observe.probe(
+        lab,
+        source,
+        namespace,
+        destination,
+        count=count,
+        concurrency=concurrency,
+        udp=udp,
+        timeout=timeout,
+        output=output,
+    )
+
+
+@app.command()
+def dig(
+    source: From,
+    name: Annotated[str, typer.Argument(help="Name to look up")],
+    types: Annotated[list[str] | None, typer.Argument(metavar="[TYPE]...", help="A, AAAA, SRV, PTR, ... ")] = None,
+    namespace: Namespace = "default",
+    tcp: Annotated[bool, typer.Option("--tcp", help="Ask over TCP at once")] = False,
+    lab: Lab = "",
+    output: Output = Format.table,
+) -> None:
+    """Show what a resolver inside a Pod does, step by step: each name of the search path, each answer."""
+    from netemu.cli import observe
+
+    observe.dig(lab, source, namespace, name, types or [], tcp=tcp, output=output)
+
+
+@app.command()
+def proxy(
+    config: Annotated[Path, typer.Option(help="KubeProxyConfiguration v1alpha1 file")],
+    hostname_override: Annotated[str, typer.Option(help="Name of the node instead of the machine's")] = "",
+    cleanup: Annotated[bool, typer.Option("--cleanup", help="Remove all rules and exit")] = False,
+) -> None:
+    """Run kube-proxy alone, in the network namespace it is started in, against any API server."""
+    from netemu.cli import components
+
+    components.proxy(config, hostname_override=hostname_override, cleanup=cleanup)
+
+
+@app.command()
+def dns(
+    conf: Annotated[Path, typer.Option(help="Corefile")],
+    kubeconfig: Annotated[Path | None, typer.Option(help="kubeconfig; without it, a Pod's own credentials")] = None,
+) -> None:
+    """Run the cluster DNS server alone, against any API server."""
+    from netemu.cli import components
+
+    components.dns(conf, kubeconfig)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    import netemu
+    from netemu.cli.output import say
+
+    say(f"netemu {netemu.__version__}")
+
 
 def main() -> None:
-    """Entry point of the console script."""
-    raise SystemExit("not built yet")
+    """Entry point: run a command, tell a refusal in one line."""
+    try:
+        app()
+    except NetemuError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(1) from None

@@ -1,0 +1,32 @@
+"""Components run alone, as their namesakes do: they share nothing with a lab but the API."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s %(message)s"
+    )
+
+
+def proxy(config: Path, *, hostname_override: str, cleanup: bool) -> None:
+    """`netemu proxy`."""
+    from netemu.cli.root import need_root
+    from netemu.proxy.server import run_standalone
+
+    need_root()
+    _log_to_stderr()
+    asyncio.run(run_standalone(config, hostname_override=hostname_override, cleanup=cleanup))
+
+
+def dns(conf: Path, kubeconfig: Path | None) -> None:
+    """`netemu dns`."""
+    from netemu.dns.server import run
+
+    _log_to_stderr()
+    asyncio.run(run(conf, kubeconfig))

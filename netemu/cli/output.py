@@ -1,0 +1,63 @@
+"""What commands print: columns for people, JSON for programs, one line for a mistake."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class Format(StrEnum):
+    """`-o`."""
+
+    table = "table"
+    json = "json"
+
+
+def say(text: str) -> None:
+    """A line of the result, to standard output."""
+    sys.stdout.write(f"{text}\n")
+
+
+def note(text: str) -> None:
+    """A line about the work, to standard error."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def say_json(value: Any) -> None:
+    """A value, structs included, as indented JSON."""
+    say(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterable[str]:
+    """Aligned columns in kubectl's manner: upper-case heads, three blanks between."""
+    cells = [[*head], *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[index]) for row in cells) for index in range(len(head))]
+    for row in cells:
+        yield "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+class Progress:
+    """Stages of long work: a line each when done; on a terminal also what is being waited for, in place."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet, self._live, self._text = quiet, sys.stderr.isatty(), ""
+        self.stages: list[dict[str, object]] = []
+
+    def __call__(self, stage: str, seconds: float, missing: str) -> None:
+        """See netemu.lab.bring_up.Report."""
+        if not missing:
+            self.stages.append({"stage": stage, "seconds": round(seconds, 3)})
+            self._line(f"{stage}: {seconds:.2f} s", end="\n")
+        elif self._live and missing != self._text:
+            self._text = missing
+            self._line(f"{stage}: {missing}"[:100], end="")
+
+    def _line(self, text: str, end: str) -> None:
+        if not self._quiet:
+            sys.stderr.write(("\r\x1b[K" if self._live else "") + text + end)
+            sys.stderr.flush()

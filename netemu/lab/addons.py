@@ -1,0 +1,88 @@
+"""What every cluster has besides its API: cluster DNS, as kubeadm sets it up.
+
+`kube-dns` is a Service like any other, so every lookup crosses the proxy's rules. Behind it stands the Deployment
+`coredns`, whose Pods run `netemu dns` as real processes in their own namespaces.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from netemu.dns.defaults import lab_corefile
+from netemu.lab.config import CONTROL_PLANE_LABEL, LabConfig
+
+_LABELS = {"k8s-app": "kube-dns"}
+
+
+def cluster_dns(config: LabConfig, kubeconfig: bytes) -> list[dict[str, Any]]:
+    """The objects of cluster DNS, in the order they are posted."""
+    return [
+        _object("v1", "ServiceAccount", "coredns"),
+        _object("v1", "ConfigMap", "coredns", data={"Corefile": lab_corefile(config.dns_domain)}),
+        _object("v1", "Secret", "coredns-kubeconfig", data={"kubeconfig": base64.b64encode(kubeconfig).decode()}),
+        _service(config),
+        _deployment(config),
+    ]
+
+
+def _object(api_version: str, kind: str, name: str, **fields: Any) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "kube-system", "labels": dict(_LABELS)}
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **fields}
+
+
+def _service(config: LabConfig) -> dict[str, Any]:
+    ports = [("dns", 53, "UDP"), ("dns-tcp", 53, "TCP"), ("metrics", 9153, "TCP")]
+    service = _object("v1", "Service", "kube-dns")
+    service["metadata"]["labels"] |= {"kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}
+    service["spec"] = {
+        "clusterIP": config.dns_service_ip,
+        "selector": dict(_LABELS),
+        "ports": [{"name": name, "port": port, "targetPort": port, "protocol": proto} for name, port, proto in ports],
+    }
+    return service
+
+
+def _deployment(config: LabConfig) -> dict[str, Any]:
+    container = {
+        "name": "coredns",
+        "image": "netemu.dev/dns",
+        "command": ["netemu", "dns", "--conf", "/etc/coredns/Corefile"],
+        "args": ["--kubeconfig", "/etc/coredns-kubeconfig/kubeconfig"],
+        "ports": [
+            {"name": "dns", "containerPort": 53, "protocol": "UDP"},
+            {"name": "dns-tcp", "containerPort": 53, "protocol": "TCP"},
+            {"name": "metrics", "containerPort": 9153, "protocol": "TCP"},
+        ],
+        "livenessProbe": {"httpGet": {"path": "/health", "port": 8080}, "failureThreshold": 5, "timeoutSeconds": 5},
+        # A second instead of kubeadm's ten: a lab is up when its DNS is.
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": 8181}, "periodSeconds": 1, "timeoutSeconds": 5},
+        "volumeMounts": [
+            {"name": "config-volume", "mountPath": "/etc/coredns", "readOnly": True},
+            {"name": "kubeconfig", "mountPath": "/etc/coredns-kubeconfig", "readOnly": True},
+        ],
+    }
+    pod = {
+        "runtimeClassName": "process",
+        "serviceAccountName": "coredns",
+        "dnsPolicy": "Default",
+        "terminationGracePeriodSeconds": 5,
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [
+            {"key": "CriticalAddonsOnly", "operator": "Exists"},
+            {"key": CONTROL_PLANE_LABEL, "effect": "NoSchedule"},
+        ],
+        "containers": [container],
+        "volumes": [
+            {"name": "config-volume", "configMap": {"name": "coredns"}},
+            {"name": "kubeconfig", "secret": {"secretName": "coredns-kubeconfig"}},
+        ],
+    }
+    deployment = _object("apps/v1", "Deployment", "coredns")
+    deployment["spec"] = {
+        "replicas": config.dns_replicas,
+        "selector": {"matchLabels": dict(_LABELS)},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
+        "template": {"metadata": {"labels": dict(_LABELS)}, "spec": pod},
+    }
+    return deployment

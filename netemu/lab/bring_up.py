@@ -1,0 +1,167 @@
+"""`netemu up`: a checked topology becomes a running lab, or nothing.
+
+This process decides and waits; the lab's two processes do the work. Stages are waited for in the order in which they
+become true, and each is timed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from netemu.lab import remains
+from netemu.lab.api import LabApi, agent_status
+from netemu.lab.config import LabConfig, free_api_port, resolve, save_config, write_file
+from netemu.lab.paths import RUN, LabPaths
+from netemu.lab.readiness import nodes_missing, rules_missing, workloads_missing
+from netemu.lab.topology import TopologyFile
+from netemu.model.errors import ApiError, NetemuError, UserError
+from netemu.model.resources import DEPLOYMENTS, ENDPOINTSLICES, NODES, PODS, SERVICES
+
+Report = Callable[[str, float, str], None]
+"""Called with (stage, seconds, what is still missing); an empty last part says that the stage is done."""
+
+_POLL = 0.02
+
+
+class NotReadyError(NetemuError):
+    """The lab did not come up; the text says what is missing, a line each."""
+
+
+def bring_up(
+    file: TopologyFile, *, timeout: float = 60.0, keep: bool = False, strict_images: bool = False, report: Report
+) -> LabConfig:
+    """Start a lab and return when nodes, Pods and rules are ready.
+
+    Raises UserError if a lab of that name runs, NotReadyError if it is not up within `timeout` seconds. After any
+    failure, and after Ctrl-C, nothing is left behind unless `keep`.
+    """
+    lab = file.topology.metadata.name
+    with locked(lab):
+        if remains.lab_processes(lab):
+            raise UserError(f"lab {lab} is already running; `netemu down {lab}` ends it, --name gives this one another")
+        begin = time.monotonic()
+        if left := remains.remove(lab):
+            report(f"clean-up of an earlier {lab} ({left})", time.monotonic() - begin, "")
+        config = resolve(file.topology, api_port=free_api_port(), strict_images=strict_images)
+        try:
+            _write(config, file)
+            _start(lab)
+            _wait(config, timeout, report)
+        except BaseException:
+            if not keep:
+                remains.remove(lab)
+            raise
+    return config
+
+
+@contextmanager
+def locked(lab: str) -> Iterator[None]:
+    """One `up` or `down` of a lab at a time. Leaves no file behind. Raises UserError if another is at work."""
+    RUN.mkdir(parents=True, exist_ok=True)
+    path = RUN / f".{lab}.lock"
+    while True:
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"lab {lab}: another `netemu up` or `down` of it is at work") from error
+            if not _same_file(lock.fileno(), path):
+                continue  # whoever held it before us has just removed it
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _write(config: LabConfig, file: TopologyFile) -> None:
+    paths = LabPaths(config.name)
+    paths.run.mkdir(parents=True, mode=0o755)
+    paths.state.mkdir(parents=True, mode=0o755)
+    manifests = [document.value for document in file.manifests]
+    write_file(paths.manifests, msgspec.json.encode(manifests))
+    save_config(config)
+
+
+def _start(lab: str) -> None:
+    paths = LabPaths(lab)
+    with paths.log("supervisor").open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "netemu.lab.supervisor", lab, str(paths.supervisor_state), str(paths.state)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )  # fmt: skip
+
+
+def _wait(config: LabConfig, timeout: float, report: Report) -> None:
+    deadline = time.monotonic() + timeout
+    api = LabApi(config.name)
+    wanted = [node.name for node in config.nodes]
+
+    def server() -> list[str]:
+        api.request("GET", "/readyz")
+        return []
+
+    def nodes() -> list[str]:
+        return nodes_missing(api.list(NODES)[0], wanted)
+
+    def pods() -> list[str]:
+        if not (LabPaths(config.name).state / "posted").exists():
+            return ["manifests are still being posted"]
+        return workloads_missing(api.list(DEPLOYMENTS)[0], api.list(PODS)[0])
+
+    def rules() -> list[str]:
+        services, slices = api.list(SERVICES, limit="1")[1], api.list(ENDPOINTSLICES, limit="1")[1]
+        return rules_missing(agent_status(config.name), wanted, services, slices)
+
+    stages = {"API server": server, "nodes": nodes, "Pods": pods, "rules": rules}
+    for stage, missing in stages.items():
+        _wait_for(config.name, stage, missing, deadline, report)
+
+
+def _wait_for(lab: str, stage: str, missing: Callable[[], list[str]], deadline: float, report: Report) -> None:
+    begin = time.monotonic()
+    while True:
+        try:
+            lines = missing()
+        except (UserError, ApiError) as error:
+            lines = [str(error)]
+        now = time.monotonic()
+        if not lines:
+            report(stage, now - begin, "")
+            return
+        if now > deadline or (crash := _crashed(lab)):
+            why = [crash] if now <= deadline else lines
+            raise NotReadyError("\n".join([f"lab {lab} is not ready ({stage}):", *(f"  {line}" for line in why)]))
+        report(stage, now - begin, lines[0])
+        time.sleep(_POLL)
+
+
+def _crashed(lab: str) -> str:
+    """The last words of a process that ended while the lab was starting; empty if none did."""
+    paths = LabPaths(lab)
+    try:
+        state = msgspec.json.decode(paths.supervisor_state.read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return ""
+    for name, entry in state.items():
+        if entry["restarts"]:
+            words = [line for line in paths.log(name).read_text().splitlines() if line.strip()]
+            return f"the {name} process ended: {words[-1].strip() if words else 'without a word'}"
+    return ""

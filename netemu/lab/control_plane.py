@@ -1,0 +1,106 @@
+"""The control plane process of a lab: store, API server, controllers and scheduler in one event loop.
+
+The controllers and the scheduler call the registry in process; everybody else comes over HTTPS: users through
+127.0.0.1 of the host, nodes and Pods through the control-plane node's address, and short-lived commands of root
+through a Unix socket. Started again after a crash it continues from the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+from pathlib import Path
+
+import msgspec
+
+from netemu import controllers, scheduler
+from netemu.apiserver.allocation import ServiceAllocator
+from netemu.apiserver.bootstrap import bootstrap
+from netemu.apiserver.local import LocalClient
+from netemu.apiserver.registry import Registry
+from netemu.apiserver.schema import Schema
+from netemu.apiserver.server import ApiServer
+from netemu.kernel import netns
+from netemu.lab import addons, manifests, pki
+from netemu.lab.config import API_PORT, LabConfig, load_config
+from netemu.lab.paths import LabPaths
+from netemu.lab.process import exists, run
+from netemu.network import names
+from netemu.store.sqlite import SqliteStore
+
+log = logging.getLogger(__name__)
+
+
+async def control_plane(lab: str) -> None:
+    """Run the control plane of a lab until cancelled."""
+    config, paths = load_config(lab), LabPaths(lab)
+    pki.ensure_pki(config)
+    store = await SqliteStore.open(paths.store)
+    registry = Registry(store, Schema.load(), ServiceAllocator([config.service_cidr]))
+    await registry.start()
+    server = ApiServer(registry, registry.schema)
+    client = LocalClient(registry)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            await server.start([_host_socket(config)], _tls(lab))
+            await server.start([_unix_socket(paths.api_socket)], None)
+            tasks.create_task(_serve_the_node(config, server))
+            await bootstrap(client, api_address=config.control_plane.address, api_port=API_PORT)
+            tasks.create_task(controllers.run(client, load_balancer_pool=config.load_balancer_pool))
+            tasks.create_task(scheduler.run(client))
+            await _post_once(config, client)
+            log.info("serving lab %s on 127.0.0.1:%d", lab, config.api_port)
+    finally:
+        await server.close()
+        await registry.close()
+        await store.close()
+
+
+def _host_socket(config: LabConfig) -> socket.socket:
+    return socket.create_server(("127.0.0.1", config.api_port), backlog=128)
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(128)
+    return listener
+
+
+async def _serve_the_node(config: LabConfig, server: ApiServer) -> None:
+    """Listen inside the control-plane node as soon as the node agent has made it."""
+    node = names.node_netns(config.name, config.control_plane.name)
+    await exists(Path(netns.path(node)))
+    with netns.entered(node):
+        listener = socket.create_server(("0.0.0.0", API_PORT), backlog=128)
+    await server.start([listener], _tls(config.name))
+
+
+def _tls(lab: str) -> ssl.SSLContext:
+    certificate, key, authority = pki.server_certificate(lab)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority))
+    context.verify_mode = ssl.CERT_OPTIONAL  # tokens and health checks come without a certificate
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+async def _post_once(config: LabConfig, client: LocalClient) -> None:
+    """Post cluster DNS and the topology's manifests, at the first start only: later they are the user's."""
+    paths = LabPaths(config.name)
+    done = paths.state / "posted"
+    if done.exists():
+        return
+    kubeconfig = paths.component_kubeconfig("coredns").read_bytes()
+    wanted = msgspec.json.decode(paths.manifests.read_bytes())
+    await manifests.post(client, addons.cluster_dns(config, kubeconfig))
+    await manifests.post(client, wanted)
+    done.write_text(f"{os.getpid()}\n")
+
+
+if __name__ == "__main__":
+    run(control_plane)

@@ -1,0 +1,89 @@
+"""Where a lab lives on disk.
+
+`/var/lib/netemu/LAB` holds what must survive a reboot of its processes (configuration, store, certificates, logs),
+`/run/netemu/LAB` what is true only while it runs (process ids, sockets, Pod sandboxes).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+STATE = Path("/var/lib/netemu")
+RUN = Path("/run/netemu")
+
+
+@dataclass(frozen=True, slots=True)
+class LabPaths:
+    """Every file of one lab."""
+
+    lab: str
+
+    @property
+    def state(self) -> Path:
+        """Survives restarts."""
+        return STATE / self.lab
+
+    @property
+    def run(self) -> Path:
+        """Lost at reboot, like the lab's namespaces."""
+        return RUN / self.lab
+
+    @property
+    def config(self) -> Path:
+        """LabConfig as JSON."""
+        return self.state / "lab.json"
+
+    @property
+    def manifests(self) -> Path:
+        """What the topology file asked for, as a JSON list."""
+        return self.state / "manifests.json"
+
+    @property
+    def store(self) -> Path:
+        """The API server's SQLite file."""
+        return self.state / "store.db"
+
+    @property
+    def pki(self) -> Path:
+        """Keys and certificates."""
+        return self.state / "pki"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's."""
+        return self.state / "kubeconfig"
+
+    @property
+    def api_socket(self) -> Path:
+        """The API server for root on this machine, without TLS."""
+        return self.run / "api.sock"
+
+    @property
+    def agent_socket(self) -> Path:
+        """The node agent's status."""
+        return self.run / "node-agent.sock"
+
+    @property
+    def supervisor_state(self) -> Path:
+        """Process ids and exits."""
+        return self.run / "supervisor.json"
+
+    @property
+    def pods(self) -> Path:
+        """Pod sandboxes by uid."""
+        return self.run / "pods"
+
+    def component_kubeconfig(self, component: str) -> Path:
+        """The kubeconfig of `node-agent`, `coredns`, ..."""
+        return self.pki / f"{component}.kubeconfig"
+
+    def log(self, process: str) -> Path:
+        """The log of `supervisor`, `control-plane` or `node-agent`."""
+        return self.state / f"{process}.log"
+
+
+def lab_names() -> list[str]:
+    """Every lab that left something on disk."""
+    found = {path.name for root in (STATE, RUN) if root.is_dir() for path in root.iterdir() if path.is_dir()}
+    return sorted(found)

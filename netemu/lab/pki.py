@@ -1,0 +1,179 @@
+"""The lab's own certificate authority, and kubeconfigs signed by it.
+
+Who is who follows upstream (`kubeadm`): a client certificate's CN is the user, each O a group; `system:masters` may do
+everything.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from netemu.lab.config import LabConfig, write_file
+from netemu.lab.paths import LabPaths
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+_YEARS = 10
+USERS = {
+    "admin": ("kubernetes-admin", ("system:masters",)),
+    "node-agent": ("system:node-agent", ("system:nodes", "system:masters")),
+    "coredns": ("system:serviceaccount:kube-system:coredns", ("system:serviceaccounts",)),
+}
+"""Component -> user name and groups."""
+
+
+class Authority:
+    """Signs; made once per lab and kept in its state."""
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+        self.key, self.certificate = key, certificate
+
+    @staticmethod
+    def create(name: str) -> Authority:
+        """A new authority of that common name."""
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = _name(name, ())
+        builder = _builder(subject, subject, key.public_key()).add_extension(
+            x509.BasicConstraints(ca=True, path_length=None), critical=True
+        )
+        usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
+        builder = builder.add_extension(usage, critical=True)
+        identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        builder = builder.add_extension(identifier, critical=False)
+        return Authority(key, builder.sign(key, hashes.SHA256()))
+
+    def issue(self, name: str, groups: tuple[str, ...] = (), hosts: tuple[str, ...] = ()) -> tuple[bytes, bytes]:
+        """Certificate and key as PEM: a server's if `hosts` (names and addresses) are given, else a client's."""
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.x509.oid import ExtendedKeyUsageOID
+
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = _builder(_name(name, groups), self.certificate.subject, key.public_key())
+        purpose = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
+        builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        builder = builder.add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
+        )
+        if hosts:
+            builder = builder.add_extension(x509.SubjectAlternativeName([_host(h) for h in hosts]), critical=False)
+        return _pem(builder.sign(self.key, hashes.SHA256())), _pem_key(key)
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    from cryptography import x509
+
+    begin = datetime.now(UTC) - timedelta(minutes=5)  # a client's clock may be a little behind
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(begin + timedelta(days=365 * _YEARS))
+    )
+
+
+def _name(common: str, organizations: tuple[str, ...]) -> x509.Name:
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    groups = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in organizations]
+    return x509.Name([*groups, x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _host(host: str) -> x509.GeneralName:
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return certificate.public_bytes(Encoding.PEM)
+
+
+def _pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def ensure_pki(config: LabConfig) -> None:
+    """Make the authority, the server's certificate and every kubeconfig, unless they are there."""
+    paths = LabPaths(config.name)
+    if paths.kubeconfig.exists():
+        return
+    authority = Authority.create(f"netemu-{config.name}")
+    ca = _pem(authority.certificate)
+    write_file(paths.pki / "ca.crt", ca)
+    write_file(paths.pki / "ca.key", _pem_key(authority.key), mode=0o600)
+    certificate, key = authority.issue("kube-apiserver", hosts=_server_hosts(config))
+    write_file(paths.pki / "apiserver.crt", certificate)
+    write_file(paths.pki / "apiserver.key", key, mode=0o600)
+    outside, inside = f"https://127.0.0.1:{config.api_port}", f"https://{config.api_service_ip}:443"
+    for component, (user, groups) in USERS.items():
+        certificate, key = authority.issue(user, groups)
+        server = inside if component == "coredns" else outside
+        text = kubeconfig(config.name, server, ca, user, certificate, key)
+        # The administrator's comes last: its presence says that everything is there.
+        if component != "admin":
+            write_file(paths.component_kubeconfig(component), text, mode=0o600)
+        else:
+            admin = text
+    write_file(paths.kubeconfig, admin, mode=0o600)
+
+
+def _server_hosts(config: LabConfig) -> tuple[str, ...]:
+    service = (
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        f"kubernetes.default.svc.{config.dns_domain}",
+    )
+    node = config.control_plane
+    return ("localhost", node.name, *service, "127.0.0.1", node.address, config.api_service_ip)
+
+
+def kubeconfig(lab: str, server: str, ca: bytes, user: str, certificate: bytes, key: bytes) -> bytes:
+    """A kubeconfig with everything inline. JSON is YAML; kubectl and every client library read it."""
+
+    def b64(data: bytes) -> str:
+        return base64.b64encode(data).decode()
+
+    name = f"netemu-{lab}"
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": name,
+        "clusters": [{"name": name, "cluster": {"server": server, "certificate-authority-data": b64(ca)}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": user}}],
+        "users": [
+            {"name": user, "user": {"client-certificate-data": b64(certificate), "client-key-data": b64(key)}}
+        ],
+    }  # fmt: skip
+    return msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"
+
+
+def server_certificate(lab: str) -> tuple[Path, Path, Path]:
+    """Paths of the server's certificate, its key, and the authority's certificate."""
+    pki = LabPaths(lab).pki
+    return pki / "apiserver.crt", pki / "apiserver.key", pki / "ca.crt"

@@ -1,0 +1,35 @@
+"""What both processes of a lab do alike: one event loop, logging to standard error, an orderly end on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+
+def run(main: Callable[[str], Awaitable[None]]) -> None:
+    """`python -m netemu.lab.<process> LAB`: run `main(lab)` until it ends or SIGTERM or SIGINT cancels it."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s %(message)s"
+    )
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(_until_told(main, sys.argv[1]))
+
+
+async def _until_told(main: Callable[[str], Awaitable[None]], lab: str) -> None:
+    task = asyncio.ensure_future(main(lab))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    await task
+
+
+async def exists(path: Path, *, within: float = 30.0) -> None:
+    """Return once a file is there: another process of the lab makes it. Raises TimeoutError."""
+    async with asyncio.timeout(within):
+        while not path.exists():
+            await asyncio.sleep(0.01)

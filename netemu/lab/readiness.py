@@ -1,0 +1,81 @@
+"""When is a lab up? Pure: from what the API server and the node agent say to what is still missing, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Obj = Mapping[str, Any]
+
+
+def nodes_missing(nodes: Sequence[Obj], wanted: Sequence[str]) -> list[str]:
+    """A line per wanted node that is not Ready."""
+    by_name = {node["metadata"]["name"]: node for node in nodes}
+    lines = []
+    for name in wanted:
+        if name not in by_name:
+            lines.append(f"node {name}: not registered")
+        elif (ready := condition(by_name[name], "Ready")).get("status") != "True":
+            lines.append(f"node {name}: not Ready{_because(ready)}")
+    return lines
+
+
+def workloads_missing(deployments: Sequence[Obj], pods: Sequence[Obj]) -> list[str]:
+    """A line per Pod that is not Ready, and per Deployment that has not rolled out."""
+    lines = [f"pod {_key(pod)}: {pod_state(pod)}" for pod in pods if not _done(pod)]
+    for deployment in deployments:
+        status, spec = deployment.get("status") or {}, deployment.get("spec") or {}
+        wanted, available = spec.get("replicas", 1), status.get("availableReplicas", 0)
+        behind = status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0)
+        if behind or available < wanted:
+            lines.append(f"deployment {_key(deployment)}: {available} of {wanted} Pods available")
+    return lines
+
+
+def rules_missing(agent: Obj, wanted: Sequence[str], services: str, slices: str) -> list[str]:
+    """A line per node whose proxy has not programmed these revisions."""
+    lines = []
+    for name in wanted:
+        proxy = ((agent.get("nodes") or {}).get(name) or {}).get("proxy") or {}
+        reached = min(int(proxy.get("services") or -1), int(proxy.get("endpointSlices") or -1))
+        if proxy.get("error"):
+            lines.append(f"node {name}: rules not programmed: {proxy['error']}")
+        elif int(proxy.get("services") or -1) < int(services) or int(proxy.get("endpointSlices") or -1) < int(slices):
+            lines.append(
+                f"node {name}: rules are at revision {max(reached, 0)}, not yet {max(services, slices, key=int)}"
+            )
+    return lines
+
+
+def pod_state(pod: Obj) -> str:
+    """Why a Pod is not Ready, in one line: what a container waits for, why it is not scheduled, or its phase."""
+    status = pod.get("status") or {}
+    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        state = container.get("state") or {}
+        if waiting := state.get("waiting"):
+            text = waiting.get("message") or ""
+            return f"container {container['name']}: {waiting.get('reason', 'waiting')}{f' ({text})' if text else ''}"
+    scheduled = condition(pod, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return f"{status.get('phase', 'Pending')}{_because(scheduled)}"
+    return f"{status.get('phase') or 'Pending'}, not Ready{_because(condition(pod, 'Ready'))}"
+
+
+def condition(obj: Obj, kind: str) -> Obj:
+    """The condition of that type, empty if there is none."""
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return next((item for item in conditions if item.get("type") == kind), {})
+
+
+def _because(item: Obj) -> str:
+    text = item.get("message") or item.get("reason")
+    return f": {text}" if text else ""
+
+
+def _done(pod: Obj) -> bool:
+    phase = (pod.get("status") or {}).get("phase")
+    return phase == "Succeeded" or condition(pod, "Ready").get("status") == "True"
+
+
+def _key(obj: Obj) -> str:
+    return f"{obj['metadata'].get('namespace', '')}/{obj['metadata']['name']}"

@@ -1,0 +1,352 @@
+"""The topology file: what a person writes, checked before anything is created.
+
+A file holds YAML documents: at most one `kind: Topology` (first), then plain Kubernetes manifests. A file of plain
+manifests alone is a lab too, on the default three nodes. `read_topology` finds every mistake at once, each with its
+line and what would be right.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+
+from netemu.lab.yamlfile import Document, Mistake, Where, read_documents
+from netemu.model.errors import UserError
+
+API_VERSION = "netemu.dev/v1alpha1"
+_LABEL = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+_RATE = re.compile(r"^[0-9]+(\.[0-9]+)?[kmg]?bit$")
+_DELAY = re.compile(r"^[0-9]+(\.[0-9]+)?(us|ms|s)$")
+_LOSS = re.compile(r"^[0-9]+(\.[0-9]+)?%$")
+
+
+class _Spec(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
+    """Base of the file's own types."""
+
+
+class LinkSpec(_Spec, frozen=True, kw_only=True):
+    """How a link treats packets; nothing set means a plain veth pair."""
+
+    mtu: int = 1500
+    """Bytes."""
+    rate: str = ""
+    """As tc writes it: `100mbit`."""
+    delay: str = ""
+    """One way: `5ms`. Needs the kernel's netem."""
+    loss: str = ""
+    """`0.5%`. Needs the kernel's netem."""
+
+
+class TaintSpec(_Spec, frozen=True, kw_only=True):
+    key: str
+    effect: str
+    value: str = ""
+
+
+class NodeSpec(_Spec, frozen=True, kw_only=True):
+    """One node, or `count` nodes NAME-1, NAME-2, ..."""
+
+    name: str
+    count: int | None = None
+    role: str = ""
+    """`control-plane` or `worker`; without any control-plane, the first node is it."""
+    labels: dict[str, str] = {}
+    taints: tuple[TaintSpec, ...] | None = None
+    """None: as kubeadm, the control-plane node takes no Pods if there are others."""
+    zone: str = ""
+    """Label topology.kubernetes.io/zone."""
+    link: LinkSpec | None = None
+    """Overrides spec.links for this node."""
+
+
+class ClientSpec(_Spec, frozen=True, kw_only=True):
+    """A host outside the cluster, as an Internet user's machine is."""
+
+    name: str
+    address: str = ""
+    """In 203.0.113.0/24; the next free one where empty."""
+
+
+class ProxySpec(_Spec, frozen=True, kw_only=True):
+    mode: str = "iptables"
+
+
+class DnsSpec(_Spec, frozen=True, kw_only=True):
+    domain: str = "cluster.local"
+    replicas: int = 2
+
+
+_DEFAULT_NODES = (NodeSpec(name="control-plane", role="control-plane"), NodeSpec(name="worker", count=2))
+
+
+class TopologySpec(_Spec, frozen=True, kw_only=True):
+    nodes: tuple[NodeSpec, ...] = _DEFAULT_NODES
+    node_cidr: str = msgspec.field(name="nodeCIDR", default="172.18.0.0/16")
+    pod_cidr: str = msgspec.field(name="podCIDR", default="10.244.0.0/16")
+    service_cidr: str = msgspec.field(name="serviceCIDR", default="10.96.0.0/16")
+    proxy: ProxySpec = ProxySpec()
+    dns: DnsSpec = DnsSpec()
+    clients: tuple[ClientSpec, ...] = ()
+    links: LinkSpec = LinkSpec()
+
+
+class Metadata(_Spec, frozen=True, kw_only=True):
+    name: str
+    annotations: dict[str, str] = {}
+    """Free text for readers of the file, for example what the lab shows."""
+
+
+class Topology(_Spec, frozen=True, kw_only=True):
+    """The first document of a topology file."""
+
+    api_version: str = API_VERSION
+    kind: str = "Topology"
+    metadata: Metadata
+    spec: TopologySpec = TopologySpec()
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyFile:
+    """A checked file: the topology and the manifests to post, in order."""
+
+    topology: Topology
+    manifests: tuple[Document, ...]
+
+
+def read_topology(path: Path, *, name: str = "") -> TopologyFile:
+    """Read and check a file; `name` overrides metadata.name. Raises Mistakes."""
+    documents, mistakes = read_documents(path)
+    heads = [d for d in documents if isinstance(d.value, dict) and d.value.get("kind") == "Topology"]
+    manifests = tuple(d for d in documents if d not in heads)
+    if not documents and not mistakes:
+        mistakes.append(Mistake(str(path), 1, "empty: expected a Topology, Kubernetes manifests, or both"))
+    for extra in heads[1:]:
+        mistakes.append(extra.mistake(("kind",), f"a second Topology; the first is on line {heads[0].line()}"))
+    default = Topology(metadata=Metadata(name=name or _name_from(path)))
+    topology = default
+    if heads:
+        decoded, found = _decode(heads[0])
+        topology = decoded or default
+        mistakes += found
+    if name:
+        topology = msgspec.structs.replace(topology, metadata=Metadata(name=name))
+    if not _LABEL.match(topology.metadata.name):
+        where = heads[0].mistake(("metadata", "name"), "") if heads and not name else Mistake(str(path), 1, "")
+        right = "lower-case letters, digits and '-', at most 63, beginning and ending with a letter or digit"
+        mistakes.append(Mistake(where.file, where.line, f"lab name {topology.metadata.name!r}: must be {right}"))
+    for document in manifests:
+        mistakes += check_manifest(document)
+    mistakes += _duplicates(manifests)
+    if mistakes:
+        raise Mistakes(mistakes)
+    return TopologyFile(topology, manifests)
+
+
+class Mistakes(UserError):
+    """Everything wrong with a file, one line each, in the order of its lines."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        self.mistakes = sorted(mistakes, key=lambda mistake: (mistake.file, mistake.line))
+        super().__init__("\n".join(map(str, self.mistakes)))
+
+
+def _name_from(path: Path) -> str:
+    """A file without a Topology is named after itself: `Online Boutique.yaml` gives `online-boutique`."""
+    return re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:63] or "lab"
+
+
+def _decode(document: Document) -> tuple[Topology | None, list[Mistake]]:
+    mistakes = list(_unknown_fields(document, document.value, Topology, ()))
+    if document.value.get("apiVersion") != API_VERSION:
+        given = document.value.get("apiVersion")
+        return None, [*mistakes, document.mistake(("apiVersion",), f"{given!r}: must be {API_VERSION}")]
+    try:
+        topology = msgspec.convert(document.value, Topology)
+    except msgspec.ValidationError as error:
+        where, text = _where(str(error))
+        if document.line(where) not in [mistake.line for mistake in mistakes]:
+            mistakes.append(document.mistake(where, text))
+        return None, mistakes
+    return topology, mistakes + list(_check(document, topology.spec))
+
+
+def _where(message: str) -> tuple[Where, str]:
+    """msgspec's `Expected int, got str - at $.spec.nodes[0].count`, taken apart."""
+    text, _, path = message.partition(" - at ")
+    parts = re.findall(r"\.([A-Za-z0-9_]+)|\[([0-9]+)\]", path)
+    text = text.replace("`", "").replace("Object missing required field ", "missing required field ")
+    return tuple(int(index) if index else name for name, index in parts), text[0].lower() + text[1:]
+
+
+def _unknown_fields(document: Document, value: Any, kind: Any, where: Where) -> Iterator[Mistake]:
+    """Every key that no field of the types takes, with the nearest that one does."""
+    struct = _struct_in(kind)
+    if struct is None:
+        return
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _unknown_fields(document, item, struct, (*where, index))
+    if not isinstance(value, dict):
+        return
+    fields = {f.encode_name: f.type for f in msgspec.structs.fields(struct)}
+    for key, item in value.items():
+        if key in fields:
+            yield from _unknown_fields(document, item, fields[key], (*where, key))
+            continue
+        near = difflib.get_close_matches(str(key), fields, n=1)
+        right = f"did you mean {near[0]}?" if near else f"known here: {', '.join(fields)}"
+        yield document.mistake((*where, str(key)), f"unknown field; {right}")
+
+
+def _struct_in(kind: Any) -> type[msgspec.Struct] | None:
+    """The struct inside `tuple[X, ...]`, `X | None` or `X` itself."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return kind
+    return next(filter(None, map(_struct_in, get_args(kind))), None)
+
+
+def node_names(node: NodeSpec) -> list[str]:
+    """The names one entry of spec.nodes stands for."""
+    return [node.name] if node.count is None else [f"{node.name}-{index}" for index in range(1, node.count + 1)]
+
+
+def _check(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
+    yield from _check_nodes(document, spec)
+    yield from _check_networks(document, spec)
+    yield from _check_clients(document, spec)
+    yield from _check_link(document, spec.links, ("spec", "links"))
+    if spec.proxy.mode != "iptables":
+        why = "is not built yet" if spec.proxy.mode in ("ipvs", "nftables") else "is no proxy mode"
+        yield document.mistake(("spec", "proxy", "mode"), f"{spec.proxy.mode!r} {why}; must be iptables")
+    if not 1 <= spec.dns.replicas <= 100:
+        yield document.mistake(("spec", "dns", "replicas"), f"{spec.dns.replicas}: must be 1 to 100")
+    if not all(_LABEL.match(label) for label in spec.dns.domain.split(".")):
+        yield document.mistake(("spec", "dns", "domain"), f"{spec.dns.domain!r}: must be a domain like cluster.local")
+
+
+def _check_nodes(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
+    seen: dict[str, int] = {}
+    if not spec.nodes:
+        yield document.mistake(("spec", "nodes"), "empty: a lab needs at least one node")
+    for index, node in enumerate(spec.nodes):
+        where: Where = ("spec", "nodes", index)
+        if not _LABEL.match(node.name):
+            yield document.mistake((*where, "name"), f"{node.name!r}: must be a DNS label such as worker-1")
+        if node.role not in ("", "control-plane", "worker"):
+            yield document.mistake((*where, "role"), f"{node.role!r}: must be control-plane or worker")
+        if node.role == "control-plane" and any(n.role == "control-plane" for n in spec.nodes[:index]):
+            yield document.mistake((*where, "role"), "a second control-plane; only one is supported")
+        if node.count is not None and not 1 <= node.count <= 250:
+            yield document.mistake((*where, "count"), f"{node.count}: must be 1 to 250")
+            continue
+        if node.role == "control-plane" and node.count not in (None, 1):
+            yield document.mistake((*where, "count"), f"{node.count} control-planes; only one is supported")
+        for name in node_names(node):
+            if name in seen:
+                yield document.mistake((*where, "name"), f"node {name!r} is already there, from line {seen[name]}")
+            seen.setdefault(name, document.line((*where, "name")))
+        for number, taint in enumerate(node.taints or ()):
+            if taint.effect not in ("NoSchedule", "PreferNoSchedule", "NoExecute"):
+                right = "must be NoSchedule, PreferNoSchedule or NoExecute"
+                yield document.mistake((*where, "taints", number, "effect"), f"{taint.effect!r}: {right}")
+        if node.link:
+            yield from _check_link(document, node.link, (*where, "link"))
+    if len(seen) > 250:
+        yield document.mistake(("spec", "nodes"), f"{len(seen)} nodes: must be at most 250")
+
+
+_OUTSIDE = ipaddress.IPv4Network("203.0.113.0/24")
+
+
+def _check_networks(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
+    given = {"nodeCIDR": (spec.node_cidr, 20), "podCIDR": (spec.pod_cidr, 22), "serviceCIDR": (spec.service_cidr, 24)}
+    nets: dict[str, ipaddress.IPv4Network] = {}
+    for name, (text, longest) in given.items():
+        where: Where = ("spec", name)
+        try:
+            net = ipaddress.IPv4Network(text)
+        except ValueError as error:
+            yield document.mistake(where, f"{text!r}: {_why_no_network(text, error)}")
+            continue
+        if net.prefixlen > longest:
+            yield document.mistake(where, f"{text} is too small; must be /{longest} or larger")
+        for other, taken in {**nets, "the outside network": _OUTSIDE}.items():
+            if net.overlaps(taken):
+                # Blame what the file says, not a default.
+                written = where if where in document.lines else ("spec", other)
+                text = f"{name} {net} overlaps {other} {taken}; must be disjoint"
+                yield Mistake(document.file, document.line(written), f"spec.{text}")
+        nets[name] = net
+    if pods := nets.get("podCIDR"):
+        nodes = sum(len(node_names(n)) for n in spec.nodes if n.count is None or n.count > 0)
+        if nodes > (room := 2 ** max(24 - pods.prefixlen, 0)):
+            yield document.mistake(("spec", "podCIDR"), f"{pods} has room for {room} nodes (a /24 each), not {nodes}")
+
+
+def _why_no_network(text: str, error: ValueError) -> str:
+    if "host bits" in str(error):
+        return f"has host bits set; must be {ipaddress.IPv4Interface(text).network}"
+    return "must be an IPv4 network such as 10.244.0.0/16"
+
+
+def _check_clients(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
+    names: dict[str, int] = {}
+    addresses: dict[str, str] = {}
+    for index, client in enumerate(spec.clients):
+        where: Where = ("spec", "clients", index)
+        if not _LABEL.match(client.name):
+            yield document.mistake((*where, "name"), f"{client.name!r}: must be a DNS label such as laptop")
+        if client.name in names:
+            yield document.mistake((*where, "name"), f"{client.name!r} is already there, on line {names[client.name]}")
+        names.setdefault(client.name, document.line((*where, "name")))
+        if not client.address:
+            continue
+        try:
+            inside = ipaddress.IPv4Address(client.address) in list(_OUTSIDE.hosts())[1:]
+        except ValueError:
+            inside = False
+        if not inside:
+            yield document.mistake((*where, "address"), f"{client.address!r}: must be 203.0.113.2 to 203.0.113.254")
+        if client.address in addresses:
+            owner = addresses[client.address]
+            yield document.mistake((*where, "address"), f"{client.address} is already {owner}'s; must be unique")
+        addresses.setdefault(client.address, client.name)
+
+
+def _check_link(document: Document, link: LinkSpec, where: Where) -> Iterator[Mistake]:
+    if not 576 <= link.mtu <= 65535:
+        yield document.mistake((*where, "mtu"), f"{link.mtu}: must be 576 to 65535 bytes")
+    for name, pattern, example in (("rate", _RATE, "100mbit"), ("delay", _DELAY, "5ms"), ("loss", _LOSS, "0.5%")):
+        text = getattr(link, name)
+        if text and not pattern.match(text):
+            yield document.mistake((*where, name), f"{text!r}: must look like {example}")
+
+
+def check_manifest(document: Document) -> Iterator[Mistake]:
+    """What is wrong with one manifest, by the rules of the API server that will receive it."""
+    from netemu.lab.manifests import manifest_mistakes
+
+    yield from manifest_mistakes(document)
+
+
+def _duplicates(manifests: tuple[Document, ...]) -> Iterator[Mistake]:
+    seen: dict[tuple[Any, ...], int] = {}
+    for document in manifests:
+        value = document.value
+        if not isinstance(value, dict) or not isinstance(value.get("metadata"), dict):
+            continue
+        meta = value["metadata"]
+        key = (value.get("apiVersion"), value.get("kind"), meta.get("namespace") or "default", meta.get("name"))
+        if not meta.get("name"):
+            continue
+        if key in seen:
+            text = f"{key[1]} {key[3]!r} is already there, on line {seen[key]}"
+            yield document.mistake(("metadata", "name"), text)
+        seen.setdefault(key, document.line())

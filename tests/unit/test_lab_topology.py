@@ -1,0 +1,174 @@
+"""The topology file: what is accepted, and what is said of each mistake."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from netemu.lab.config import LabConfig, resolve
+from netemu.lab.topology import Mistakes, TopologyFile, read_topology
+from netemu.model.errors import UserError
+
+_HEAD = """\
+apiVersion: netemu.dev/v1alpha1
+kind: Topology
+metadata:
+  name: lab
+spec:
+"""
+_SERVICE = """\
+apiVersion: v1
+kind: Service
+metadata:
+  name: web
+spec:
+  selector: {app: web}
+  ports:
+    - port: 80
+"""
+
+
+def read(folder: Path, text: str) -> TopologyFile:
+    file = folder / "my lab.yaml"
+    file.write_text(textwrap.dedent(text))
+    return read_topology(file)
+
+
+def decided(folder: Path, spec: str) -> LabConfig:
+    return resolve(read(folder, _HEAD + textwrap.indent(textwrap.dedent(spec), "  ")).topology, api_port=6443)
+
+
+def test_plain_manifests_are_a_lab_on_three_nodes_named_after_the_file(tmp_path: Path) -> None:
+    file = read(tmp_path, _SERVICE)
+
+    config = resolve(file.topology, api_port=6443)
+
+    assert config.name == "my-lab"
+    assert [(node.name, node.address, node.pod_cidr) for node in config.nodes] == [
+        ("control-plane", "172.18.0.2", "10.244.0.0/24"),
+        ("worker-1", "172.18.0.3", "10.244.1.0/24"),
+        ("worker-2", "172.18.0.4", "10.244.2.0/24"),
+    ]
+
+
+def test_name_on_the_command_line_wins(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(_HEAD.replace("spec:\n", ""))
+
+    assert read_topology(file, name="other").topology.metadata.name == "other"
+
+
+def test_control_plane_is_tainted_only_beside_others(tmp_path: Path) -> None:
+    alone = decided(tmp_path, "nodes: [{name: one}]")
+    pair = decided(tmp_path, "nodes: [{name: one}, {name: two}]")
+
+    assert alone.control_plane.taints == ()
+    assert [node.name for node in pair.nodes if node.taints] == ["one"]
+
+
+def test_labels_zones_and_links_reach_the_node(tmp_path: Path) -> None:
+    config = decided(
+        tmp_path,
+        """
+        nodes:
+          - {name: hub, role: control-plane}
+          - {name: w, count: 2, zone: a, labels: {disk: ssd}, link: {rate: 10mbit}}
+        links: {mtu: 1400}
+        """,
+    )
+
+    node = config.nodes[2]
+    assert (node.name, node.link.rate, node.link.mtu) == ("w-2", "10mbit", 1500)
+    assert node.labels == {"disk": "ssd", "topology.kubernetes.io/zone": "a"}
+    assert config.nodes[0].link.mtu == 1400
+
+
+def test_clients_without_address_get_free_ones(tmp_path: Path) -> None:
+    config = decided(tmp_path, "clients: [{name: a}, {name: b, address: 203.0.113.10}, {name: c}]")
+
+    assert [client.address for client in config.clients] == ["203.0.113.11", "203.0.113.10", "203.0.113.12"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "line", "text"),
+    [
+        pytest.param("  colour: red", 6, "spec.colour: unknown field; known here: nodes", id="unknown field"),
+        pytest.param("  podCIDRs: x", 6, "spec.podCIDRs: unknown field; did you mean podCIDR?", id="nearest field"),
+        pytest.param("  nodes: [{nam: a}]", 6, "did you mean name?", id="unknown field in a list"),
+        pytest.param("  nodes: [{name: a}, {name: a}]", 6, "node 'a' is already there", id="duplicate node"),
+        pytest.param("  nodes:\n    - {name: w, count: 2}\n    - {name: w-2}", 8, "'w-2' is already", id="counted twin"),
+        pytest.param("  nodes: [{name: A_b}]", 6, "must be a DNS label", id="bad name"),
+        pytest.param("  nodes: []", 6, "at least one node", id="no nodes"),
+        pytest.param("  nodes: [{name: a, count: zero}]", 6, "expected int", id="wrong type"),
+        pytest.param("  nodes: [{name: a, role: boss}]", 6, "must be control-plane or worker", id="bad role"),
+        pytest.param("  podCIDR: 10.96.0.0/12", 6, "overlaps", id="overlap with the Service network"),
+        pytest.param("  podCIDR: 10.244.0.1/16", 6, "must be 10.244.0.0/16", id="host bits"),
+        pytest.param("  nodeCIDR: 300.0.0.0/8", 6, "must be an IPv4 network", id="bad address"),
+        pytest.param("  serviceCIDR: 10.96.0.0/30", 6, "too small", id="network too small"),
+        pytest.param("  podCIDR: 10.244.0.0/22\n  nodes: [{name: w, count: 9}]", 6, "room for 4", id="no room for Pods"),
+        pytest.param("  clients: [{name: a, address: 8.8.8.8}]", 6, "203.0.113.2 to", id="client address"),
+        pytest.param("  clients: [{name: a}, {name: a}]", 6, "'a' is already there, on line 6", id="duplicate client"),
+        pytest.param("  links: {mtu: 10}", 6, "must be 576 to 65535", id="bad mtu"),
+        pytest.param("  links: {rate: fast}", 6, "must look like 100mbit", id="bad rate"),
+        pytest.param("  proxy: {mode: magic}", 6, "is no proxy mode; must be iptables", id="bad proxy mode"),
+        pytest.param("  dns: {replicas: 0}", 6, "must be 1 to 100", id="no DNS"),
+        pytest.param("  dns: {domain: a_b}", 6, "must be a domain like cluster.local", id="bad domain"),
+        pytest.param("  podCIDR: 10.1.0.0/16\n  podCIDR: 10.2.0.0/16", 7, "given twice, first on line 6", id="key twice"),
+        pytest.param("  nodes: [", 7, "not valid YAML", id="not YAML"),
+    ],
+)
+def test_a_mistake_in_the_topology_is_one_line_with_its_place(tmp_path: Path, spec: str, line: int, text: str) -> None:
+    with pytest.raises(Mistakes) as refused:
+        read(tmp_path, _HEAD + spec + "\n")
+
+    assert text in str(refused.value)
+    assert line in [mistake.line for mistake in refused.value.mistakes]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "text"),
+    [
+        pytest.param("kind: Service", "apiVersion is missing", id="no apiVersion"),
+        pytest.param("apiVersion: v1\nkind: Sevice", "did you mean Service?", id="unknown kind"),
+        pytest.param("apiVersion: apps/v1beta1\nkind: Deployment", "must be apps/v1", id="old version"),
+        pytest.param(_SERVICE.replace("selector", "selectr"), 'unknown field "spec.selectr"', id="unknown field"),
+        pytest.param(_SERVICE.replace("80", "70000"), "spec.ports[0].port: Invalid value: 70000", id="bad port"),
+        pytest.param(_SERVICE.replace("80", "http"), "port", id="wrong type"),
+        pytest.param("- just\n- a list", "expected a Kubernetes object", id="no object"),
+    ],
+)
+def test_a_mistake_in_a_manifest_is_found_before_anything_starts(tmp_path: Path, manifest: str, text: str) -> None:
+    with pytest.raises(Mistakes, match=r"my lab\.yaml:\d+: ") as refused:
+        read(tmp_path, manifest)
+
+    assert text in str(refused.value)
+
+
+def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(Mistakes) as refused:
+        read(tmp_path, _HEAD + "  nodes: [{name: A}]\n  podCIDR: x\n  dns: {replicas: 0}\n---\nkind: X\napiVersion: v1\n")
+
+    assert [mistake.line for mistake in refused.value.mistakes] == [6, 7, 8, 10]
+
+
+def test_two_objects_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Mistakes, match="Service 'web' is already there, on line 1"):
+        read(tmp_path, _SERVICE + "---\n" + _SERVICE)
+
+
+@pytest.mark.parametrize("text", ["", "---\n---\n", "# only a comment\n"])
+def test_empty_file_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(Mistakes, match="empty: expected a Topology"):
+        read(tmp_path, text)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file"):
+        read_topology(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("file", sorted(Path("topologies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_labs_that_ship_are_valid(file: Path) -> None:
+    assert read_topology(file).manifests
