@@ -42,7 +42,9 @@ def of_lab(lab: str, netns: Iterable[str]) -> list[str]:
 
 def labs(netns: Iterable[str]) -> list[str]:
     """The labs whose underlay is among the names."""
-    return sorted(name.removesuffix(".underlay") for name in netns if name.endswith(".underlay") and name.count(".") == 1)
+    return sorted(
+        name.removesuffix(".underlay") for name in netns if name.endswith(".underlay") and name.count(".") == 1
+    )
 
 
 def host_veth(netns: str) -> str:
