@@ -1,0 +1,119 @@
+"""What a request's body is checked for before the registry sees it: its kind, its types, its unknown fields.
+
+`fieldValidation` says what becomes of a field that the kind does not have: `Strict` refuses the request, `Warn` (the
+default) answers with a warning header, `Ignore` says nothing; the field itself is kept in any case but Strict.
+Upstream: apiserver `endpoints/handlers/{create,update,patch}.go`, apimachinery `runtime/serializer/json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from netemu.apiserver.discovery import subresource_kind
+from netemu.apiserver.negotiation import PATCH_TYPES, decode_body
+from netemu.apiserver.routing import Target
+from netemu.apiserver.schema import Schema
+from netemu.client.base import Obj
+from netemu.model.errors import BadRequest, FieldError, Invalid
+
+_JSON_PATCH = PATCH_TYPES[0]
+_DIRECTIVES = ("Strict", "Warn", "Ignore")
+
+
+@dataclass(slots=True)
+class FieldValidation:
+    """What to do about unknown fields, and the warnings so far."""
+
+    directive: str = "Warn"
+    warnings: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def of(query: Mapping[str, str]) -> FieldValidation:
+        """As the query asks. Raises Invalid."""
+        directive = query.get("fieldValidation") or "Warn"
+        if directive not in _DIRECTIVES:
+            message = f'Unsupported value: "{directive}": supported values: "", "Ignore", "Strict", "Warn"'
+            raise Invalid.of_fields(
+                "CreateOptions", "", [FieldError("fieldValidation", "FieldValueNotSupported", message)], "meta.k8s.io"
+            )
+        return FieldValidation(directive)
+
+
+class Bodies:
+    """Reads bodies against the schema of what a request is for."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+
+    def read(self, target: Target, raw: bytes, content_type: str, validation: FieldValidation) -> Obj:
+        """The object in a body, with the `apiVersion` and `kind` that its URL takes. Raises BadRequest."""
+        group, version, kind = subresource_kind(target.resource, target.subresource)
+        api_version = f"{group}/{version}" if group else version
+        obj = decode_body(raw, content_type, api_version=api_version, kind=kind)
+        if not isinstance(obj, dict):
+            raise BadRequest(f"the body of the request is not an object of kind {kind}")
+        _check_kind(obj, api_version, kind)
+        obj = {**obj, "apiVersion": api_version, "kind": kind}
+        if kind == target.resource.kind:
+            self._check_fields(target, obj, validation)
+        return obj
+
+    def _check_fields(self, target: Target, obj: Obj, validation: FieldValidation) -> None:
+        resource = target.resource
+        prefix = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
+        if problems := self._schema.type_errors(resource, obj):
+            raise BadRequest(prefix + problems[0])
+        if validation.directive == "Ignore":
+            return
+        unknown = self._schema.unknown_fields(resource, obj)
+        if unknown and validation.directive == "Strict":
+            raise BadRequest(f"{prefix}strict decoding error: {', '.join(unknown)}")
+        validation.warnings += unknown
+
+    def check_patch(self, target: Target, patch: Any, media: str, validation: FieldValidation) -> None:
+        """Unknown fields in a merge patch; directives of strategic merge are no fields. Raises Invalid."""
+        if validation.directive == "Ignore" or media == _JSON_PATCH or target.subresource == "scale":
+            return
+        self._refuse(self._schema.unknown_fields(target.resource, _without_directives(patch)), validation, patch)
+
+    def check_patched(self, target: Target, patched: Obj, before: Obj, patch: Any, validation: FieldValidation) -> None:
+        """Unknown fields that a JSON patch brought in, seen by its result. Raises Invalid."""
+        known = set(self._schema.unknown_fields(target.resource, before))
+        fresh = [text for text in self._schema.unknown_fields(target.resource, patched) if text not in known]
+        self._refuse(fresh, validation, patch)
+
+    @staticmethod
+    def _refuse(unknown: Iterable[str], validation: FieldValidation, patch: Any) -> None:
+        unknown = list(unknown)
+        if unknown and validation.directive == "Strict":
+            why = f'Invalid value: "{_shortened(patch)}": strict decoding error: {", ".join(unknown)}'
+            raise Invalid.of_fields("", "", [FieldError("patch", "FieldValueInvalid", why)])
+        validation.warnings += unknown
+
+
+def _check_kind(obj: Mapping[str, Any], api_version: str, kind: str) -> None:
+    given_version, given_kind = obj.get("apiVersion") or api_version, obj.get("kind") or kind
+    if given_kind != kind:
+        raise BadRequest(
+            f'{given_kind} in version "{given_version}" cannot be handled as a {kind}: '
+            f"the object provided is unrecognized (must be of type {kind})"
+        )
+    if given_version != api_version:
+        raise BadRequest(
+            f"the API version in the data ({given_version}) does not match the expected API version ({api_version})"
+        )
+
+
+def _without_directives(patch: Any) -> Any:
+    if isinstance(patch, dict):
+        return {key: _without_directives(value) for key, value in patch.items() if not key.startswith("$")}
+    if isinstance(patch, list):
+        return [_without_directives(item) for item in patch]
+    return patch
+
+
+def _shortened(patch: Any, limit: int = 200) -> str:
+    text = str(patch)
+    return text if len(text) <= limit else f"{text[:limit]}..."

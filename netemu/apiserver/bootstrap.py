@@ -1,0 +1,77 @@
+"""What every cluster has before anybody asks: the system namespaces, Service `kubernetes`, the runtime classes.
+
+Idempotent: after a restart what is there stays, and only the API server's address is brought up to date.
+Upstream: `pkg/controlplane/controller/{systemnamespaces,kubernetesservice}` and `pkg/controlplane/reconcilers`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from netemu.client.base import Client, Obj
+from netemu.model.errors import AlreadyExists
+from netemu.model.resources import (
+    ENDPOINTS,
+    ENDPOINTSLICES,
+    NAMESPACES,
+    RUNTIMECLASSES,
+    SERVICES,
+    Resource,
+)
+
+SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+RUNTIMES = ("emulated", "process")
+_NAME, _NAMESPACE = "kubernetes", "default"
+
+
+async def bootstrap(client: Client, *, api_address: str, api_port: int, service_address: str = "10.96.0.1") -> None:
+    """Create what is missing. `service_address` must be the first address of the Service network.
+
+    Raises Invalid where another Service has that address.
+    """
+    for name in SYSTEM_NAMESPACES:
+        await _ensure(client, NAMESPACES, _object(NAMESPACES, name))
+    await _ensure(client, SERVICES, _service(service_address, api_port), _NAMESPACE)
+    port: dict[str, Any] = {"name": "https", "port": api_port, "protocol": "TCP"}
+    slice_change = {"endpoints": [{"addresses": [api_address], "conditions": {"ready": True}}], "ports": [port]}
+    endpoint_slice = {
+        **_object(ENDPOINTSLICES, _NAME, {"kubernetes.io/service-name": _NAME}),
+        "addressType": "IPv6" if ":" in api_address else "IPv4",
+    }
+    await _ensure(client, ENDPOINTSLICES, endpoint_slice, _NAMESPACE, slice_change)
+    # Whoever mirrors Endpoints into slices must leave these alone: their slice is the one above.
+    endpoints = _object(ENDPOINTS, _NAME, {"endpointslice.kubernetes.io/skip-mirror": "true"})
+    await _ensure(
+        client, ENDPOINTS, endpoints, _NAMESPACE, {"subsets": [{"addresses": [{"ip": api_address}], "ports": [port]}]}
+    )
+    for name in RUNTIMES:
+        await _ensure(client, RUNTIMECLASSES, {**_object(RUNTIMECLASSES, name), "handler": name})
+
+
+async def _ensure(
+    client: Client, resource: Resource, obj: Obj, namespace: str = "", change: dict[str, Any] | None = None
+) -> None:
+    """Create `obj` with the fields of `change`, or bring those fields of the one that is there up to date."""
+    try:
+        await client.create(resource, {**obj, **(change or {})}, namespace)
+    except AlreadyExists:
+        if change:
+            await client.patch(resource, obj["metadata"]["name"], change, namespace)
+
+
+def _object(resource: Resource, name: str, labels: dict[str, str] | None = None) -> Obj:
+    metadata: dict[str, Any] = {"name": name, **({"labels": labels} if labels else {})}
+    return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
+
+
+def _service(address: str, api_port: int) -> Obj:
+    return {
+        **_object(SERVICES, _NAME, {"component": "apiserver", "provider": "kubernetes"}),
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": address,
+            "clusterIPs": [address],
+            "sessionAffinity": "None",
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": api_port}],
+        },
+    }

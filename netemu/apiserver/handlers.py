@@ -1,0 +1,255 @@
+"""The verbs on resources: get, list, watch, create, update, patch, delete and deletecollection over HTTP.
+
+Each handler reads query and body, asks the registry, and puts the answer in the form that the client accepts. What an
+object means, whether it is valid and how it is stored is the registry's matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from netemu.apiserver.bodies import Bodies, FieldValidation
+from netemu.apiserver.negotiation import decode_body, decode_patch, form_of
+from netemu.apiserver.registry import Registry
+from netemu.apiserver.responses import json_response
+from netemu.apiserver.routing import Target, dry_run, flag, number
+from netemu.apiserver.schema import Schema
+from netemu.apiserver.tables import INCLUDES, partial_metadata, table
+from netemu.apiserver.watching import Watches, encoder, timeout_of
+from netemu.client.base import Obj
+from netemu.model.errors import BadRequest, FieldError, Invalid, MethodNotAllowed
+from netemu.model.resources import Resource
+
+# Upstream answers the deletion of these with the object, and of all others with a Status.
+_DELETED_AS_OBJECT = frozenset(
+    {
+        "CSIDriver", "CSINode", "PersistentVolume", "PersistentVolumeClaim", "Pod", "PodTemplate", "ResourceQuota",
+        "Service", "ServiceAccount", "StorageClass", "VolumeAttachment", "VolumeAttributesClass",
+    }
+)  # fmt: skip
+
+
+class ResourceHandlers:
+    """One coroutine per verb, each from a request and what its URL names to an answer."""
+
+    def __init__(self, registry: Registry, schema: Schema, watches: Watches) -> None:
+        self._registry = registry
+        self._bodies = Bodies(schema)
+        self._watches = watches
+
+    async def handle(self, verb: str, request: web.Request, target: Target) -> web.StreamResponse:
+        """Answer a request. Raises ApiError."""
+        handler = getattr(self, f"_{verb}", None)
+        if handler is None or not _allowed(verb, target):
+            raise MethodNotAllowed("the server does not allow this method on the requested resource")
+        response: web.StreamResponse = await handler(request, target)
+        return response
+
+    async def _get(self, request: web.Request, target: Target) -> web.Response:
+        form_of(request.headers.get("Accept", ""))
+        obj = await self._registry.get(target.resource, target.name, target.namespace, subresource=target.subresource)
+        return _object_response(request, target, obj)
+
+    async def _list(self, request: web.Request, target: Target) -> web.Response:
+        query, resource = request.query, target.resource
+        form = form_of(request.headers.get("Accept", ""))
+        page = await self._registry.list(
+            resource,
+            target.namespace,
+            label_selector=query.get("labelSelector", ""),
+            field_selector=query.get("fieldSelector", ""),
+            resource_version=query.get("resourceVersion", ""),
+            resource_version_match=query.get("resourceVersionMatch", ""),
+            limit=number(query, "limit"),
+            continue_=query.get("continue", ""),
+        )
+        metadata: dict[str, Any] = {"resourceVersion": page.resource_version}
+        if page.continue_:
+            metadata["continue"] = page.continue_
+            if page.remaining is not None:
+                metadata["remainingItemCount"] = page.remaining
+        if form == "table":
+            return json_response(table(resource.kind, page.items, metadata, query.get("includeObject", "")))
+        if form == "metadata":
+            return json_response(
+                {
+                    "kind": "PartialObjectMetadataList",
+                    "apiVersion": "meta.k8s.io/v1",
+                    "metadata": metadata,
+                    "items": [partial_metadata(item) for item in page.items],
+                }
+            )
+        return json_response(_list_of(resource, page.items, metadata))
+
+    async def _watch(self, request: web.Request, target: Target) -> web.StreamResponse:
+        query, resource = request.query, target.resource
+        form, include = form_of(request.headers.get("Accept", "")), query.get("includeObject", "")
+        if include not in INCLUDES:
+            raise BadRequest(f'unrecognized includeObject value: "{include}"')
+        initial = flag(query, "sendInitialEvents")
+        _check_initial_events(query, initial)
+        selector = query.get("fieldSelector", "")
+        if target.name:
+            selector = ",".join(filter(None, (selector, f"metadata.name={target.name}")))
+        events = self._registry.watch(
+            resource,
+            target.namespace,
+            label_selector=query.get("labelSelector", ""),
+            field_selector=selector,
+            resource_version=query.get("resourceVersion", ""),
+            bookmarks=flag(query, "allowWatchBookmarks"),
+            send_initial_events=initial,
+            timeout=timeout_of(number(query, "timeoutSeconds")),
+        )
+        return await self._watches.serve(request, events, encoder(form, resource.kind, include))
+
+    async def _create(self, request: web.Request, target: Target) -> web.Response:
+        form_of(request.headers.get("Accept", ""))
+        validation = FieldValidation.of(request.query)
+        obj = self._bodies.read(target, await request.read(), _content_type(request), validation)
+        trial = dry_run(request.query.getall("dryRun", []))
+        if target.subresource:
+            made = await self._registry.create_subresource(
+                target.resource, target.name, target.subresource, obj, target.namespace, dry_run=trial
+            )
+        else:
+            made = await self._registry.create(target.resource, obj, target.namespace, dry_run=trial)
+        return _object_response(request, target, made, 201, validation.warnings)
+
+    async def _update(self, request: web.Request, target: Target) -> web.Response:
+        form_of(request.headers.get("Accept", ""))
+        validation = FieldValidation.of(request.query)
+        obj = self._bodies.read(target, await request.read(), _content_type(request), validation)
+        updated = await self._registry.update(
+            target.resource,
+            target.name,
+            obj,
+            target.namespace,
+            subresource=target.subresource,
+            dry_run=dry_run(request.query.getall("dryRun", [])),
+        )
+        return _object_response(request, target, updated, warnings=validation.warnings)
+
+    async def _patch(self, request: web.Request, target: Target) -> web.Response:
+        form_of(request.headers.get("Accept", ""))
+        validation = FieldValidation.of(request.query)
+        patch, media = decode_patch(await request.read(), _content_type(request))
+        self._bodies.check_patch(target, patch, media, validation)
+        options = {"subresource": target.subresource, "content_type": media}
+        if isinstance(patch, list) and validation.directive == "Strict" and not target.subresource:
+            # What a JSON patch adds can only be judged by its result.
+            before = await self._registry.get(target.resource, target.name, target.namespace)
+            tried = await self._registry.patch(
+                target.resource, target.name, patch, target.namespace, **options, dry_run=True
+            )
+            self._bodies.check_patched(target, tried, before, patch, validation)
+        trial = dry_run(request.query.getall("dryRun", []))
+        patched = await self._registry.patch(
+            target.resource, target.name, patch, target.namespace, **options, dry_run=trial
+        )
+        return _object_response(request, target, patched, warnings=validation.warnings)
+
+    async def _delete(self, request: web.Request, target: Target) -> web.Response:
+        options, trial = await _delete_options(request)
+        obj, gone = await self._registry.delete(
+            target.resource, target.name, target.namespace, options=options, dry_run=trial
+        )
+        if not gone or target.resource.kind in _DELETED_AS_OBJECT:
+            return _object_response(request, target, obj)
+        return json_response(_deleted_status(target.resource, obj))
+
+    async def _deletecollection(self, request: web.Request, target: Target) -> web.Response:
+        options, trial = await _delete_options(request)
+        query = request.query
+        left = await self._registry.delete_collection(
+            target.resource,
+            target.namespace,
+            label_selector=query.get("labelSelector", ""),
+            field_selector=query.get("fieldSelector", ""),
+            options=options,
+            dry_run=trial,
+        )
+        return json_response(_list_of(target.resource, left.items, {"resourceVersion": left.resource_version}))
+
+
+def _allowed(verb: str, target: Target) -> bool:
+    """Whether the resource (or subresource) has the verb, and the URL its form."""
+    resource = target.resource
+    if target.subresource:
+        from netemu.apiserver.discovery import subresource_verbs
+
+        return target.subresource in resource.subresources and verb in subresource_verbs(target.subresource)
+    # An object of a namespaced resource can only be reached through its namespace.
+    inside = bool(target.namespace) or not resource.namespaced
+    return verb in resource.verbs and (inside or (verb in ("list", "watch") and not target.name))
+
+
+def _content_type(request: web.Request) -> str:
+    return request.headers.get("Content-Type", "")
+
+
+def _object_response(
+    request: web.Request, target: Target, obj: Obj, code: int = 200, warnings: list[str] | None = None
+) -> web.Response:
+    """One object in the form that the client accepts; a Status is always itself."""
+    form, kind = form_of(request.headers.get("Accept", "")), obj.get("kind", "")
+    answer: Any = obj
+    if form == "table" and kind != "Status":
+        version = {"resourceVersion": obj.get("metadata", {}).get("resourceVersion", "")}
+        answer = table(kind, [obj], version, request.query.get("includeObject", ""))
+    elif form == "metadata" and kind != "Status":
+        answer = partial_metadata(obj)
+    return json_response(answer, code, warnings=warnings or ())
+
+
+def _list_of(resource: Resource, items: list[Obj], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "kind": f"{resource.kind}List",
+        "apiVersion": resource.api_version,
+        "metadata": metadata,
+        "items": items,
+    }
+
+
+def _deleted_status(resource: Resource, obj: Obj) -> dict[str, Any]:
+    meta = obj["metadata"]
+    details = {"name": meta["name"], "kind": resource.plural, "uid": meta.get("uid", "")}
+    if resource.group:
+        details["group"] = resource.group
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+
+
+async def _delete_options(request: web.Request) -> tuple[dict[str, Any], bool]:
+    """DeleteOptions out of query and body, the body first, and whether the deletion is a trial."""
+    query, options = request.query, dict[str, Any]()
+    for name in ("propagationPolicy", "orphanDependents"):
+        if name in query:
+            options[name] = flag(query, name) if name == "orphanDependents" else query[name]
+    if "gracePeriodSeconds" in query:
+        options["gracePeriodSeconds"] = number(query, "gracePeriodSeconds")
+    if raw := await request.read():
+        body = decode_body(raw, _content_type(request), kind="DeleteOptions", api_version="v1")
+        if not isinstance(body, dict):
+            raise BadRequest("the body of the request is not an object of kind DeleteOptions")
+        options |= body
+    trial = dry_run([*query.getall("dryRun", []), *(options.pop("dryRun", None) or [])])
+    return options, trial
+
+
+def _check_initial_events(query: Mapping[str, str], initial: bool) -> None:
+    """`sendInitialEvents` and `resourceVersionMatch` need each other on a watch. Raises Invalid."""
+    match, problem = query.get("resourceVersionMatch", ""), None
+    if "sendInitialEvents" in query and match != "NotOlderThan":
+        message = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+        problem = FieldError("resourceVersionMatch", "FieldValueForbidden", message)
+    elif match and "sendInitialEvents" not in query:
+        message = "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+        problem = FieldError("resourceVersionMatch", "FieldValueForbidden", message)
+    elif initial and not flag(query, "allowWatchBookmarks"):
+        message = "Forbidden: sendInitialEvents requires setting allowWatchBookmarks to true"
+        problem = FieldError("allowWatchBookmarks", "FieldValueForbidden", message)
+    if problem is not None:
+        raise Invalid.of_fields("ListOptions", "", [problem], "meta.k8s.io")

@@ -1,0 +1,124 @@
+"""Which representation an answer has, and what a request's body says.
+
+Answers are JSON only. A client names what it accepts in order of preference; the first range that can be served wins,
+ranges for protobuf are passed over, and only a client that accepts nothing else gets 406. Bodies may be JSON, YAML or
+protobuf; a body without a Content-Type is JSON, because some clients send none.
+Upstream: apiserver `endpoints/handlers/negotiation`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Literal
+
+import msgspec
+
+from netemu.apiserver import protobuf
+from netemu.model.errors import BadRequest, NotAcceptable, UnsupportedMediaType
+
+Form = Literal["object", "table", "metadata"]
+
+JSON = "application/json"
+PATCH_TYPES = (
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+)
+_APPLY = "application/apply-patch+yaml"
+_ACCEPTED = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+
+
+@lru_cache(maxsize=256)
+def form_of(accept: str) -> Form:
+    """The form of an answer that `Accept` asks for. Raises NotAcceptable."""
+    for media, parameters in _ranges(accept):
+        if media not in (JSON, "*/*", "application/*"):
+            continue
+        wanted = parameters.get("as", "")
+        if not wanted:
+            return "object"
+        if parameters.get("g") != "meta.k8s.io" or parameters.get("v") not in ("v1", "v1beta1"):
+            continue
+        if wanted == "Table":
+            return "table"
+        if wanted in ("PartialObjectMetadata", "PartialObjectMetadataList"):
+            return "metadata"
+    raise NotAcceptable("only the following media types are accepted: application/json")
+
+
+@lru_cache(maxsize=256)
+def discovery_version(accept: str) -> str:
+    """`v2` or `v2beta1` where aggregated discovery is asked for first, else the empty string."""
+    for media, parameters in _ranges(accept):
+        if media not in (JSON, "*/*", "application/*"):
+            continue
+        if not parameters.get("as"):
+            return ""
+        if parameters["as"] == "APIGroupDiscoveryList" and parameters.get("g") == "apidiscovery.k8s.io":
+            version = parameters.get("v", "")
+            if version in ("v2", "v2beta1"):
+                return version
+    return ""
+
+
+def _ranges(accept: str) -> list[tuple[str, dict[str, str]]]:
+    """The media ranges in the client's order; clients of Kubernetes order them and send no weights."""
+    ranges = []
+    for text in (accept or "*/*").split(","):
+        media, *rest = (part.strip() for part in text.split(";"))
+        ranges.append((media.lower(), dict(part.split("=", 1) for part in rest if "=" in part)))
+    return ranges
+
+
+def media_type(content_type: str) -> str:
+    """A Content-Type without its parameters; JSON where there is none."""
+    return content_type.partition(";")[0].strip().lower() or JSON
+
+
+def decode_body(raw: bytes, content_type: str, *, api_version: str = "", kind: str = "") -> Any:
+    """What a request's body says, as JSON values. Raises BadRequest, UnsupportedMediaType."""
+    media = media_type(content_type)
+    if media == JSON:
+        return _json(raw)
+    if media in ("application/yaml", "application/x-yaml", "text/yaml"):
+        return _yaml(raw)
+    if media == "application/vnd.kubernetes.protobuf":
+        return protobuf.decode(raw, api_version, kind)
+    raise UnsupportedMediaType(
+        f'the body of the request was in an unknown format - accepted media types include: {_ACCEPTED}; not "{media}"'
+    )
+
+
+def decode_patch(raw: bytes, content_type: str) -> tuple[Any, str]:
+    """A patch and which of the three kinds it is. Raises BadRequest, UnsupportedMediaType."""
+    media = media_type(content_type)
+    if media == _APPLY:
+        raise UnsupportedMediaType(
+            "server-side apply (application/apply-patch+yaml) is not supported by this server; "
+            "use kubectl apply without --server-side"
+        )
+    if media not in PATCH_TYPES:
+        raise UnsupportedMediaType(
+            "the body of the request was in an unknown format - accepted media types include: " + ", ".join(PATCH_TYPES)
+        )
+    patch = _json(raw)
+    expected = list if media == PATCH_TYPES[0] else dict
+    if not isinstance(patch, expected):
+        raise BadRequest(f"error decoding patch: {media} must be a JSON {'array' if expected is list else 'object'}")
+    return patch, media
+
+
+def _json(raw: bytes) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"the body of the request is not valid JSON: {error}") from error
+
+
+def _yaml(raw: bytes) -> Any:
+    import yaml
+
+    try:
+        return yaml.load(raw, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise BadRequest(f"the body of the request is not valid YAML: {' '.join(str(error).split())}") from error

@@ -1,0 +1,94 @@
+"""What a URL names: path and query of a request, taken apart.
+
+Paths are parsed rather than registered one by one, so a new resource needs no route.
+Upstream: apiserver `endpoints/request/requestinfo.go`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from netemu.apiserver.authentication import Attributes
+from netemu.model.errors import BadRequest
+from netemu.model.resources import Resource
+
+FindResource = Callable[[str, str, str], Resource | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A collection (`name` empty), an object or a subresource."""
+
+    resource: Resource
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+
+
+def parse_path(path: str, find: FindResource) -> Target | None:
+    """What a raw (still quoted) URL path names; None for paths that are not those of a resource that `find` knows."""
+    parts = [unquote(part) for part in path.strip("/").split("/")]
+    if parts[0] == "api" and len(parts) > 2:
+        group, version, rest = "", parts[1], parts[2:]
+    elif parts[0] == "apis" and len(parts) > 3:
+        group, version, rest = parts[1], parts[2], parts[3:]
+    else:
+        return None
+    namespace = ""
+    # `/namespaces/NAME/PLURAL` leads into a namespace; `/namespaces/NAME[/status]` is the Namespace itself.
+    if rest[0] == "namespaces" and len(rest) > 2 and (len(rest) > 3 or rest[2] not in ("status", "finalize")):
+        namespace, rest = rest[1], rest[2:]
+    resource = find(group, version, rest[0])
+    if resource is None or len(rest) > 3 or "" in rest or (namespace and not resource.namespaced):
+        return None
+    name, subresource = (*rest[1:], "", "")[:2]
+    return Target(resource, namespace, name, subresource)
+
+
+def verb_of(method: str, target: Target, query: Mapping[str, str]) -> str:
+    """The verb of a request (`get`, `list`, `watch`, ...); empty for a method that a target cannot take."""
+    if method in ("GET", "HEAD"):
+        if flag(query, "watch") and not target.subresource:
+            return "watch"
+        return "get" if target.name else "list"
+    named = {"PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+    if method == "POST":
+        return "create" if target.subresource or not target.name else ""
+    if method in named and target.name:
+        return named[method]
+    return "deletecollection" if method == "DELETE" else ""
+
+
+def attributes(verb: str, target: Target) -> Attributes:
+    """What authorisation decides on."""
+    resource = target.resource
+    return Attributes(
+        verb, resource.group, resource.version, resource.plural, target.subresource, target.namespace, target.name
+    )
+
+
+def flag(query: Mapping[str, str], name: str) -> bool:
+    """A boolean parameter: present and not false. `?watch` alone is true, as upstream has it."""
+    value = query.get(name)
+    return value is not None and value.lower() not in ("false", "0", "f")
+
+
+def number(query: Mapping[str, str], name: str) -> int:
+    """A non-negative number, 0 where absent. Raises BadRequest."""
+    text = query.get(name, "")
+    if not text:
+        return 0
+    try:
+        return max(0, int(text))
+    except ValueError as error:
+        raise BadRequest(f'{name}: invalid number "{text}"') from error
+
+
+def dry_run(values: list[str]) -> bool:
+    """Whether `dryRun` asks for a trial. Raises BadRequest for values other than All."""
+    for value in values:
+        if value != "All":
+            raise BadRequest(f'dryRun: Unsupported value: "{value}": supported values: "All"')
+    return bool(values)

@@ -1,0 +1,157 @@
+"""The HTTPS front end of the API server.
+
+One handler takes every request: authenticate, find out what the URL names, authorise, hand over to the handlers of
+resources, reviews or documents, and turn whatever they raise into a `Status`. Sockets come already opened, because some
+of them were opened in another network namespace. A request's handler is cancelled when its client leaves, and `close`
+ends open watches first, so that neither a dead client nor a live one delays the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from netemu.apiserver.authentication import (
+    UNSECURED,
+    Attributes,
+    Authorize,
+    User,
+    allow_authenticated,
+    forbidden_message,
+    user_of,
+)
+from netemu.apiserver.bodies import Bodies, FieldValidation
+from netemu.apiserver.handlers import ResourceHandlers
+from netemu.apiserver.handlers_meta import PUBLIC, MetaHandlers
+from netemu.apiserver.handlers_reviews import REVIEWS, answer
+from netemu.apiserver.registry import Registry
+from netemu.apiserver.responses import RequestEntityTooLarge, error_response, json_response
+from netemu.apiserver.routing import Target, attributes, parse_path, verb_of
+from netemu.apiserver.schema import Schema
+from netemu.apiserver.watching import Watches
+from netemu.model.errors import ApiError, Forbidden, InternalError, MethodNotAllowed, NotFound, Unauthorized
+from netemu.model.resources import RESOURCES, Resource
+
+log = logging.getLogger(__name__)
+
+_BODY = 3 * 2**20
+"""Bytes of a request body; upstream's limit."""
+_LINE = 64 * 1024
+"""Bytes of the request line and of one header: long selectors and tokens."""
+_GOODBYE = 0.2
+"""Seconds that requests under way get at the end."""
+
+
+class ApiServer:
+    """Serves a registry over HTTPS (or, without `tls`, in clear to trusted callers)."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        schema: Schema,
+        *,
+        authorize: Authorize = allow_authenticated,
+        resources: Sequence[Resource] = RESOURCES,
+    ) -> None:
+        self._authorize = authorize
+        every = (*resources, *REVIEWS)
+        self._by_path = {(r.group, r.version, r.plural): r for r in every}
+        self._watches = Watches()
+        self._resources = ResourceHandlers(registry, schema, self._watches)
+        self._bodies = Bodies(schema)
+        self._meta = MetaHandlers(schema, every, lambda: self._runner is not None)
+        self._runner: web.AppRunner | None = None
+        self._tls = False
+
+    async def start(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
+        """Serve on bound sockets, wherever they were opened; they are closed with the server."""
+        app = web.Application(client_max_size=_BODY)
+        app.router.add_route("*", "/{path:.*}", self._serve)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            handler_cancellation=True,
+            shutdown_timeout=_GOODBYE,
+            max_line_size=_LINE,
+            max_field_size=_LINE,
+        )
+        await runner.setup()
+        self._runner, self._tls = runner, tls is not None
+        for sock in sockets:
+            await web.SockSite(runner, sock, ssl_context=tls, backlog=1024).start()
+        log.info("serving on %s", ", ".join(_address(sock) for sock in sockets))
+
+    async def close(self) -> None:
+        """Stop at once: watches end cleanly, requests under way get a moment."""
+        runner, self._runner = self._runner, None
+        self._watches.close()
+        if runner is not None:
+            await runner.cleanup()
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        """The one route. Never raises an ApiError."""
+        wanted = Attributes(request.method.lower(), path=request.path)
+        response: web.StreamResponse
+        try:
+            path = request.rel_url.raw_path.rstrip("/")
+            target = parse_path(path, lambda *names: self._by_path.get(names))
+            if target is None:
+                response = self._document(request, path, wanted)
+            else:
+                verb = verb_of(request.method, target, request.query)
+                wanted = attributes(verb, target)
+                user = self._authenticated(request, wanted)
+                response = await self._resource(verb, request, target, user)
+        except ApiError as error:
+            response = error_response(error)
+        except web.HTTPRequestEntityTooLarge:
+            response = error_response(RequestEntityTooLarge(f"Request entity too large: limit is {_BODY}"))
+        except Exception as error:
+            log.exception("%s %s", request.method, request.path)
+            response = error_response(InternalError(f"Internal error occurred: {error}"))
+        labels = (wanted.verb.upper(), wanted.group, wanted.version, wanted.resource, wanted.subresource)
+        self._meta.requests[*labels, response.status] += 1
+        return response
+
+    def _document(self, request: web.Request, path: str, wanted: Attributes) -> web.StreamResponse:
+        if path not in PUBLIC and not path.startswith(("/livez/", "/readyz/", "/healthz/")):
+            self._authenticated(request, wanted)
+        if request.method in ("GET", "HEAD"):
+            response = self._meta.handle(request, path)
+            if response is not None:
+                return response
+        raise NotFound("the server could not find the requested resource")
+
+    async def _resource(self, verb: str, request: web.Request, target: Target, user: User) -> web.StreamResponse:
+        if target.resource not in REVIEWS:
+            return await self._resources.handle(verb, request, target)
+        if verb != "create" or target.name:
+            raise MethodNotAllowed("the server does not allow this method on the requested resource")
+        content_type = request.headers.get("Content-Type", "")
+        review = self._bodies.read(target, await request.read(), content_type, FieldValidation("Ignore"))
+        return json_response(answer(target.resource, review, user, self._authorize), 201)
+
+    def _authenticated(self, request: web.Request, wanted: Attributes) -> User:
+        """Who asks, if they may. Raises Unauthorized, Forbidden."""
+        if not self._tls:
+            user: User | None = UNSECURED
+        else:
+            transport = request.transport
+            user = user_of(transport.get_extra_info("peercert") if transport is not None else None)
+        if user is None:
+            raise Unauthorized("Unauthorized")
+        if not self._authorize(user, wanted):
+            about = f"{wanted.resource}.{wanted.group}" if wanted.group else wanted.resource or "request"
+            named = f'{about} "{wanted.name}"' if wanted.name else about
+            raise Forbidden(f"{named} is forbidden: {forbidden_message(user, wanted)}")
+        return user
+
+
+def _address(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
