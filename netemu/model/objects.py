@@ -235,6 +235,7 @@ class Container(Struct, frozen=True):
     ports: tuple[ContainerPort, ...] = ()
     env: tuple[EnvVar, ...] = ()
     env_from: tuple[EnvFromSource, ...] = ()
+    resources: dict[str, Any] | None = None
     volume_mounts: tuple[VolumeMount, ...] = ()
     readiness_probe: Probe | None = None
     liveness_probe: Probe | None = None
@@ -414,6 +415,9 @@ class ServiceSpec(Struct, frozen=True):
     session_affinity_config: SessionAffinityConfig | None = None
     publish_not_ready_addresses: bool = False
     load_balancer_source_ranges: tuple[str, ...] = ()
+    load_balancer_ip: str = msgspec.field(name="loadBalancerIP", default="")
+    load_balancer_class: str | None = None
+    traffic_distribution: str | None = None
     health_check_node_port: int = 0
 
 
@@ -573,6 +577,7 @@ class DeploymentStatus(Struct, frozen=True):
     ready_replicas: int = 0
     available_replicas: int = 0
     unavailable_replicas: int = 0
+    collision_count: int | None = None
     conditions: tuple[Condition, ...] = ()
 
 
