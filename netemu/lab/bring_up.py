@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -30,6 +31,8 @@ Report = Callable[[str, float, str], None]
 """Called with (stage, seconds, what is still missing); an empty last part says that the stage is done."""
 
 _POLL = 0.02
+_PROXIED = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name"
+"""What kube-proxy watches."""
 
 
 class NotReadyError(NetemuError):
@@ -127,12 +130,17 @@ def _wait(config: LabConfig, timeout: float, report: Report) -> None:
         return workloads_missing(api.list(DEPLOYMENTS)[0], api.list(PODS)[0])
 
     def rules() -> list[str]:
-        services, slices = api.list(SERVICES, limit="1")[1], api.list(ENDPOINTSLICES, limit="1")[1]
-        return rules_missing(agent_status(config.name), wanted, services, slices)
+        revisions = [_newest(api.list(resource, labelSelector=_PROXIED)[0]) for resource in (SERVICES, ENDPOINTSLICES)]
+        return rules_missing(agent_status(config.name), wanted, *revisions)
 
     stages = {"API server": server, "nodes": nodes, "Pods": pods, "rules": rules}
     for stage, missing in stages.items():
         _wait_for(config.name, stage, missing, deadline, report)
+
+
+def _newest(objects: list[dict[str, Any]]) -> str:
+    """The newest revision among the objects: what a watcher of them must have seen."""
+    return str(max((int(obj["metadata"]["resourceVersion"]) for obj in objects), default=0))
 
 
 def _wait_for(lab: str, stage: str, missing: Callable[[], list[str]], deadline: float, report: Report) -> None:

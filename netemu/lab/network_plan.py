@@ -1,0 +1,35 @@
+"""A LabConfig as the network room wants it: addresses as they are, link properties in SI units."""
+
+from __future__ import annotations
+
+from netemu.lab.config import LabConfig
+from netemu.lab.topology import LinkSpec
+from netemu.network.plan import ClientPlan, LinkPlan, NetworkPlan, NodePlan
+
+_RATES = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9, "bit": 1.0}
+_TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+def network_plan(config: LabConfig) -> NetworkPlan:
+    """What `underlay.build` makes. Pure."""
+    shaped = [(node.name, node.link) for node in config.nodes]
+    return NetworkPlan(
+        lab=config.name,
+        node_network=config.node_cidr,
+        load_balancer_pool=config.load_balancer_pool,
+        mtu=min(node.link.mtu for node in config.nodes),
+        nodes=tuple(NodePlan(node.name, node.address, node.pod_cidr) for node in config.nodes),
+        clients=tuple(ClientPlan(client.name, client.address) for client in config.clients),
+        links=tuple(_link(name, link) for name, link in shaped if link.rate or link.delay or link.loss),
+    )
+
+
+def _link(machine: str, link: LinkSpec) -> LinkPlan:
+    loss = float(link.loss.rstrip("%") or 0) / 100
+    return LinkPlan(machine, rate=int(_number(link.rate, _RATES)), delay=_number(link.delay, _TIMES), loss=loss)
+
+
+def _number(text: str, units: dict[str, float]) -> float:
+    """`10mbit` in bit/s, `5ms` in seconds; the topology file was checked, so the unit is known."""
+    unit = next((unit for unit in units if text.endswith(unit)), "")
+    return float(text.removesuffix(unit)) * units[unit] if unit else 0.0

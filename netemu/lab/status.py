@@ -1,0 +1,90 @@
+"""What `netemu status` tells of a lab: asked of its processes, its API server and its node agent, now."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from netemu.lab import remains
+from netemu.lab.api import LabApi, agent_status
+from netemu.lab.config import load_config
+from netemu.lab.paths import LabPaths
+from netemu.lab.readiness import condition, workloads_missing
+from netemu.model.errors import ApiError, UserError
+from netemu.model.resources import DEPLOYMENTS, NODES, PODS
+
+_NAMES = ("supervisor", "control-plane", "node-agent")
+
+
+def lab_status(lab: str) -> dict[str, Any]:
+    """`processes`, `nodes`, `pods` and `missing`; what cannot be asked is said in `missing`."""
+    config = load_config(lab)
+    missing: list[str] = []
+    processes = _processes(lab)
+    missing += [f"process {row['name']} is not running" for row in processes if not row["pid"]]
+    nodes: list[dict[str, Any]] = []
+    pods: list[dict[str, Any]] = []
+    try:
+        api = LabApi(lab)
+        nodes, pods = api.list(NODES)[0], api.list(PODS)[0]
+        missing += workloads_missing(api.list(DEPLOYMENTS)[0], pods)
+    except (UserError, ApiError) as error:
+        missing.append(str(error))
+    ready = sum(condition(pod, "Ready").get("status") == "True" for pod in pods)
+    return {
+        "lab": lab,
+        "proxyMode": config.proxy_mode,
+        "processes": processes,
+        "nodes": _nodes(nodes, pods, agent_status(lab).get("nodes") or {}),
+        "pods": {"ready": ready, "total": len(pods)},
+        "missing": missing,
+    }
+
+
+def _processes(lab: str) -> list[dict[str, Any]]:
+    alive = remains.lab_processes(lab)
+    try:
+        state = json.loads(LabPaths(lab).supervisor_state.read_text())
+    except (OSError, ValueError):
+        state = {}
+    return [
+        {
+            "name": name,
+            "pid": alive.get(name, 0),
+            "restarts": state.get(name, {}).get("restarts", 0),
+            "memory": f"{_resident_kib(alive[name]) // 1024} MiB" if name in alive else "",
+        }
+        for name in _NAMES
+    ]
+
+
+def _resident_kib(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), 0)
+
+
+def _nodes(nodes: list[dict[str, Any]], pods: list[dict[str, Any]], agent: dict[str, Any]) -> list[dict[str, Any]]:
+    running = Counter((pod.get("spec") or {}).get("nodeName") for pod in pods)
+    rows = []
+    for node in nodes:
+        name = node["metadata"]["name"]
+        addresses = (node.get("status") or {}).get("addresses") or ()
+        proxy = (agent.get(name) or {}).get("proxy") or {}
+        rows.append(
+            {
+                "name": name,
+                "ready": condition(node, "Ready").get("status", "Unknown"),
+                "address": next((a["address"] for a in addresses if a["type"] == "InternalIP"), ""),
+                "pods": running[name],
+                "proxy": proxy.get("mode", "?"),
+                "services": proxy.get("services", ""),
+                "endpointSlices": proxy.get("endpointSlices", ""),
+                "error": proxy.get("error", ""),
+            }
+        )
+    return rows

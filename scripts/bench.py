@@ -1,0 +1,157 @@
+"""How fast netemu is on this machine. Each measure is repeated; minimum, median and maximum are told, with the aim."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+NETEMU = [sys.executable, "-m", "netemu"]
+LAB = "bench"
+
+
+def netemu(*args: str) -> str:
+    """Run a netemu command; its standard output. A failure ends the measuring."""
+    done = subprocess.run([*NETEMU, *args], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"netemu {' '.join(args)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that `work` takes."""
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def api(path: str) -> Any:
+    """The answer of the lab's API server."""
+    from netemu.lab.api import LabApi
+
+    return LabApi(LAB).request("GET", path)
+
+
+def until_served(file: Path) -> float:
+    """`up`, and then a Pod that resolves a Service's name and is answered by a Pod behind it."""
+
+    def work() -> None:
+        netemu("up", str(file), "--name", LAB)
+        netemu("exec", "-n", "shop", "--lab", LAB, "client", "--", "curl", "-sf", "-o", "/dev/null", "http://web")
+
+    return timed(work)
+
+
+def memory() -> float:
+    """MiB that the control plane and the node agent hold together (resident set sizes)."""
+    from netemu.lab.remains import lab_processes
+
+    total = 0
+    for name, pid in lab_processes(LAB).items():
+        if name != "supervisor":
+            status = Path(f"/proc/{pid}/status").read_text()
+            total += next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+    return total / 1024
+
+
+def apply_until_ready(manifest: Path, namespace: str) -> float:
+    """From posting a manifest's objects until every Pod is Ready and every Deployment available."""
+    import yaml
+
+    from netemu.lab.paths import LabPaths
+    from netemu.lab.readiness import workloads_missing
+
+    objects = [o for o in yaml.safe_load_all(manifest.read_text()) if o and o["kind"] != "Topology"]
+    kubectl = os.environ.get("NETEMU_KUBECTL")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "objects.json"
+        file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+        begin = time.perf_counter()
+        if kubectl:
+            command = [kubectl, "--kubeconfig", str(LabPaths(LAB).kubeconfig), "--cache-dir", folder, "-n", namespace]
+            subprocess.run([*command, "apply", "-f", str(file)], check=True, capture_output=True)
+        else:
+            _post(objects, namespace)
+        while True:
+            deployments = api(f"/apis/apps/v1/namespaces/{namespace}/deployments")["items"]
+            pods = api(f"/api/v1/namespaces/{namespace}/pods")["items"]
+            if deployments and not workloads_missing(deployments, pods):
+                return time.perf_counter() - begin
+            time.sleep(0.02)
+
+
+def _post(objects: list[dict[str, Any]], namespace: str) -> None:
+    import asyncio
+
+    from netemu.client import HttpClient, load_kubeconfig
+    from netemu.lab.manifests import post
+    from netemu.lab.paths import LabPaths
+
+    async def work() -> None:
+        async with HttpClient(load_kubeconfig(LabPaths(LAB).kubeconfig)) as client:
+            for obj in objects:
+                obj["metadata"].setdefault("namespace", namespace)
+            await post(client, objects)
+
+    asyncio.run(work())
+
+
+def bench_lab(runs: int, manifest: Path) -> list[dict[str, Any]]:
+    """The measures of a lab's life."""
+    figures: dict[str, list[float]] = {}
+
+    def keep(name: str, value: float) -> None:
+        figures.setdefault(name, []).append(value)
+
+    for _ in range(max(runs, 3)):
+        keep("help, s", timed(lambda: netemu("--help")))
+    for run in range(runs):
+        print(f"run {run + 1} of {runs}", file=sys.stderr)
+        keep("up until a Pod reaches a Service by name, s", until_served(ROOT / "topologies/quickstart.yaml"))
+        keep("memory of both processes, MiB", memory())
+        keep(f"{manifest.stem} until all Ready, s", apply_until_ready(manifest, "default"))
+        keep("down, s", timed(lambda: netemu("down", LAB)))
+    aims = {"help, s": 0.2, "memory of both processes, MiB": 150, "down, s": 1}
+    return [
+        {
+            "measure": name,
+            "min": round(min(values), 3),
+            "median": round(statistics.median(values), 3),
+            "max": round(max(values), 3),
+            "aim": aims.get(name, 3),
+        }
+        for name, values in figures.items()
+    ]
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(prog="bench", description="Measure netemu on this machine. Needs root.")
+    parser.add_argument("what", nargs="?", choices=["lab"], default="lab", help="lab: up, apply, memory, down")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--manifest", type=Path, default=ROOT / "topologies/shop.yaml",
+                        help="the application that is applied (with kubectl, if NETEMU_KUBECTL names one)")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args()
+    try:
+        rows = bench_lab(options.runs, options.manifest)
+    finally:
+        subprocess.run([*NETEMU, "down", LAB], capture_output=True)
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return
+    for row in [dict(zip(rows[0], rows[0], strict=True)), *rows]:
+        print(f"{row['measure']:<48}" + "".join(f"{row[key]!s:>10}" for key in ("min", "median", "max", "aim")))
+
+
+if __name__ == "__main__":
+    main()

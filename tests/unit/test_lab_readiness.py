@@ -1,0 +1,62 @@
+"""When a lab is up, and what is said while it is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from netemu.lab.readiness import nodes_missing, pod_state, rules_missing, workloads_missing
+
+
+def pod(**status: Any) -> dict[str, Any]:
+    return {"metadata": {"namespace": "shop", "name": "web"}, "status": status}
+
+
+def ready(status: str, **more: Any) -> list[dict[str, Any]]:
+    return [{"type": "Ready", "status": status, **more}]
+
+
+def test_absent_and_unready_nodes_are_named() -> None:
+    nodes = [
+        {"metadata": {"name": "a"}, "status": {"conditions": ready("True")}},
+        {"metadata": {"name": "b"}, "status": {"conditions": ready("False", message="no network")}},
+    ]
+
+    assert nodes_missing(nodes, ["a", "b", "c"]) == ["node b: not Ready: no network", "node c: not registered"]
+
+
+def test_ready_and_succeeded_pods_are_done() -> None:
+    assert workloads_missing([], [pod(conditions=ready("True")), pod(phase="Succeeded")]) == []
+
+
+def test_deployment_counts_only_once_its_newest_spec_was_seen() -> None:
+    deployment = {
+        "metadata": {"namespace": "shop", "name": "web", "generation": 2},
+        "spec": {"replicas": 3},
+        "status": {"observedGeneration": 1, "availableReplicas": 3},
+    }
+
+    assert workloads_missing([deployment], []) == ["deployment shop/web: 3 of 3 Pods available"]
+
+
+def test_why_a_pod_waits_is_told() -> None:
+    unscheduled = [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}]
+    waiting = [{"name": "c", "state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}]
+
+    assert pod_state(pod(phase="Pending", conditions=unscheduled)) == "Pending: 0/3 nodes are available"
+    assert pod_state(pod(containerStatuses=waiting)) == "container c: ErrImagePull (no such image)"
+
+
+def test_rules_count_once_both_revisions_are_reached_on_every_node() -> None:
+    agent = {
+        "nodes": {
+            "a": {"proxy": {"services": "12", "endpointSlices": "15"}},
+            "b": {"proxy": {"services": "12", "endpointSlices": "9"}},
+            "c": {"proxy": {"services": "12", "endpointSlices": "15", "error": "iptables: no"}},
+        }
+    }
+
+    assert rules_missing(agent, ["a", "b", "c", "d"], "10", "15") == [
+        "node b: rules are at revision 9, not yet 15",
+        "node c: rules not programmed: iptables: no",
+        "node d: rules are at revision 0, not yet 15",
+    ]
