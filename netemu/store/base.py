@@ -95,7 +95,10 @@ class Store(Protocol):
         ...
 
     def watch(self, prefix: str, after: int) -> AsyncGenerator[Sequence[Change], None]:
-        """All changes under `prefix` after a revision, past and future, in order, in batches. Raises Compacted."""
+        """All changes under `prefix` after a revision, past and future, in order, in batches. Raises Compacted.
+
+        The first batch is the history up to now, and may be empty; later ones are not. Ends when the store closes.
+        """
         ...
 
     async def compact(self, revision: int) -> None:

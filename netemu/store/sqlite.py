@@ -94,7 +94,8 @@ class SqliteStore:
             )
             return Snapshot([KeyValue(*row) for row in rows], self._engine.revision)
 
-        return await self._read(run)
+        snapshot: Snapshot = await self._read(run)
+        return snapshot
 
     async def create(self, key: str, value: bytes) -> int:
         """See Store."""
@@ -115,8 +116,7 @@ class SqliteStore:
         self._watches.add(watch)
         try:
             history, seen = await self._read(lambda db: self._engine.history(prefix, after))
-            if history:
-                yield history
+            yield history
             while batch := await watch.take():
                 if fresh := [change for change in batch if change.revision > seen]:
                     yield fresh
@@ -138,7 +138,8 @@ class SqliteStore:
             watch.end()
 
     async def _write(self, key: str, value: bytes | None, revision: int) -> int:
-        return await self._submit(lambda answer: _Write(key, value, revision, answer))
+        written: int = await self._submit(lambda answer: _Write(key, value, revision, answer))
+        return written
 
     async def _read(self, run: Callable[[sqlite3.Connection], Any]) -> Any:
         return await self._submit(lambda answer: _Read(run, answer))
@@ -270,7 +271,9 @@ class _Engine:
         before, changes = self.revision, list[Change]()
         try:
             self.db.execute("BEGIN IMMEDIATE")
-            answers = [(write.answer, self._apply(write, changes)) for write in writes]
+            answers: list[tuple[asyncio.Future[Any], Any]] = [
+                (write.answer, self._apply(write, changes)) for write in writes
+            ]
             self.db.execute("COMMIT")
         except sqlite3.Error as error:
             self._rollback()
@@ -312,7 +315,8 @@ class _Engine:
         try:
             self.db.execute("BEGIN IMMEDIATE")
             self.db.execute(
-                "DELETE FROM log WHERE revision IN (SELECT previous FROM log WHERE revision > ? AND revision <= ?)", span
+                "DELETE FROM log WHERE revision IN (SELECT previous FROM log WHERE revision > ? AND revision <= ?)",
+                span,
             )
             self.db.execute("DELETE FROM log WHERE revision > ? AND revision <= ? AND value IS NULL", span)
             self.db.execute("UPDATE compacted SET revision = ?", (revision,))

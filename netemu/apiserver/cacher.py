@@ -1,0 +1,253 @@
+"""All resources in memory, following the store.
+
+One task takes the store's changes in order and applies each to its resource's watch cache; `revision` is how far it
+has come. A writer waits for its own revision (`reached`), so whoever got an answer also sees it in the next read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import logging
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+
+from netemu.apiserver.selection import Selection
+from netemu.apiserver.watchcache import HISTORY, RegistryEvent, WatchCache, Watcher, bookmark, read
+from netemu.client.base import Obj
+from netemu.model.errors import ApiError, BadRequest, Expired, FieldError, Invalid, NetemuError, ServiceUnavailable
+from netemu.model.resources import Resource
+from netemu.store.base import Change, Compacted, Snapshot, Store
+
+log = logging.getLogger(__name__)
+
+_ROOT = "/registry/"
+_BOOKMARK_SECONDS = 60.0
+_RECONNECT_SECONDS = 0.5
+_REPLAY = 4 * HISTORY
+"""Revisions of the store's history read back at the start: about what the caches' histories hold of them."""
+
+
+def key_of(resource: Resource, namespace: str, name: str) -> str:
+    """Where an object is stored."""
+    return f"{_ROOT}{resource.group or 'core'}/{resource.plural}/{namespace}/{name}"
+
+
+def _parts(key: str) -> tuple[tuple[str, str], str, str]:
+    group, plural, namespace, name = key[len(_ROOT) :].split("/", 3)
+    return (group, plural), namespace, name
+
+
+class Cacher:
+    """The watch caches of all resources."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._caches: dict[tuple[str, str], WatchCache] = {}
+        self._floor = 0
+        self._tiebreak = itertools.count()
+        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._failure: BaseException | None = None
+        self.revision = 0
+
+    async def start(self) -> None:
+        """Read everything, then follow."""
+        snapshot = await self._store.list(_ROOT)
+        self.revision = snapshot.revision
+        stream, first = await self._recent(snapshot)
+        for item in snapshot.items:
+            resource, namespace, name = _parts(item.key)
+            self._cache(resource).load(namespace, name, read(item.value, item.revision))
+        for change in first:
+            if change.revision <= snapshot.revision:
+                self._cache(_parts(change.key)[0]).remember(change)
+        self._apply(first)
+        self._task = asyncio.create_task(self._follow(stream), name="watch cache")
+
+    async def _recent(self, snapshot: Snapshot) -> tuple[AsyncGenerator[Sequence[Change], None], Sequence[Change]]:
+        """The store's changes, from as far back as the caches can hold; the history comes as the first batch."""
+        self._floor = max(0, snapshot.revision - _REPLAY)
+        while True:
+            stream = self._store.watch(_ROOT, self._floor)
+            try:
+                return stream, await anext(stream)
+            except Compacted as error:
+                self._floor = error.revision
+
+    async def close(self) -> None:
+        """Stop following; every watch ends."""
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._fail(ServiceUnavailable("the API server is shutting down"))
+        for cache in self._caches.values():
+            cache.end()
+
+    async def reached(self, revision: int) -> None:
+        """Return when the change of that revision is applied. Raises ServiceUnavailable if that never comes."""
+        if self.revision >= revision:
+            return
+        if self._failure:
+            raise ServiceUnavailable(str(self._failure))
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiters, (revision, next(self._tiebreak), waiter))
+        await waiter
+
+    def find(self, resource: Resource, namespace: str, name: str) -> Obj | None:
+        """One object."""
+        return self._of(resource).find(namespace if resource.namespaced else "", name)
+
+    def objects(self, resource: Resource, namespace: str = "") -> Iterator[Obj]:
+        """All objects of a resource, or of one of its namespaces."""
+        return self._of(resource).objects(namespace)
+
+    def select(self, resource: Resource, selection: Selection) -> list[Obj]:
+        """The selected objects in the order of their keys."""
+        name, namespace = selection.demands("metadata.name"), selection.namespace
+        if name and (namespace or not resource.namespaced):
+            found = self.find(resource, namespace, name)
+            return [found] if found is not None and selection.matches(found) else []
+        objects = self.objects(resource, namespace)
+        return [obj for obj in objects if selection.matches(obj)] if selection.narrowed else list(objects)
+
+    def listable(self, resource: Resource, wanted: str, match: str = "") -> str:
+        """The revision that a list tells, if the one that was asked for can be had.
+
+        "" and "0" take what is here, N what is not older, N with `Exact` that very state. Raises Expired for a
+        revision of the future: it comes from before a loss of the store, and a client that kept it would never
+        notice.
+        """
+        if match and (problem := _match_problem(wanted, match)):
+            raise Invalid.of_fields("ListOptions", "", [problem], "meta.k8s.io")
+        if wanted in ("", "0"):
+            return str(self.revision)
+        number = self._not_future(wanted)
+        if match == "Exact":
+            if number < self._of(resource).revision or number < self._floor:
+                raise Expired(f"The provided resource version {number} is no longer available")
+            return wanted
+        return str(self.revision)
+
+    def watch(
+        self,
+        resource: Resource,
+        selection: Selection,
+        wanted: str,
+        *,
+        bookmarks: bool = False,
+        initial: bool = False,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[RegistryEvent, None]:
+        """See Registry.watch. Raises BadRequest when called, Expired when iterated."""
+        if wanted and not wanted.isdecimal():
+            raise BadRequest(f"invalid resource version: {wanted!r} is not a number")
+        return self._stream(resource, Watcher(selection), wanted, bookmarks, initial, timeout)
+
+    async def _stream(
+        self, resource: Resource, watcher: Watcher, wanted: str, bookmarks: bool, initial: bool, timeout: float | None
+    ) -> AsyncGenerator[RegistryEvent, None]:
+        cache, loop = self._of(resource), asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        timer: asyncio.TimerHandle | None = None
+        try:
+            # Snapshot and registration without an await between them: no change is missed or seen twice.
+            events, begun = self._beginning(resource, cache, watcher.selection, wanted, initial), self.revision
+            cache.add(watcher)
+            for event in events:
+                yield event
+            if initial:
+                yield bookmark(resource.api_version, resource.kind, begun, initial=True)
+            while not watcher.cut:
+                pause = _BOOKMARK_SECONDS if deadline is None else min(_BOOKMARK_SECONDS, deadline - loop.time())
+                timer = timer or loop.call_later(pause, watcher.wake)
+                for event in await watcher.take():
+                    yield event
+                if loop.time() < timer.when() or not watcher.idle:
+                    continue
+                # Nothing waits, so all up to the cache's revision was told.
+                timer = None
+                if bookmarks:
+                    yield bookmark(resource.api_version, resource.kind, self.revision)
+                if deadline is not None and loop.time() >= deadline:
+                    return
+        finally:
+            cache.discard(watcher)
+            if timer:
+                timer.cancel()
+
+    def _beginning(
+        self, resource: Resource, cache: WatchCache, selection: Selection, wanted: str, initial: bool
+    ) -> list[RegistryEvent]:
+        number = self._not_future(wanted or "0")
+        if initial or not number:
+            return [RegistryEvent("ADDED", obj) for obj in self.select(resource, selection)]
+        seen = (change.seen_through(selection) for change in cache.since(number))
+        return [event for event in seen if event is not None]
+
+    def _not_future(self, wanted: str) -> int:
+        if not wanted.isdecimal():
+            raise BadRequest(f"invalid resource version: {wanted!r} is not a number")
+        if (number := int(wanted)) > self.revision:
+            raise Expired(f"too large resource version: {number}, current: {self.revision}")
+        return number
+
+    async def _follow(self, stream: AsyncGenerator[Sequence[Change], None]) -> None:
+        while True:
+            try:
+                async with aclosing(stream) as batches:
+                    async for batch in batches:
+                        self._apply(batch)
+                return  # the store was closed
+            except ApiError as error:
+                log.warning("following the store: %s; again in %.1f s", error, _RECONNECT_SECONDS)
+                await asyncio.sleep(_RECONNECT_SECONDS)
+                stream = self._store.watch(_ROOT, self.revision)
+            except NetemuError as error:
+                log.error("following the store: %s; nothing can be served any more", error)
+                self._fail(error)
+                return
+
+    def _apply(self, batch: Sequence[Change]) -> None:
+        for change in batch:
+            if change.revision > self.revision:
+                resource, namespace, name = _parts(change.key)
+                self.revision = change.revision
+                self._cache(resource).apply(namespace, name, change)
+        while self._waiters and self._waiters[0][0] <= self.revision:
+            waiter = heapq.heappop(self._waiters)[2]
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        for _, _, waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(ServiceUnavailable(str(error)))
+        self._waiters = []
+
+    def _of(self, resource: Resource) -> WatchCache:
+        return self._cache((resource.group or "core", resource.plural))
+
+    def _cache(self, resource: tuple[str, str]) -> WatchCache:
+        cache = self._caches.get(resource)
+        if cache is None:
+            cache = self._caches[resource] = WatchCache(self._floor)
+        return cache
+
+
+def _match_problem(wanted: str, match: str) -> FieldError | None:
+    path = "resourceVersionMatch"
+    if match not in ("Exact", "NotOlderThan"):
+        supported = 'supported values: "Exact", "NotOlderThan"'
+        return FieldError(path, "FieldValueNotSupported", f'Unsupported value: "{match}": {supported}')
+    if not wanted:
+        why = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+        return FieldError(path, "FieldValueForbidden", why)
+    if match == "Exact" and wanted == "0":
+        why = 'Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
+        return FieldError(path, "FieldValueForbidden", why)
+    return None

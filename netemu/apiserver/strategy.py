@@ -1,0 +1,137 @@
+"""What a write may set and what the server sets: metadata, status, generation.
+
+Pure functions over plain JSON, after `apiserver/pkg/registry/rest/{create,update}.go` and the strategies of
+`pkg/registry/*/*/strategy.go`. Objects that come in are copied by `accept`; from then on the copy belongs to the write.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from netemu.client.base import Obj
+from netemu.model import times
+from netemu.model.errors import BadRequest, FieldError
+from netemu.model.resources import NAMESPACES, NODES, PODS, Resource
+
+_SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+"""apimachinery `util/rand`: no vowels, no digits that look like letters."""
+_LONGEST_BASE = 58
+"""So that base and suffix make a DNS label."""
+_NO_GENERATION = frozenset({"", "coordination.k8s.io", "node.k8s.io", "events.k8s.io", "rbac.authorization.k8s.io"})
+"""Groups whose objects have no metadata.generation."""
+_SERVER_SET = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
+
+
+def copied(value: Any) -> Any:
+    """A deep copy of JSON values. Raises BadRequest for what is not JSON."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(value))
+    except (TypeError, msgspec.MsgspecError) as error:
+        raise BadRequest(f"the object is not JSON: {error}") from error
+
+
+def accept(resource: Resource, obj: Mapping[str, Any], namespace: str, name: str = "") -> Obj:
+    """A copy of what came in, with kind, namespace and (for updates) name as the request says. Raises BadRequest."""
+    new = copied(obj)
+    if not isinstance(new, dict) or not isinstance(new.get("metadata") or {}, dict):
+        raise BadRequest("the object provided is no Kubernetes object: metadata is not a map")
+    for field, right in (("apiVersion", resource.api_version), ("kind", resource.kind)):
+        if new.get(field, right) not in (right, ""):
+            raise BadRequest(f"{field} {new[field]!r} does not match the request's {right!r}")
+    metadata = new["metadata"] = {k: v for k, v in (new.get("metadata") or {}).items() if v is not None}
+    if resource.namespaced:
+        if metadata.get("namespace", namespace) not in (namespace, ""):
+            raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
+        if not namespace:
+            raise BadRequest("an empty namespace may not be set during creation")
+        metadata["namespace"] = namespace
+    else:
+        metadata.pop("namespace", None)
+    if name:
+        if metadata.get("name", name) != name:
+            raise BadRequest(f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})")
+        metadata["name"] = name
+    return {"apiVersion": resource.api_version, "kind": resource.kind} | {
+        key: value for key, value in new.items() if key not in ("apiVersion", "kind")
+    }
+
+
+def generated_name(base: str) -> str:
+    """`generateName` and five random characters."""
+    return base[:_LONGEST_BASE] + "".join(random.choices(_SUFFIX_ALPHABET, k=5))
+
+
+def begin(resource: Resource, obj: Obj) -> None:
+    """Set what the server sets on a new object, in place, before defaults. Raises BadRequest."""
+    metadata = obj["metadata"]
+    if metadata.pop("resourceVersion", ""):
+        raise BadRequest("resourceVersion should not be set on objects to be created")
+    for field in _SERVER_SET:
+        metadata.pop(field, None)
+    metadata["uid"] = str(uuid.uuid4())
+    metadata["creationTimestamp"] = times.now()
+    if resource.group not in _NO_GENERATION:
+        metadata["generation"] = 1
+    # Nodes register themselves together with their status; everything else starts with none.
+    if "status" in resource.subresources and resource is not NODES:
+        obj.pop("status", None)
+    if resource is PODS:
+        admit_pod(obj)
+
+
+def admit_pod(pod: Obj) -> None:
+    """The ServiceAccount plugin's part: Pods that name none run as `default`."""
+    spec = pod.get("spec")
+    if isinstance(spec, dict) and not spec.get("serviceAccountName") and not spec.get("serviceAccount"):
+        spec["serviceAccountName"] = "default"
+
+
+def replace(resource: Resource, new: Obj, old: Obj, subresource: str) -> Obj:
+    """The object that a write through `subresource` ("" for the object itself) leaves, defaults already applied.
+
+    Parts that this way in may not change come from `old`.
+    """
+    if subresource == "status":
+        kept = {key: value for key, value in old.items() if key != "status"}
+        return {**kept, "status": new["status"]} if "status" in new else kept
+    if subresource == "finalize":
+        return {**old, "spec": {**old.get("spec", {}), "finalizers": (new.get("spec") or {}).get("finalizers") or []}}
+    _keep_metadata(new["metadata"], old["metadata"])
+    if "status" in resource.subresources:
+        new.pop("status", None)
+        if "status" in old:
+            new["status"] = old["status"]
+    if resource is NAMESPACES:
+        new["spec"] = {**(new.get("spec") or {}), "finalizers": old.get("spec", {}).get("finalizers", [])}
+    if resource.group not in _NO_GENERATION:
+        before = old["metadata"].get("generation", 1)
+        new["metadata"]["generation"] = before + (_desired(new) != _desired(old))
+    return new
+
+
+def _keep_metadata(new: Obj, old: Obj) -> None:
+    for field in _SERVER_SET:
+        new.pop(field, None)
+        if field in old:
+            new[field] = old[field]
+    new["resourceVersion"] = old["resourceVersion"]
+
+
+def _desired(obj: Obj) -> Obj:
+    return {key: value for key, value in obj.items() if key not in ("metadata", "status")}
+
+
+def finalizer_errors(new: Obj, old: Obj) -> list[FieldError]:
+    """An object that is being deleted gets no new finalizers."""
+    if not old["metadata"].get("deletionTimestamp"):
+        return []
+    added = set(new["metadata"].get("finalizers") or ()) - set(old["metadata"].get("finalizers") or ())
+    if not added:
+        return []
+    text = "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers "
+    return [FieldError("metadata.finalizers", "FieldValueForbidden", f"{text}{sorted(added)}")]

@@ -1,0 +1,75 @@
+"""`scale` and `binding`: small objects that stand for a part of a bigger one. Pure.
+
+`scale` is autoscaling/v1 Scale, its status.selector a string; `pods/binding` is how a scheduler assigns a Pod
+(`pkg/registry/core/pod/storage/storage.go`, assignPod).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from netemu.apiserver.strategy import copied
+from netemu.client.base import Obj
+from netemu.model import times
+from netemu.model.errors import BadRequest, Conflict, FieldError, Invalid
+from netemu.model.selectors import LabelSelector
+
+_SHOWN_METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+
+
+def scale_of(obj: Obj) -> Obj:
+    """The Scale of a Deployment, ReplicaSet or the like."""
+    spec, status, metadata = obj.get("spec") or {}, obj.get("status") or {}, obj["metadata"]
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {field: metadata[field] for field in _SHOWN_METADATA if field in metadata},
+        "spec": {"replicas": spec.get("replicas", 0)},
+        "status": {
+            "replicas": status.get("replicas", 0),
+            "selector": str(LabelSelector.of_spec(spec.get("selector"))),
+        },
+    }
+
+
+def scaled(obj: Obj, scale: Any) -> Obj:
+    """A copy of `obj` with a Scale's replicas; its resourceVersion becomes the precondition. Raises Invalid."""
+    if not isinstance(scale, Mapping) or scale.get("kind", "Scale") != "Scale":
+        raise BadRequest("the object provided is no autoscaling/v1 Scale")
+    metadata, name = scale.get("metadata") or {}, obj["metadata"]["name"]
+    if metadata.get("name", name) != name:
+        raise BadRequest(f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})")
+    replicas = (scale.get("spec") or {}).get("replicas") or 0
+    if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
+        why = f"Invalid value: {replicas}: must be greater than or equal to 0"
+        raise Invalid.of_fields("Scale", name, [FieldError("spec.replicas", "FieldValueInvalid", why)], "autoscaling")
+    new: Obj = copied(obj)
+    new["spec"] = {**new.get("spec", {}), "replicas": replicas}
+    new["metadata"]["resourceVersion"] = metadata.get("resourceVersion") or obj["metadata"]["resourceVersion"]
+    return new
+
+
+def bound(pod: Obj, binding: Mapping[str, Any]) -> Obj:
+    """A copy of `pod` assigned to the binding's target. Raises BadRequest; Conflict if it has a node or goes away."""
+    name, target = pod["metadata"]["name"], binding.get("target")
+    node = target.get("name") if isinstance(target, Mapping) else None
+    if not isinstance(node, str) or not node or target is None or target.get("kind", "Node") not in ("Node", ""):
+        raise BadRequest("binding: target.name must be the name of a Node")
+    given = binding.get("metadata") or {}
+    if given.get("uid") and given["uid"] != pod["metadata"]["uid"]:
+        why = f"Precondition failed: UID in precondition: {given['uid']}, UID in object meta: {pod['metadata']['uid']}"
+        raise Conflict.named("pods/binding", name, why=why)
+    if pod["metadata"].get("deletionTimestamp"):
+        raise Conflict.named("pods/binding", name, why=f"pod {name} is being deleted, cannot be assigned to a host")
+    if assigned := pod["spec"].get("nodeName"):
+        raise Conflict.named("pods/binding", name, why=f'pod {name} is already assigned to node "{assigned}"')
+    new: Obj = copied(pod)
+    new["spec"]["nodeName"] = node
+    if annotations := given.get("annotations"):
+        new["metadata"]["annotations"] = {**(new["metadata"].get("annotations") or {}), **annotations}
+    status = new.setdefault("status", {})
+    scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": times.now()}
+    others = [item for item in status.get("conditions") or () if item.get("type") != "PodScheduled"]
+    status["conditions"] = [*others, scheduled]
+    return new

@@ -1,0 +1,228 @@
+"""Every write goes through here: decide on a copy, commit against the revision that was seen, or decide again.
+
+`modify` is upstream's GuaranteedUpdate: it reads the object from the cache, lets a pure function say what it should be,
+and asks the store to replace exactly the revision it has read. When somebody was faster it starts over with what they
+left, unless the request itself names a revision, which then is a Conflict.
+
+Service addresses are taken before the commit and given back when it fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from netemu.apiserver import deletion, strategy
+from netemu.apiserver.cacher import Cacher, key_of
+from netemu.apiserver.defaults_service import settle
+from netemu.apiserver.rules import Allocator, Rules
+from netemu.apiserver.schema import Schema
+from netemu.apiserver.watchcache import encode
+from netemu.client.base import Obj
+from netemu.model.errors import AlreadyExists, BadRequest, Conflict, FieldError, Forbidden, Invalid, NotFound
+from netemu.model.resources import NAMESPACES, SERVICES, Resource
+from netemu.store.base import KeyExists, RevisionMismatch, Store
+
+_ATTEMPTS = 100
+"""Lost races after which a write gives up."""
+_NAME_ATTEMPTS = 8
+
+_UNCHECKED = frozenset({"binding", "finalize"})
+"""Ways in that may change what the rules call immutable; what they may change is decided where they are made."""
+
+
+class Writer:
+    """Creates, changes and deletes the objects of stored resources."""
+
+    def __init__(self, store: Store, cacher: Cacher, allocator: Allocator, schema: Schema, rules: Rules) -> None:
+        self._store, self._cacher, self._allocator = store, cacher, allocator
+        self._schema, self._rules = schema, rules
+
+    async def create(self, resource: Resource, obj: Obj, *, dry_run: bool = False) -> Obj:
+        """Store a new object; `obj` belongs to the writer. See Registry.create."""
+        self._check_types(resource, obj)
+        metadata = obj["metadata"]
+        base = "" if metadata.get("name") else metadata.get("generateName") or ""
+        strategy.begin(resource, obj)
+        self._check_namespace(resource, metadata)
+        for _ in range(_NAME_ATTEMPTS):
+            if base:
+                metadata["name"] = strategy.generated_name(base)
+            try:
+                return await self._insert(resource, obj, dry_run)
+            except AlreadyExists:
+                if not base:
+                    raise
+        raise AlreadyExists.named(resource.plural, metadata["name"], resource.group)
+
+    async def _insert(self, resource: Resource, new: Obj, dry_run: bool) -> Obj:
+        metadata = new["metadata"]
+        if not metadata.get("name"):
+            why = "Required value: name or generateName is required"
+            missing = FieldError("metadata.name", "FieldValueRequired", why)
+            raise Invalid.of_fields(resource.kind, "", [missing], resource.group)
+        self._rules.apply_defaults(resource, new)
+        self._check_rules(resource, new, None)
+        name, namespace = metadata["name"], metadata.get("namespace", "")
+        if self._cacher.find(resource, namespace, name) is not None:
+            raise AlreadyExists.named(resource.plural, name, resource.group)
+        with self._allocated(resource, new, None):
+            if dry_run:
+                return new
+            try:
+                revision = await self._store.create(key_of(resource, namespace, name), _value(new))
+            except KeyExists:
+                raise AlreadyExists.named(resource.plural, name, resource.group) from None
+            await self._cacher.reached(revision)
+        metadata["resourceVersion"] = str(revision)
+        return new
+
+    def patched(self, resource: Resource, shown: Obj, patch: Any, content_type: str) -> Obj:
+        """The result of a patch. Raises ApiError."""
+        return self._rules.apply_patch(self._schema, resource, shown, patch, content_type)
+
+    async def modify(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        change: Callable[[Obj], Obj],
+        *,
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> tuple[Obj, bool]:
+        """Replace an object by `change(object)`, a copy; the result, and whether it is gone by that."""
+        for _ in range(_ATTEMPTS):
+            old = self._existing(resource, namespace, name)
+            new = self._decide(resource, change(old), old, subresource)
+            if new == old:
+                return old, False
+            gone = deletion.finished(resource, new)
+            try:
+                return await self._commit(resource, old, new, gone=gone, dry_run=dry_run), gone
+            except RevisionMismatch as error:
+                await self._cacher.reached(error.revision)
+        raise Conflict.named(resource.plural, name, resource.group)
+
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        options: deletion.DeleteOptions,
+        *,
+        dry_run: bool = False,
+    ) -> tuple[Obj, bool]:
+        """Remove an object or mark it for deletion; what is left, and whether it is gone."""
+        dry_run = dry_run or options.dry_run
+        for _ in range(_ATTEMPTS):
+            old = self._existing(resource, namespace, name)
+            deletion.check(resource, old, options)
+            new = deletion.after_delete(resource, old, options, datetime.now(UTC))
+            if new == old:
+                return old, False
+            gone = new is None
+            try:
+                return await self._commit(resource, old, new or old, gone=gone, dry_run=dry_run), gone
+            except RevisionMismatch as error:
+                await self._cacher.reached(error.revision)
+        raise Conflict.named(resource.plural, name, resource.group)
+
+    def _existing(self, resource: Resource, namespace: str, name: str) -> Obj:
+        obj = self._cacher.find(resource, namespace, name)
+        if obj is None:
+            raise NotFound.named(resource.plural, name, resource.group)
+        return obj
+
+    def _decide(self, resource: Resource, given: Obj, old: Obj, subresource: str) -> Obj:
+        """What a change leaves, checked by all rules."""
+        metadata, seen = given["metadata"], old["metadata"]
+        if (version := metadata.get("resourceVersion")) and version not in ("0", seen["resourceVersion"]):
+            raise Conflict.named(resource.plural, seen["name"], resource.group)
+        if (uid := metadata.get("uid")) and uid != seen["uid"]:
+            why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {seen['uid']}"
+            raise Conflict.named(resource.plural, seen["name"], resource.group, why)
+        if subresource == "binding":
+            return given
+        self._check_types(resource, given)
+        self._rules.apply_defaults(resource, given)
+        new = strategy.replace(resource, given, old, subresource)
+        if subresource not in _UNCHECKED and new != old:
+            if resource is SERVICES and not subresource:
+                # What was allocated once need not be sent again; it must be back before the rules look.
+                settle(new, old)
+            self._check_rules(resource, new, old)
+        return new
+
+    async def _commit(self, resource: Resource, old: Obj, new: Obj, *, gone: bool, dry_run: bool) -> Obj:
+        """Replace or remove `old`; the result at its new revision. Raises RevisionMismatch."""
+        metadata = old["metadata"]
+        key, seen = key_of(resource, metadata.get("namespace", ""), metadata["name"]), int(metadata["resourceVersion"])
+        with self._allocated(resource, old if gone else new, old):
+            if dry_run:
+                return new
+            if gone:
+                revision = await self._store.delete(key, seen)
+            else:
+                revision = await self._store.update(key, _value(new), seen)
+            await self._cacher.reached(revision)
+        return {**new, "metadata": {**new["metadata"], "resourceVersion": str(revision)}}
+
+    def _check_types(self, resource: Resource, obj: Obj) -> None:
+        if wrong := self._schema.type_errors(resource, obj):
+            what = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
+            raise BadRequest(f"{what}: {wrong[0]}")
+
+    def _check_rules(self, resource: Resource, new: Obj, old: Obj | None) -> None:
+        errors = [*self._rules.validate(resource, new, old), *(strategy.finalizer_errors(new, old) if old else ())]
+        if errors:
+            raise Invalid.of_fields(resource.kind, new["metadata"].get("name", ""), errors, resource.group)
+
+    def _check_namespace(self, resource: Resource, metadata: Obj) -> None:
+        if not resource.namespaced:
+            return
+        name = metadata["namespace"]
+        space = self._cacher.find(NAMESPACES, "", name)
+        if space is None:
+            raise NotFound.named("namespaces", name)
+        if space["metadata"].get("deletionTimestamp"):
+            new = metadata.get("name") or metadata.get("generateName", "")
+            why = f"unable to create new content in namespace {name} because it is being terminated"
+            cause = {"reason": "NamespaceTerminating", "message": f"namespace {name} is being terminated"}
+            details = {"name": new, "kind": resource.plural, "causes": [{**cause, "field": "metadata.namespace"}]}
+            raise Forbidden(f'{resource} "{new}" is forbidden: {why}', details)
+
+    @contextmanager
+    def _allocated(self, resource: Resource, new: Obj, old: Obj | None) -> Iterator[None]:
+        """Inside, a Service holds what `new` and `old` have; afterwards what is stored, written or not."""
+        if resource is not SERVICES:
+            yield
+            return
+        if new is not old and (errors := self._allocator.allocate(new, old)):
+            raise Invalid.of_fields(resource.kind, new["metadata"]["name"], errors)
+        try:
+            yield
+        except asyncio.CancelledError:
+            # Perhaps it was written all the same: holding too much is harmless, giving back too much is not.
+            raise
+        except BaseException:
+            self._settle(resource, new)
+            raise
+        self._settle(resource, new)
+
+    def _settle(self, resource: Resource, obj: Obj) -> None:
+        metadata = obj["metadata"]
+        now = self._cacher.find(resource, metadata["namespace"], metadata["name"])
+        if now is None:
+            self._allocator.release(obj)
+        else:
+            self._allocator.load([now])
+
+
+def _value(obj: Obj) -> bytes:
+    """The stored form: without the revision, which the store itself knows."""
+    metadata = {key: value for key, value in obj["metadata"].items() if key != "resourceVersion"}
+    return encode({**obj, "metadata": metadata})
