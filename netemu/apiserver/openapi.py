@@ -26,7 +26,7 @@ V2_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _DEFS, _SCHEMAS = "#/$defs/", "#/components/schemas/"
 _INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 _QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
-_SPECIAL = {
+_SPECIAL: dict[str, dict[str, Any]] = {
     _INT_OR_STRING: {"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]},
     _QUANTITY: {"oneOf": [{"type": "string"}, {"type": "number"}]},
 }
