@@ -98,7 +98,9 @@ def endpoint_chain(port: ServicePort, endpoint: Endpoint) -> str:
     return "KUBE-SEP-" + suffix(port.key.text + port.protocol + endpoint.target)
 
 
-def compile_port(port: ServicePort, endpoints: Iterable[Endpoint], node: NodeFacts, *, comments: bool = True) -> Compiled:
+def compile_port(
+    port: ServicePort, endpoints: Iterable[Endpoint], node: NodeFacts, *, comments: bool = True
+) -> Compiled:
     """Every rule of one service port. Same input, same rules, whatever order the endpoints come in."""
     return _Port(port, choose(port, endpoints, node.labels), node, comments).compile()
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from netemu.kernel.iptables import Iptables, Tables, parse_save, restore_text
+from netemu.model.errors import KernelError
 from netemu.proxy.iptables import (
     LARGE_CLUSTER,
     PORT_CHAIN_PREFIXES,
@@ -92,7 +93,10 @@ class IptablesProgrammer:
 
     async def flushed(self) -> bool:
         """Whether all canaries are gone, so that whoever flushes is through."""
-        tables = parse_save(await self.tool.save())
+        try:
+            tables = parse_save(await self.tool.save())
+        except KernelError:
+            return False
         return not any(chain in tables.get(table, {}) for table, chain in CANARIES)
 
     async def cleanup(self) -> None:

@@ -35,12 +35,12 @@ def folder() -> Path:
     return inside if inside.is_dir() else inside.parent.parent / "rules"
 
 
-def load(names: Iterable[str], *, mark: str = _DEFAULT_MARK) -> Base:
-    """Read `rules/NAME` one after another; rules of the same chain are in that order. Raises UserError."""
+def load(mode: str, names: Iterable[str], *, mark: str = _DEFAULT_MARK) -> Base:
+    """Read `rules/MODE/NAME` one after another; rules of the same chain are in that order. Raises UserError."""
     chains: dict[Place, list[str]] = {}
     jumps: list[tuple[Place, str]] = []
     for name in names:
-        path, table = folder() / name, ""
+        path, table = folder() / mode / name, ""
         for number, line in enumerate(path.read_text().splitlines(), 1):
             if line.startswith("*"):
                 table = line[1:]

@@ -1,0 +1,56 @@
+"""The rules of one world with every feature on, against a dump of the real kube-proxy 1.30.5."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from netemu.kernel.iptables import parse_save
+from tests.unit.proxy_world import DATA, Proxy, world
+
+# Services come in random order in the real one, so rules of chains that all services share compare as sets.
+SHARED = ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL")
+
+
+async def programmed(shuffle: int = 0) -> Proxy:
+    proxy = Proxy()
+    services, slices = world()
+    objects = [*services, *slices]
+    random.Random(shuffle).shuffle(objects)
+    proxy.add(*objects)
+    await proxy.sync()
+    return proxy
+
+
+@pytest.mark.parametrize("table", ["filter", "nat"])
+async def test_chains_and_rules_equal_the_real_dump(table: str) -> None:
+    wanted = parse_save((DATA / "iptables-world.save").read_text())[table]
+
+    ours = (await programmed()).fake.tables[table]
+
+    assert ours.keys() == wanted.keys()
+    for chain, rules in wanted.items():
+        if chain in SHARED:
+            assert sorted(ours[chain]) == sorted(rules)
+        else:
+            assert ours[chain] == rules
+
+
+async def test_node_port_jump_is_the_last_rule_of_the_services_chain() -> None:
+    rules = (await programmed()).fake.tables["nat"]["KUBE-SERVICES"]
+
+    assert rules[-1].endswith("-j KUBE-NODEPORTS")
+
+
+async def test_mangle_holds_the_canary_and_nothing_else() -> None:
+    chains = (await programmed()).fake.tables["mangle"]
+
+    assert "KUBE-PROXY-CANARY" in chains
+    assert not any(chains.values())
+
+
+async def test_order_of_arrival_does_not_matter() -> None:
+    dumps = {await (await programmed(seed)).fake.save() for seed in range(5)}
+
+    assert len(dumps) == 1
