@@ -137,7 +137,7 @@ def _returning(name: str) -> Iterator[None]:
 
 
 def _prepare_directory(name: str) -> None:
-    """/run/netns is a mount point that shares its mounts, as iproute2 has it: a deletion reaches every process."""
+    """/run/netns is a mount point that shares its mounts, as iproute2 has it: deletions reach every process."""
     if "/" in name or name in ("", ".", ".."):
         raise KernelError.of("create namespace", name, errno.EINVAL, f"{name!r} cannot be the name of a namespace")
     try:

@@ -143,12 +143,13 @@ class DelLink:
 class AddAddress:
     """`address` as 10.244.1.5/24 on `dev`; `prefix_route=False` leaves out the route to its network.
 
-    IPv6 addresses are added with nodad: a tentative address cannot be used for a second, and nobody else has it.
+    With `replace` an address that is there already is no error. IPv6 ones are added with nodad: a tentative address cannot be used for a second, and nobody else has it.
     """
 
     dev: str
     address: str
     prefix_route: bool = True
+    replace: bool = False
 
     kind: ClassVar[int] = RTM_NEWADDR
 
@@ -165,7 +166,7 @@ class AddAddress:
         if family == socket.AF_INET and length < 31:
             host = (1 << (32 - length)) - 1
             body += attribute(_IFA_BROADCAST, (int.from_bytes(raw, "big") | host).to_bytes(4, "big"))
-        return _CREATE | _EXCL, body + _u32(_IFA_FLAGS, flags)
+        return _CREATE | (_REPLACE if self.replace else _EXCL), body + _u32(_IFA_FLAGS, flags)
 
 
 @dataclass(frozen=True, slots=True)

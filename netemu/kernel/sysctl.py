@@ -43,6 +43,8 @@ def write_here(values: Mapping[str, str | int], netns: str, *, optional: bool = 
         try:
             with open(path(name), "r+b", buffering=0) as file:
                 if file.read(64).split() != str(value).encode().split():
+                    # The kernel ignores what is written anywhere but at the start (sysctl_writes_strict).
+                    file.seek(0)
                     file.write(str(value).encode())
         except OSError as err:
             if optional and isinstance(err, FileNotFoundError):

@@ -1,0 +1,119 @@
+"""The network between the machines of a lab: a router with a switch for the nodes and one for the clients outside.
+
+It lives in a namespace of its own. Every link is made from there, its other end directly in the machine's namespace,
+so that no link of a lab is ever seen on the host. Building again is harmless: what is there stays.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from netemu.kernel import netns as namespaces
+from netemu.kernel import sysctl
+from netemu.kernel.netlink import Netlink
+from netemu.kernel.rtnetlink import (
+    AddAddress, AddBridge, AddNeighbour, AddRoute, AddVeth, NextHop, Request, SetLink,
+)  # fmt: skip
+from netemu.network import names, node, shaping
+from netemu.network import plan as plans
+from netemu.network.plan import CLIENT_BRIDGE, NODE_BRIDGE, NetworkPlan
+
+_SYSCTLS: Final[Mapping[str, str | int]] = {
+    **node.LOOSE,
+    "net.ipv4.ip_forward": 1,
+    # A node that sends to the load balancer pool comes back over the same switch; nobody should be told to shortcut.
+    "net.ipv4.conf.all.send_redirects": 0,
+    "net.ipv4.conf.default.send_redirects": 0,
+    # Connections, not pairs of addresses, are spread over the nodes.
+    "net.ipv4.fib_multipath_hash_policy": 1,
+}
+# Where br_netfilter is loaded a new namespace has these at 1, and bridged packets would be translated a second time.
+_OPTIONAL: Final[Mapping[str, str | int]] = {
+    **node.QUIET,
+    "net.bridge.bridge-nf-call-iptables": 0,
+    "net.bridge.bridge-nf-call-ip6tables": 0,
+    "net.bridge.bridge-nf-call-arptables": 0,
+}
+
+_log = logging.getLogger(__name__)
+
+
+def build(plan: NetworkPlan) -> None:
+    """Make everything of the lab except Pods; what exists is left, or brought in line. Raises KernelError."""
+    started = time.perf_counter()
+    netns = names.underlay_netns(plan.lab)
+    _prepare(netns, _SYSCTLS, _OPTIONAL)
+    for _, machine in plan.machines():
+        # Sysctls before links: an interface starts with the namespace's defaults.
+        is_node = machine.startswith(f"{plan.lab}.node.")
+        _prepare(machine, node.NODE if is_node else node.CLIENT, node.QUIET)
+    with Netlink(netns) as router:
+        present = {link.name for link in router.links()}
+        router.apply(*switches(plan, present), *ports(plan, present), *routing(plan))
+    for each in plan.nodes:
+        _apply(names.node_netns(plan.lab, each.name), node.node_requests(plan, each))
+    for client in plan.clients:
+        _apply(names.client_netns(plan.lab, client.name), node.client_requests(plan, client))
+    for link in plan.links:
+        shaping.shape(plan, link)
+    counts = len(plan.nodes), len(plan.clients)
+    _log.info("lab %s: %d nodes, %d clients in %.0f ms", plan.lab, *counts, (time.perf_counter() - started) * 1e3)
+
+
+def destroy(lab: str) -> None:
+    """Remove every namespace of the lab, Pods too, and nothing else. Having none is success."""
+    for netns in names.of_lab(lab, namespaces.names()):
+        namespaces.delete(netns)
+
+
+def switches(plan: NetworkPlan, present: set[str]) -> list[Request]:
+    """The two switches and the router's own addresses on them; `present` links are not made again."""
+    requests: list[Request] = [SetLink("lo", up=True)]
+    for bridge, network in ((NODE_BRIDGE, plan.node_network), (CLIENT_BRIDGE, plan.client_network)):
+        gateway = plans.first_address(network)
+        if bridge not in present:
+            requests.append(AddBridge(bridge, mac=plans.machine_mac(gateway), mtu=plan.mtu))
+        requests.append(AddAddress(bridge, f"{gateway}/{plans.prefix_length(network)}", replace=True))
+    return requests
+
+
+def ports(plan: NetworkPlan, present: set[str]) -> list[Request]:
+    """A link to each machine."""
+    addresses = {names.node_netns(plan.lab, each.name): (each.address, NODE_BRIDGE) for each in plan.nodes}
+    addresses |= {names.client_netns(plan.lab, each.name): (each.address, CLIENT_BRIDGE) for each in plan.clients}
+    return [
+        AddVeth(port, node.LINK, netns, peer_mac=plans.machine_mac(address), mtu=plan.mtu, master=bridge, peer_index=2)
+        for netns, (address, bridge) in addresses.items()
+        if (port := plan.ports[netns]) not in present
+    ]
+
+
+def routing(plan: NetworkPlan) -> list[Request]:
+    """Where the machines are, their Pods' ranges behind them, and the load balancer pool spread over the nodes.
+
+    Pods keep their address on the way out, as in clusters whose Pod range the network around them routes.
+    """
+    requests: list[Request] = [
+        *(AddNeighbour(each.address, plans.machine_mac(each.address), NODE_BRIDGE) for each in plan.nodes),
+        *(AddNeighbour(each.address, plans.machine_mac(each.address), CLIENT_BRIDGE) for each in plan.clients),
+    ]
+    if plan.nodes:
+        requests += [AddRoute(each.pod_cidr, via=each.address, dev=NODE_BRIDGE, replace=True) for each in plan.nodes]
+        hops = tuple(NextHop(each.address, NODE_BRIDGE) for each in plan.nodes)
+        requests.append(AddRoute(plan.load_balancer_pool, nexthops=hops, replace=True))
+    return requests
+
+
+def _prepare(netns: str, required: Mapping[str, str | int], optional: Mapping[str, str | int]) -> None:
+    namespaces.ensure(netns)
+    with namespaces.entered(netns):
+        sysctl.write_here(required, netns)
+        sysctl.write_here(optional, netns, optional=True)
+
+
+def _apply(netns: str, requests: list[Request]) -> None:
+    with Netlink(netns) as netlink:
+        netlink.apply(*requests)
