@@ -38,10 +38,15 @@ _AT_ONCE = 16
 class Controller(Protocol):
     """What a loop runs."""
 
-    name: str
-    """Component name, as the source of its Events."""
-    needs: Sequence[Resource]
-    """Whose informers must have listed before anything is decided."""
+    @property
+    def name(self) -> str:
+        """Component name, as the source of its Events."""
+        ...
+
+    @property
+    def needs(self) -> Sequence[Resource]:
+        """Whose informers must have listed before anything is decided."""
+        ...
 
     def watch(self, queue: Queue) -> None:
         """Register with informers so that they mark keys in `queue`."""

@@ -1,0 +1,38 @@
+"""All controllers in one process, on one set of informers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from netemu.client.base import Client
+from netemu.controllers.cache import Cache
+from netemu.controllers.deployment import DeploymentController
+from netemu.controllers.endpointslice import EndpointSliceController
+from netemu.controllers.loop import Controller, Loop
+from netemu.controllers.replicaset import ReplicaSetController
+from netemu.controllers.servicepods import ServicePods
+
+
+def controllers(client: Client, cache: Cache, load_balancer_pool: str) -> Sequence[Controller]:
+    """Every controller, ready to be run by a loop."""
+    service_pods = ServicePods(cache)
+    return (
+        DeploymentController(cache),
+        ReplicaSetController(cache),
+        EndpointSliceController(cache, service_pods),
+    )
+
+
+async def run(client: Client, *, load_balancer_pool: str = "172.18.255.0/24") -> None:
+    """Run all controllers against the API server of `client` until cancelled.
+
+    LoadBalancer Services get addresses of `load_balancer_pool`, whose first and last address stay unused.
+    """
+    cache = Cache(client)
+    # Loops ask the cache for their informers, so they are made before it runs.
+    loops = [Loop(controller, client, cache) for controller in controllers(client, cache, load_balancer_pool)]
+    async with asyncio.TaskGroup() as group:
+        group.create_task(cache.run(), name="informers")
+        for loop in loops:
+            group.create_task(loop.run())
