@@ -37,6 +37,8 @@ INSERT OR IGNORE INTO compacted VALUES (0, 0);
 """
 _BATCH = 512
 """Most writes in one transaction: bounds how long the first of them waits for the last."""
+_LOCK_SECONDS = 1.0
+"""How long to wait for a predecessor that is still closing the file."""
 _COMPACT_EVERY = 1000
 """Revisions between automatic compactions: each then takes a few milliseconds."""
 
@@ -216,14 +218,18 @@ WHERE new.revision > ? AND new.key >= ? AND new.key < ? ORDER BY new.revision
 
 
 def _connect(path: Path) -> tuple[sqlite3.Connection, int, int]:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=32)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")
-    # One process per store: two API servers on one file would each serve a stale cache.
-    db.execute("PRAGMA locking_mode = EXCLUSIVE")
-    db.executescript(_SCHEMA)
-    (compacted,) = db.execute("SELECT revision FROM compacted").fetchone()
-    (newest,) = db.execute("SELECT coalesce(max(revision), 0) FROM log").fetchone()
+    db = sqlite3.connect(path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        # One process per store: two API servers on one file would each serve a stale cache.
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.executescript(_SCHEMA)
+        (compacted,) = db.execute("SELECT revision FROM compacted").fetchone()
+        (newest,) = db.execute("SELECT coalesce(max(revision), 0) FROM log").fetchone()
+    except sqlite3.Error:
+        db.close()
+        raise
     return db, max(newest, compacted), compacted
 
 
