@@ -1,0 +1,139 @@
+"""What a plugin is, and what it sees of the server around it.
+
+A server block is a list of plugins in the order of `chain.ORDER`. A query walks down the list: each `serve` says `Response`
+(this is the answer), `Refuse` (this is the answer, and it is only a code) or `NEXT` (not mine). Whatever was said then walks
+back up through `after` of the plugins that were passed, which may reorder it, keep a copy or log it; `done` hears of the
+reply when its size is known. So order is data, and composing plugins is a loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from netemu.client.base import Client
+from netemu.dns import names
+from netemu.dns.corefile import Directive
+from netemu.dns.metrics import Metrics
+from netemu.dns.wire import Query, Response
+
+
+class Next:
+    """Not mine: ask the plugin behind me."""
+
+
+NEXT = Next()
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """An answer without records: a code, and the cause for the log."""
+
+    rcode: int
+    cause: str = ""
+
+
+Result = Response | Refuse | Next
+Page = Callable[[], tuple[int, str]]
+"""A status page: (HTTP status, body)."""
+
+
+class Host(Protocol):
+    """The server, as plugins see it."""
+
+    metrics: Metrics
+    corefile: Path | None
+
+    def client(self, credentials: object) -> Awaitable[Client]:
+        """A client of the API server; `credentials` None means those of the command line or of the Pod."""
+        ...
+
+    async def resolve(self, query: Query, port: int) -> Response:
+        """The answer of the whole server, as a client of that port gets it."""
+        ...
+
+    def local_addresses(self) -> tuple[str, ...]:
+        """Addresses of this machine (namespace), loopback left out."""
+        ...
+
+    def invalidate(self) -> None:
+        """Watched objects changed: finished answers are void."""
+        ...
+
+    def fail(self, cause: str) -> None:
+        """Stop the server: it must not go on like this."""
+        ...
+
+    def page(self, address: str, path: str, page: Page) -> None:
+        """Serve a status page over HTTP."""
+        ...
+
+    def not_ready(self) -> list[str]:
+        """Names of plugins that are not ready yet."""
+        ...
+
+    async def reload(self) -> None:
+        """Read the Corefile again; a bad one changes nothing and raises UserError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The server block that a plugin stands in."""
+
+    zones: tuple[bytes, ...]
+    ports: tuple[int, ...]
+    host: Host
+    bind: tuple[str, ...] = ()
+
+
+class Plugin:
+    """Passes every query on. Subclasses override what they need; `setup` in each module makes one from its directive."""
+
+    name = ""
+    any_class = False
+    """Whether questions of classes other than IN reach this server block."""
+    lameduck = 0.0
+    """Seconds to go on answering after the signal to stop."""
+
+    async def serve(self, query: Query) -> Result:
+        """An answer, a refusal, or NEXT."""
+        return NEXT
+
+    def after(self, query: Query, response: Response) -> None:
+        """Look at, or change, what a later plugin answered."""
+
+    def done(self, query: Query, response: Response, size: int) -> None:
+        """The reply was sent."""
+
+    async def start(self) -> None:
+        """Begin background work; the sockets are open already."""
+
+    async def close(self) -> None:
+        """End background work."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether answers are complete."""
+        return True
+
+
+def longest_zone(name: bytes, zones: tuple[bytes, ...]) -> bytes:
+    """The longest of `zones` that a lower-case name lies in; empty for none."""
+    for suffix in names.suffixes(name):
+        if suffix in zones:
+            return suffix
+    return b""
+
+
+class Fallthrough:
+    """`fallthrough [ZONES...]`: which denials go to the next plugin instead."""
+
+    def __init__(self, directive: Directive | None = None) -> None:
+        self.zones = directive.zones(directive.args) or (names.ROOT,) if directive else ()
+
+    def __call__(self, name: bytes) -> bool:
+        """Whether a denial of this lower-case name falls through."""
+        return bool(self.zones and longest_zone(name, self.zones))

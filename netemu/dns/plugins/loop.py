@@ -1,0 +1,70 @@
+"""`loop`: find out at start whether forwarded questions come back, and stop the server if they do.
+
+A question with a random name goes to this server itself. Seen once it came from us; seen more than twice it was sent back by
+an upstream, and every client's question would circle until all sockets are taken (`coredns/plugin/loop`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+
+from netemu.dns import names, wire
+from netemu.dns.corefile import Directive
+from netemu.dns.plugin import NEXT, Block, Plugin, Refuse, Result
+from netemu.dns.upstream import UpstreamError
+from netemu.dns.wire import Query
+
+_FOR = 30.0
+"""Seconds after the start during which a loop is looked for."""
+
+
+class Loop(Plugin):
+    """Asks and counts."""
+
+    def __init__(self, block: Block) -> None:
+        self.block, self.seen = block, 0
+        zone = block.zones[0]
+        labels = [str(random.getrandbits(63)).encode() for _ in range(2)]
+        self.question = names.join(labels, zone)
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """See Plugin."""
+        self._task = asyncio.create_task(self._look(), name="dns loop")
+
+    async def _look(self) -> None:
+        for _ in range(int(_FOR)):
+            query = Query(random.getrandbits(16), wire.RD, self.question, wire.HINFO, client=("127.0.0.1", 0))
+            with contextlib.suppress(UpstreamError):
+                response = await self.block.host.resolve(query, self.block.ports[0])
+                if response.rcode != wire.SERVFAIL:
+                    break
+            await asyncio.sleep(1)
+        await asyncio.sleep(_FOR)
+        self.question = b""
+
+    async def close(self) -> None:
+        """See Plugin."""
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def serve(self, query: Query) -> Result:
+        """See Plugin."""
+        if query.type != wire.HINFO or query.lower != self.question:
+            return NEXT
+        self.seen += 1
+        if self.seen > 2:
+            zone = names.text(self.block.zones[0])
+            self.block.host.fail(f'plugin/loop: Loop detected for zone "{zone}", see the upstreams of `forward`')
+            return Refuse(wire.SERVFAIL, "loop")
+        return NEXT
+
+
+def setup(directive: Directive, block: Block) -> Plugin:
+    """`loop`."""
+    directive.none()
+    return Loop(block)

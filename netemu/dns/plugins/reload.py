@@ -1,0 +1,68 @@
+"""`reload [INTERVAL] [JITTER]`: the Corefile is read again when its text has changed; a bad one changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+
+from netemu.dns.corefile import Directive, parse_duration
+from netemu.dns.plugin import Block, Host, Plugin
+from netemu.model.errors import NetemuError
+
+log = logging.getLogger(__name__)
+
+
+class Reload(Plugin):
+    """Looks every `interval` seconds, shifted at random so that many servers do not reload at once."""
+
+    def __init__(self, host: Host, interval: float, jitter: float) -> None:
+        self.host, self.interval, self.jitter = host, interval, jitter
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """See Plugin."""
+        if self.host.corefile:
+            self._task = asyncio.create_task(self._watch(), name="dns reload")
+
+    async def _watch(self) -> None:
+        assert self.host.corefile
+        known = self.host.corefile.read_bytes()
+        while True:
+            await asyncio.sleep(self.interval + random.uniform(-1, 1) * self.jitter / 2)
+            try:
+                text = self.host.corefile.read_bytes()
+            except OSError:
+                continue  # a ConfigMap volume is being replaced
+            if text == known:
+                continue
+            known = text
+            # Reloading closes this plugin, so the work belongs to a task of its own.
+            task = asyncio.create_task(_reload(self.host), name="dns reloading")
+            await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """See Plugin."""
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+
+async def _reload(host: Host) -> None:
+    try:
+        await host.reload()
+        log.info("plugin/reload: running configuration replaced")
+    except NetemuError as error:
+        log.error("plugin/reload: keeping the old configuration: %s", error)
+
+
+def setup(directive: Directive, block: Block) -> Plugin:
+    """`reload [INTERVAL] [JITTER]`; defaults 30s and half of the interval."""
+    seconds = [parse_duration(word) for word in directive.args]
+    if len(seconds) > 2 or None in seconds or directive.options:
+        raise directive.error("reload: expected [INTERVAL] [JITTER], for example `reload 30s 15s`")
+    interval = (seconds[0] if seconds else None) or 30.0
+    jitter = seconds[1] if len(seconds) > 1 else None
+    return Reload(block.host, interval, interval / 2 if jitter is None else min(jitter, interval / 2))
