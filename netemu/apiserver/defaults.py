@@ -16,10 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 from netemu.apiserver.defaults_pod import default_pod, default_pod_template
+from netemu.apiserver.defaults_service import default_service
 from netemu.client.base import Obj
 from netemu.model.resources import Resource
-
-CLIENT_IP_TIMEOUT_SECONDS = 10800
 
 
 def apply_defaults(resource: Resource, obj: Obj) -> None:
@@ -64,37 +63,6 @@ def _default_node(obj: Obj) -> None:
         obj["spec"]["podCIDRs"] = [cidr]
     elif cidrs and not cidr:
         obj["spec"]["podCIDR"] = cidrs[0]
-
-
-def _default_service(obj: Obj) -> None:
-    spec = obj.setdefault("spec", {})
-    spec["type"] = spec.get("type") or "ClusterIP"
-    spec["sessionAffinity"] = spec.get("sessionAffinity") or "None"
-    if spec["sessionAffinity"] == "None":
-        spec.pop("sessionAffinityConfig", None)
-    elif spec["sessionAffinity"] == "ClientIP":
-        client_ip = spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {})
-        client_ip.setdefault("timeoutSeconds", CLIENT_IP_TIMEOUT_SECONDS)
-    for port in spec.get("ports") or ():
-        port["protocol"] = port.get("protocol") or "TCP"
-        if port.get("targetPort") in (None, 0, "") and "port" in port:
-            port["targetPort"] = port["port"]
-    if _externally_accessible(spec) and not spec.get("externalTrafficPolicy"):
-        spec["externalTrafficPolicy"] = "Cluster"
-    if spec["type"] != "ExternalName" and not spec.get("internalTrafficPolicy"):
-        spec["internalTrafficPolicy"] = "Cluster"
-    if spec["type"] == "LoadBalancer":
-        spec.setdefault("allocateLoadBalancerNodePorts", True)
-    balancer = obj.setdefault("status", {}).setdefault("loadBalancer", {})
-    for ingress in balancer.get("ingress") or ():
-        if ingress.get("ip") and spec["type"] == "LoadBalancer":
-            ingress.setdefault("ipMode", "VIP")
-
-
-def _externally_accessible(spec: Obj) -> bool:
-    return spec["type"] in ("NodePort", "LoadBalancer") or (
-        spec["type"] == "ClusterIP" and bool(spec.get("externalIPs"))
-    )
 
 
 def _default_deployment(obj: Obj) -> None:
@@ -145,7 +113,7 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Obj], None]] = {
     ("", "Namespace"): _default_namespace,
     ("", "Node"): _default_node,
     ("", "Pod"): default_pod,
-    ("", "Service"): _default_service,
+    ("", "Service"): default_service,
     ("", "Endpoints"): _default_endpoints,
     ("", "Secret"): _default_secret,
     ("apps", "Deployment"): _default_deployment,

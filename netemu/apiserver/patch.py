@@ -102,7 +102,8 @@ class _Merger:
     def merge_map(self, original: Obj, patch: Obj, shape: Shape | None) -> Obj:
         directive = patch.get(_PATCH)
         if directive == "replace":
-            return self.plain({key: value for key, value in patch.items() if key != _PATCH})
+            replacement: Obj = self.plain({key: value for key, value in patch.items() if key != _PATCH})
+            return replacement
         if directive == "delete":
             return {}
         if directive not in (None, "merge"):

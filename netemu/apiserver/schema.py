@@ -259,7 +259,9 @@ def _what(value: Any) -> str:
         return "bool"
     if isinstance(value, (int, float)):
         return "number"
-    return {str: "string", dict: "object", list: "array"}.get(type(value), "value")
+    if isinstance(value, str):
+        return "string"
+    return "object" if isinstance(value, dict) else "array"
 
 
 def _wrong_type(shape: Shape, value: Any, place: _Place) -> str:

@@ -1,0 +1,57 @@
+"""What is wrong with an object, field by field, in upstream's words.
+
+`validate` is given objects *after* defaulting. With `old`, the stored object, it also checks what an update may not
+change. The rules of each kind live in a module of their own; this one knows which applies. Wrong types are not found
+here: `Schema.type_errors` finds them before, as upstream's decoder does, and validation relies on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from netemu.apiserver.validation_cluster import (
+    validate_configmap,
+    validate_event,
+    validate_lease,
+    validate_namespace,
+    validate_node,
+    validate_runtimeclass,
+    validate_secret,
+)
+from netemu.apiserver.validation_discovery import validate_endpoints, validate_endpointslice
+from netemu.apiserver.validation_meta import validate_meta, validate_meta_update
+from netemu.apiserver.validation_pod import validate_pod
+from netemu.apiserver.validation_service import validate_service
+from netemu.apiserver.validation_workloads import validate_deployment, validate_replicaset
+from netemu.client.base import Obj
+from netemu.model.errors import FieldError
+from netemu.model.resources import Resource
+
+_Rule = Callable[[Obj, Obj | None], list[FieldError]]
+
+_RULES: dict[tuple[str, str], _Rule] = {
+    ("", "Namespace"): validate_namespace,
+    ("", "Node"): validate_node,
+    ("", "Pod"): validate_pod,
+    ("", "Service"): validate_service,
+    ("", "Endpoints"): validate_endpoints,
+    ("", "ConfigMap"): validate_configmap,
+    ("", "Secret"): validate_secret,
+    ("", "Event"): validate_event,
+    ("apps", "Deployment"): validate_deployment,
+    ("apps", "ReplicaSet"): validate_replicaset,
+    ("coordination.k8s.io", "Lease"): validate_lease,
+    ("discovery.k8s.io", "EndpointSlice"): validate_endpointslice,
+    ("events.k8s.io", "Event"): validate_event,
+    ("node.k8s.io", "RuntimeClass"): validate_runtimeclass,
+}
+
+
+def validate(resource: Resource, obj: Obj, old: Obj | None = None) -> list[FieldError]:
+    """Everything wrong with `obj`, empty when it may be stored. With `old`, `obj` is about to replace it."""
+    errors = validate_meta(resource, obj)
+    if old is not None:
+        errors += validate_meta_update(obj, old)
+    if rule := _RULES.get((resource.group, resource.kind)):
+        errors += rule(obj, old)
+    return errors
