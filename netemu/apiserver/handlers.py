@@ -12,6 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from netemu.apiserver.bodies import Bodies, FieldValidation
+from netemu.apiserver.discovery import subresource_verbs
 from netemu.apiserver.negotiation import decode_body, decode_patch, form_of
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.responses import json_response
@@ -20,7 +21,7 @@ from netemu.apiserver.schema import Schema
 from netemu.apiserver.tables import INCLUDES, partial_metadata, table
 from netemu.apiserver.watching import Watches, encoder, timeout_of
 from netemu.client.base import Obj
-from netemu.model.errors import BadRequest, FieldError, Invalid, MethodNotAllowed
+from netemu.model.errors import BadRequest, FieldError, Invalid, MethodNotAllowed, NotFound
 from netemu.model.resources import Resource
 
 # Upstream answers the deletion of these with the object, and of all others with a Status.
@@ -42,6 +43,8 @@ class ResourceHandlers:
 
     async def handle(self, verb: str, request: web.Request, target: Target) -> web.StreamResponse:
         """Answer a request. Raises ApiError."""
+        if target.subresource and target.subresource not in target.resource.subresources:
+            raise NotFound("the server could not find the requested resource")
         handler = getattr(self, f"_{verb}", None)
         if handler is None or not _allowed(verb, target):
             raise MethodNotAllowed("the server does not allow this method on the requested resource")
@@ -179,9 +182,7 @@ def _allowed(verb: str, target: Target) -> bool:
     """Whether the resource (or subresource) has the verb, and the URL its form."""
     resource = target.resource
     if target.subresource:
-        from netemu.apiserver.discovery import subresource_verbs
-
-        return target.subresource in resource.subresources and verb in subresource_verbs(target.subresource)
+        return verb in subresource_verbs(target.subresource)
     # An object of a namespaced resource can only be reached through its namespace.
     inside = bool(target.namespace) or not resource.namespaced
     return verb in resource.verbs and (inside or (verb in ("list", "watch") and not target.name))
