@@ -317,6 +317,7 @@ class PodSpec(Struct, frozen=True):
     tolerations: tuple[Toleration, ...] = ()
     topology_spread_constraints: tuple[dict[str, Any], ...] = ()
     scheduler_name: str = "default-scheduler"
+    priority: int | None = None
     restart_policy: str = "Always"
     termination_grace_period_seconds: int | None = None
     active_deadline_seconds: int | None = None
