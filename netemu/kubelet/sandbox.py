@@ -1,0 +1,154 @@
+"""A Pod's sandbox: its network namespace and address, and the files all its containers see.
+
+The network comes first (namespace, then CNI ADD), then the files that depend on the address, then the runtime's own
+verb. `unmake` goes the other way and leaves nothing; the sandbox directory goes last, so that a crash in between leaves
+the note by which the next run finds the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from netemu.kernel import netns
+from netemu.kubelet.dns import ResolvConf, Warned, parse, resolv_conf
+from netemu.kubelet.hosts import Names, host_network_hosts_text, hosts_text, pod_names
+from netemu.kubelet.settings import KubeletSettings, NodeFacts
+from netemu.model.objects import Pod
+from netemu.network import names
+from netemu.runtime.cri import Runtime, SandboxConfig
+
+
+class PodNetwork(Protocol):
+    """CNI's verbs (`network.pods.PodNetwork`). Blocking, a millisecond or two."""
+
+    def add(self, netns: str) -> str:
+        """Connect a namespace; its address. Idempotent."""
+        ...
+
+    def delete(self, netns: str) -> None:
+        """Disconnect it and free the address. Absent is success."""
+        ...
+
+
+class Namespaces(Protocol):
+    """What is needed of `kernel.netns`."""
+
+    def ensure(self, name: str) -> bool:
+        """Make it unless it is there."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Absent is success."""
+        ...
+
+    def exists(self, name: str) -> bool:
+        """Whether it is there."""
+        ...
+
+
+class KernelNamespaces:
+    """The real ones."""
+
+    def ensure(self, name: str) -> bool:
+        """See Namespaces."""
+        return netns.ensure(name)
+
+    def delete(self, name: str) -> None:
+        """See Namespaces."""
+        netns.delete(name)
+
+    def exists(self, name: str) -> bool:
+        """See Namespaces."""
+        return netns.exists(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Sandboxes:
+    """Makes and unmakes the sandboxes of one node."""
+
+    lab: str
+    node: NodeFacts
+    settings: KubeletSettings
+    network: PodNetwork
+    namespaces: Namespaces
+
+    def directory(self, pod_uid: str) -> Path:
+        """A Pod's sandbox directory."""
+        return Path(self.settings.pods_dir, pod_uid)
+
+    async def make(self, pod: Pod, runtime: Runtime, attempt: int) -> tuple[SandboxConfig, list[Warned]]:
+        """A sandbox in that runtime. Raises NetemuError; what was made until then is unmade by `unmake`."""
+        config, warnings = await asyncio.to_thread(self._prepare, pod, attempt)
+        await runtime.run_pod_sandbox(config)
+        return config, warnings
+
+    async def unmake(self, config: SandboxConfig, runtime: Runtime) -> None:
+        """Stop and remove everything of it."""
+        await self.disconnect(config, runtime)
+        await runtime.remove_pod_sandbox(config.pod_uid)
+
+    async def disconnect(self, config: SandboxConfig, runtime: Runtime) -> None:
+        """Stop its containers and give the network back; directory and logs stay."""
+        await runtime.stop_pod_sandbox(config.pod_uid)
+        if not config.host_network:
+            await asyncio.to_thread(self.release, config.netns)
+
+    def release(self, name: str) -> None:
+        """CNI DEL, and the namespace."""
+        self.network.delete(name)
+        self.namespaces.delete(name)
+
+    def usable(self, config: SandboxConfig) -> bool:
+        """Whether the network of a sandbox found on disk is still there."""
+        return config.host_network or self.namespaces.exists(config.netns)
+
+    def _prepare(self, pod: Pod, attempt: int) -> tuple[SandboxConfig, list[Warned]]:
+        pod_name = pod_names(pod, self.node.name, self.settings.cluster_domain)
+        if pod.spec.host_network:
+            namespace, address = self.node.netns, self.node.address
+        else:
+            namespace = names.pod_netns(self.lab, pod.namespace, pod.name)
+            self.namespaces.ensure(namespace)
+            address = self.network.add(namespace)
+        directory = self.directory(pod.metadata.uid)
+        warnings = self._write_files(pod, pod_name, address, directory)
+        config = SandboxConfig(
+            pod_uid=pod.metadata.uid,
+            pod_name=pod.name,
+            pod_namespace=pod.namespace,
+            node_name=self.node.name,
+            directory=str(directory),
+            netns=namespace,
+            hostname=pod_name.kernel,
+            domainname=pod_name.domain,
+            addresses=(address,),
+            host_network=pod.spec.host_network,
+            attempt=attempt,
+        )
+        return config, warnings
+
+    def _write_files(self, pod: Pod, pod_name: Names, address: str, directory: Path) -> list[Warned]:
+        settings = self.settings
+        resolver, warnings = resolv_conf(pod, settings.cluster_dns, settings.cluster_domain, self._host_resolver())
+        if pod.spec.host_network:
+            hosts = host_network_hosts_text(_read(settings.hosts_file), pod.spec.host_aliases)
+        else:
+            hosts = hosts_text(pod_name, (address,), pod.spec.host_aliases)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "resolv.conf").write_text(resolver.text())
+        (directory / "hosts").write_text(hosts)
+        (directory / "hostname").write_text(f"{pod_name.kernel}\n")
+        return warnings
+
+    def _host_resolver(self) -> ResolvConf | None:
+        return parse(_read(self.settings.resolv_conf)) if self.settings.resolv_conf else None
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:  # a machine may have none
+        return ""

@@ -1,0 +1,131 @@
+"""Volumes as directories under the Pod's sandbox directory: configMap, secret, emptyDir, hostPath.
+
+`plan` is pure: which files a volume holds. Projected and downward API volumes become empty directories; the kubelet says
+so with an event. Contents are those of the moment the Pod started.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from netemu.model.errors import UserError
+from netemu.model.objects import Container, KeyToPath, Pod, Volume
+from netemu.runtime.cri import Mount
+
+_MODE = 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The ConfigMaps and Secrets of the Pod's namespace that its volumes name: name to key to contents."""
+
+    config_maps: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+    secrets: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VolumePlan:
+    """One volume: files to write below its directory, or a path of the host to use as it is."""
+
+    name: str
+    files: Mapping[str, tuple[bytes, int]] = field(default_factory=dict)
+    """Relative path to contents and mode."""
+    host_path: str = ""
+    create: str = ""
+    """`directory` or `file`: make the host path if it is missing."""
+    ignored: str = ""
+    """The kind of volume, where it is not supported and stays empty."""
+
+
+def referenced(pod: Pod) -> tuple[set[str], set[str]]:
+    """The ConfigMaps and Secrets that its volumes name."""
+    maps = {volume.config_map.name for volume in pod.spec.volumes if volume.config_map}
+    secrets = {volume.secret.secret_name for volume in pod.spec.volumes if volume.secret}
+    return maps, secrets
+
+
+def data_of(obj: Mapping[str, Any], *, secret: bool) -> dict[str, bytes]:
+    """The keys of a plain ConfigMap or Secret."""
+    data, binary = obj.get("data") or {}, obj.get("binaryData") or {}
+    if secret:
+        return {key: base64.b64decode(value) for key, value in data.items()}
+    text = {key: value.encode() for key, value in data.items()}
+    return text | {key: base64.b64decode(value) for key, value in binary.items()}
+
+
+def plan(volume: Volume, held: Held) -> VolumePlan:
+    """What to make for one volume. Raises UserError for a ConfigMap, Secret or key that is missing."""
+    if volume.config_map is not None:
+        source = volume.config_map
+        data = _found("configmap", source.name, held.config_maps, bool(source.optional))
+        return VolumePlan(volume.name, _files(data, source.items, bool(source.optional), source.default_mode))
+    if volume.secret is not None:
+        secret = volume.secret
+        data = _found("secret", secret.secret_name, held.secrets, bool(secret.optional))
+        return VolumePlan(volume.name, _files(data, secret.items, bool(secret.optional), secret.default_mode))
+    if volume.host_path is not None:
+        kind = volume.host_path.type or ""
+        create = {"DirectoryOrCreate": "directory", "FileOrCreate": "file"}.get(kind, "")
+        return VolumePlan(volume.name, host_path=volume.host_path.path, create=create)
+    if volume.empty_dir is not None:
+        return VolumePlan(volume.name)
+    kind = (
+        "projected" if volume.projected is not None else "downwardAPI" if volume.downward_api is not None else "other"
+    )
+    return VolumePlan(volume.name, ignored=kind)
+
+
+def materialise(plans: Sequence[VolumePlan], directory: Path) -> dict[str, str]:
+    """Make the volumes below `directory`; volume name to path of the host. Files that exist are replaced."""
+    places: dict[str, str] = {}
+    for one in plans:
+        place = Path(one.host_path) if one.host_path else directory / one.name
+        places[one.name] = str(place)
+        if not one.host_path or one.create == "directory":
+            place.mkdir(parents=True, exist_ok=True)
+        elif one.create == "file":
+            place.touch()
+        for path, (contents, mode) in one.files.items():
+            target = place / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(contents)
+            target.chmod(mode)
+    return places
+
+
+def mounts(container: Container, places: Mapping[str, str]) -> tuple[Mount, ...]:
+    """Where a container sees the Pod's volumes."""
+    found = []
+    for mount in container.volume_mounts:
+        if mount.name not in places:
+            continue
+        source = Path(places[mount.name], mount.sub_path) if mount.sub_path else Path(places[mount.name])
+        found.append(Mount(container_path=mount.mount_path, host_path=str(source), readonly=mount.read_only))
+    return tuple(found)
+
+
+def _found(kind: str, name: str, held: Mapping[str, Mapping[str, bytes]], optional: bool) -> Mapping[str, bytes]:
+    if name not in held and not optional:
+        raise UserError(f'{kind} "{name}" not found')
+    return held.get(name, {})
+
+
+def _files(
+    data: Mapping[str, bytes], items: Sequence[KeyToPath], optional: bool, mode: int | None
+) -> dict[str, tuple[bytes, int]]:
+    default = _MODE if mode is None else mode
+    if not items:
+        return {key: (contents, default) for key, contents in data.items()}
+    files: dict[str, tuple[bytes, int]] = {}
+    for item in items:
+        if ".." in PurePosixPath(item.path).parts or item.path.startswith("/"):
+            raise UserError(f"references non-existent path: {item.path}")
+        if item.key in data:
+            files[item.path] = (data[item.key], default if item.mode is None else item.mode)
+        elif not optional:
+            raise UserError(f"references non-existent config key: {item.key}")
+    return files

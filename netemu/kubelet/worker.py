@@ -1,0 +1,433 @@
+"""One Pod: a loop that compares what should run with what does, does the next thing, and tells the API.
+
+Woken by the Pod's changes, container exits, probe results and its own timers. `sync` is upstream's SyncPod: sandbox,
+volumes, init containers in order, containers, restarts. `terminate` is SyncTerminatingPod and SyncTerminatedPod: stop with
+grace, last status, remove everything, then delete the API object. Errors of one round are told as events and tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from netemu.client.base import Client
+from netemu.client.events import EventRecorder
+from netemu.kubelet import attempts, env
+from netemu.kubelet.backoff import BackOff
+from netemu.kubelet.materials import Materials
+from netemu.kubelet.probes import Kind, Outcome, Prober, ProbeHooks
+from netemu.kubelet.reporter import Reporter
+from netemu.kubelet.sandbox import Sandboxes
+from netemu.kubelet.settings import KubeletSettings, NodeFacts
+from netemu.kubelet.slots import Slot, wanted
+from netemu.kubelet.status import PodView
+from netemu.model import times
+from netemu.model.errors import ApiError, NetemuError, NotFound, UserError
+from netemu.model.objects import Pod, Probe
+from netemu.model.resources import PODS
+from netemu.runtime.cri import ContainerState, ExecResult, Runtime, RuntimeFailure, SandboxConfig
+
+log = logging.getLogger(__name__)
+
+_RETRY = (0.2, 10.0)
+_DEFAULT_GRACE = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the workers of one kubelet share."""
+
+    client: Client
+    node: NodeFacts
+    settings: KubeletSettings
+    sandboxes: Sandboxes
+    materials: Materials
+    events: EventRecorder
+
+
+class PodWorker:
+    """Runs one Pod from its binding to its end."""
+
+    def __init__(self, pod: Pod, runtime: Runtime, around: Surroundings) -> None:
+        self.pod, self._runtime, self._around = pod, runtime, around
+        self._wake = asyncio.Event()
+        self._gone = False
+        """The API object is deleted already: nobody to tell, no grace."""
+        self._sandbox: SandboxConfig | None = None
+        self._attempt = 0
+        self._places: Mapping[str, str] | None = None
+        self._failed: tuple[str, str] | None = None
+        self._finished = False
+        self._reporter = Reporter(around.client)
+        self._start_time = pod.status.start_time or times.now()
+        first, longest = around.settings.back_off
+        self._init = [Slot(one, True, BackOff(first, longest)) for one in pod.spec.init_containers]
+        self._main = [Slot(one, False, BackOff(first, longest)) for one in pod.spec.containers]
+
+    @property
+    def _slots(self) -> list[Slot]:
+        return self._init + self._main
+
+    def update(self, pod: Pod) -> None:
+        """A newer version of the Pod."""
+        self.pod = pod
+        self._wake.set()
+
+    def deleted(self) -> None:
+        """The API object is gone."""
+        self._gone = True
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Something happened: look."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until the Pod is gone, or cancelled; a cancelled worker leaves the Pod running."""
+        pause = _RETRY[0]
+        try:
+            while True:
+                self._wake.clear()
+                try:
+                    if self._gone or self.pod.deleting:
+                        await self._terminate()
+                        return
+                    due = await self._sync()
+                    pause = _RETRY[0]
+                except NetemuError as error:
+                    log.debug("pod %s: %s", self.pod.key, error)
+                    due, pause = pause, min(pause * 2, _RETRY[1])
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), due)
+        finally:
+            for slot in self._slots:
+                await slot.stop_probing()
+
+    # --- one round
+
+    async def _sync(self) -> float | None:
+        """Do what can be done now; in how many seconds to look again (None: when woken)."""
+        if self._finished or (self.pod.finished and self._sandbox is None):
+            self._finished = True
+            return None
+        if self._sandbox is None and not await self._ensure_sandbox():
+            return self._next_retry()
+        await self._refresh()
+        if self._overdue():
+            await self._stop_all(self._grace())
+        else:
+            for is_init, index in wanted(
+                [slot.view() for slot in self._init], [slot.view() for slot in self._main], self.pod.spec.restart_policy
+            ):
+                await self._start(self._init[index] if is_init else self._main[index])
+            # Init containers of emulated images end as they start: go on at once.
+            if any(slot.init and slot.running for slot in self._slots) or self._wake.is_set():
+                await self._refresh()
+        await self._report()
+        return self._next_retry()
+
+    async def _refresh(self) -> None:
+        """Take the runtime's word for what runs, and act on probes that want a container killed."""
+        assert self._sandbox is not None
+        found = await self._runtime.list_containers(self._sandbox.pod_uid)
+        for slot in self._slots:
+            slot.adopt(found)
+            if slot.running and slot.prober is None:
+                self._probe(slot)
+            if not slot.running and slot.prober is not None:
+                await slot.stop_probing()
+            for old in slot.old_attempts(found):
+                await self._runtime.remove_container(old)
+            if slot.running and slot.prober is not None and slot.prober.broken and slot.stopping is None:
+                self._event(
+                    "Normal",
+                    "Killing",
+                    f"Container {slot.spec.name} failed {slot.prober.broken} probe, will be restarted",
+                    slot,
+                )
+                slot.stopping = asyncio.create_task(self._stop(slot, self._grace()))
+            if not slot.running:
+                slot.stopping = None
+
+    async def _ensure_sandbox(self) -> bool:
+        """Adopt the sandbox of an earlier run, or make one. False if that failed: told, and to be tried again."""
+        around = self._around
+        found = await self._runtime.pod_sandbox_status(self.pod.metadata.uid)
+        if found is not None and found.ready and around.sandboxes.usable(found.config):
+            self._sandbox = found.config
+            self._places = {
+                v.name: str(around.sandboxes.directory(found.id) / "volumes") for v in self.pod.spec.volumes
+            }
+            self._places = await self._mount_volumes() or self._places
+            return True
+        if found is not None:
+            await around.sandboxes.unmake(found.config, self._runtime)
+            self._attempt = found.config.attempt + 1
+        try:
+            self._places = await self._mount_volumes()
+            if self._places is None:
+                await self._report()
+                return False
+            config, warnings = await around.sandboxes.make(self.pod, self._runtime, self._attempt)
+        except (NetemuError, OSError) as error:
+            self._event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
+            await self._report()
+            raise NetemuError(str(error)) from error
+        self._sandbox = config
+        for warning in warnings:
+            self._event("Warning", warning.reason, warning.message)
+        return True
+
+    async def _mount_volumes(self) -> Mapping[str, str] | None:
+        directory = self._around.sandboxes.directory(self.pod.metadata.uid) / "volumes"
+        try:
+            places, ignored = await self._around.materials.mount_volumes(self.pod, directory)
+        except (UserError, OSError) as error:
+            self._event("Warning", "FailedMount", f"MountVolume.SetUp failed: {error}")
+            self._retry_all()
+            return None
+        for one in ignored:
+            self._event("Warning", "FailedMount", f"volume {one} is not supported and stays empty")
+        return places
+
+    def _retry_all(self) -> None:
+        at = asyncio.get_running_loop().time() + 2.0
+        for slot in self._slots:
+            slot.retry_at = at
+
+    # --- containers
+
+    async def _start(self, slot: Slot) -> None:
+        """Start a container unless it must wait; failures become its waiting reason."""
+        now = asyncio.get_running_loop().time()
+        if now < slot.retry_at or slot.stopping is not None:
+            return
+        restart = slot.current is not None and slot.current.state is ContainerState.EXITED
+        if restart and self._hold_back(slot, now):
+            return
+        assert self._sandbox is not None
+        try:
+            await self._start_attempt(slot, restart=restart)
+        except UserError as error:
+            self._postpone(slot, "CreateContainerConfigError", str(error), now)
+        except RuntimeFailure as error:
+            if error.reason == "ErrImagePull":
+                self._pull_failed(slot, error.message, now)
+            else:
+                self._postpone(slot, error.reason, error.message, now)
+        else:
+            slot.backing_off = False
+        await self._refresh()
+
+    def _hold_back(self, slot: Slot, now: float) -> bool:
+        """Whether a container that ended has to wait before its next start."""
+        due = slot.back_off.due(slot.ended_at)
+        if now >= due:
+            slot.back_off.started_again(now)
+            return False
+        text = f"back-off {_span(slot.back_off.pause)} restarting failed container={slot.spec.name} pod={self._full_name()}"
+        slot.waiting, slot.backing_off, slot.retry_at = ("CrashLoopBackOff", text), True, due
+        self._event("Warning", "BackOff", f"Back-off restarting failed container {slot.spec.name}", slot)
+        return True
+
+    async def _start_attempt(self, slot: Slot, *, restart: bool) -> None:
+        assert self._sandbox is not None
+        place = env.Place(
+            self._around.node.name,
+            self._around.node.address,
+            self._sandbox.addresses,
+            {"cpu": self._around.settings.cpu, "memory": self._around.settings.memory},
+        )
+        config = await self._around.materials.config(
+            self.pod,
+            slot.spec,
+            place,
+            self._places or {},
+            attempt=slot.next_attempt,
+            init=slot.init and not _sidecar(slot),
+        )
+        container_id = await self._runtime.create_container(self._sandbox.pod_uid, config)
+        if not restart:
+            self._event("Normal", "Pulled", f'Container image "{slot.spec.image}" already present on machine', slot)
+        self._event("Normal", "Created", f"Created container: {slot.spec.name}", slot)
+        await self._runtime.start_container(container_id)
+        self._event("Normal", "Started", f"Started container {slot.spec.name}", slot)
+
+    def _postpone(self, slot: Slot, reason: str, message: str, now: float) -> None:
+        self._event("Warning", "Failed", f"Error: {message}", slot)
+        slot.waiting, slot.backing_off = (reason, message), slot.current is not None
+        if slot.current is None or slot.current.state is not ContainerState.EXITED:
+            slot.retry_at = now + 2.0
+
+    def _pull_failed(self, slot: Slot, message: str, now: float) -> None:
+        image = slot.spec.image
+        self._event("Warning", "Failed", f'Failed to pull image "{image}": {message}', slot)
+        self._event("Warning", "Failed", "Error: ErrImagePull", slot)
+        slot.pull.started_again(now)
+        slot.retry_at = now + slot.pull.pause
+        if slot.waiting[0] not in ("ErrImagePull", "ImagePullBackOff"):
+            slot.waiting = ("ErrImagePull", message)
+            return
+        self._event("Normal", "BackOff", f'Back-off pulling image "{image}"', slot)
+        slot.waiting = ("ImagePullBackOff", f'Back-off pulling image "{image}": ErrImagePull: {message}')
+
+    def _probe(self, slot: Slot) -> None:
+        assert slot.current is not None
+        container_id = slot.current.id
+
+        async def run(command: tuple[str, ...]) -> ExecResult:
+            return await self._runtime.exec_sync(container_id, command, 0)
+
+        async def attempt(probe: Probe) -> Outcome:
+            assert self._sandbox is not None
+            address = self._sandbox.addresses[0]
+            return await attempts.attempt(
+                probe, node_netns=self._around.node.netns, address=address, ports=slot.spec.ports, run=run
+            )
+
+        def unhealthy(kind: Kind, text: str) -> None:
+            self._event("Warning", "Unhealthy", f"{kind.capitalize()} probe failed: {text}", slot)
+
+        honour = not self._runtime.instant or self._around.settings.honour_initial_delay
+        slot.prober = Prober(slot.spec, ProbeHooks(attempt, self.wake, unhealthy), honour_delay=honour)
+        slot.prober.start()
+
+    async def _stop(self, slot: Slot, grace: float) -> None:
+        if slot.current is not None:
+            await self._runtime.stop_container(slot.current.id, grace)
+        self.wake()
+
+    # --- the end
+
+    async def _terminate(self) -> None:
+        """Stop, tell, remove, delete; each step is tried until it works, for the Pod's name is taken until then."""
+        if self._sandbox is None:
+            found = await self._runtime.pod_sandbox_status(self.pod.metadata.uid)
+            self._sandbox = found.config if found else None
+        if self._sandbox is not None:
+            await self._refresh()
+            for slot in self._slots:
+                if slot.running:
+                    self._event("Normal", "Killing", f"Stopping container {slot.spec.name}", slot)
+                await slot.stop_probing()
+            await self._stop_all(0 if self._gone else self._grace())
+            await self._refresh()
+            if not self._gone:
+                await self._report(ended=True)
+            await self._around.sandboxes.unmake(self._sandbox, self._runtime)
+            self._sandbox = None
+        if not self._gone:
+            with contextlib.suppress(NotFound):
+                await self._around.client.delete(
+                    PODS, self.pod.name, self.pod.namespace, grace_period_seconds=0, uid=self.pod.metadata.uid
+                )
+
+    async def _stop_all(self, grace: float) -> None:
+        """Stop every container with grace; a deletion without grace that comes meanwhile cuts it short."""
+        for slot in self._slots:
+            if slot.stopping is not None:
+                slot.stopping.cancel()
+        running = [slot for slot in self._slots if slot.running]
+        stopping = asyncio.gather(*(self._stop(slot, grace) for slot in running))
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        while not stopping.done():
+            self._wake.clear()
+            waiter = asyncio.ensure_future(self._wake.wait())
+            await asyncio.wait({stopping, waiter}, return_when=asyncio.FIRST_COMPLETED)
+            waiter.cancel()
+            allowed = 0.0 if self._gone else self._grace()
+            if not stopping.done() and allowed < grace and loop.time() - started >= allowed:
+                for slot in running:
+                    await self._stop(slot, 0)
+        await stopping
+
+    def _grace(self) -> float:
+        given = self.pod.metadata.deletion_grace_period_seconds
+        if given is None:
+            given = self.pod.spec.termination_grace_period_seconds
+        return float(_DEFAULT_GRACE if given is None else given)
+
+    def _overdue(self) -> bool:
+        limit = self.pod.spec.active_deadline_seconds
+        if limit is not None and times.seconds_since(self._start_time) >= limit:
+            self._failed = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+        return self._failed is not None
+
+    # --- telling
+
+    async def _report(self, *, ended: bool = False) -> None:
+        view = PodView(
+            pod=self.pod,
+            init=[slot.view() for slot in self._init],
+            containers=[slot.view() for slot in self._main],
+            host_ip=self._around.node.address,
+            pod_ips=self._sandbox.addresses if self._sandbox else (),
+            sandbox_ready=self._sandbox is not None and not ended,
+            start_time=self._start_time,
+            now=times.now(),
+            failed=self._failed,
+            ended=ended,
+        )
+        try:
+            newer = await self._reporter.send(view)
+        except NotFound:
+            return
+        except ApiError:
+            if not ended:
+                raise
+            return
+        if newer is not None and _is_newer(newer, self.pod):
+            self.pod = newer
+        if self._reporter.phase in ("Succeeded", "Failed") and not ended and self._sandbox is not None:
+            await self._around.sandboxes.disconnect(self._sandbox, self._runtime)
+            self._finished = True
+
+    def _next_retry(self) -> float | None:
+        """Seconds until the earliest timer."""
+        loop = asyncio.get_running_loop()
+        timers = [
+            slot.retry_at - loop.time() for slot in self._slots if not slot.running and slot.retry_at > loop.time()
+        ]
+        if (limit := self.pod.spec.active_deadline_seconds) is not None and self._failed is None:
+            timers.append(max(0.0, limit - times.seconds_since(self._start_time)))
+        return min(timers, default=None)
+
+    def _event(self, kind: str, reason: str, message: str, slot: Slot | None = None) -> None:
+        about: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": self.pod.name,
+                "namespace": self.pod.namespace,
+                "uid": self.pod.metadata.uid,
+                "resourceVersion": self.pod.metadata.resource_version,
+            },
+        }
+        part = "initContainers" if slot is not None and slot.init else "containers"
+        path = f"spec.{part}{{{slot.spec.name}}}" if slot is not None else ""
+        self._around.events.event(about, kind, reason, message, field_path=path)
+
+    def _full_name(self) -> str:
+        return f"{self.pod.name}_{self.pod.namespace}({self.pod.metadata.uid})"
+
+
+def _sidecar(slot: Slot) -> bool:
+    return slot.spec.restart_policy == "Always"
+
+
+def _span(seconds: float) -> str:
+    """`10s`, `1m20s`, as Go prints durations."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def _is_newer(one: Pod, other: Pod) -> bool:
+    try:
+        return int(one.metadata.resource_version) > int(other.metadata.resource_version)
+    except ValueError:  # revisions are opaque; then wait for the watch
+        return False

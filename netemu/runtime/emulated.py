@@ -1,0 +1,200 @@
+"""Containers without processes: each "runs" as sockets in its Pod's namespace, served by this process's event loop.
+
+A socket belongs for ever to the namespace in which it was opened, so opening it is all that happens there; accepting and
+answering are ordinary asyncio. A thousand echo Pods cost one process and a few KiB each.
+
+What follows from there being no process: init containers end at once with success, commands given by exec (probes too)
+succeed without running, and a container needs no time to start (`instant`). On SIGTERM a server closes idle connections
+and ends; while others are open it serves on until they end or the grace period does.
+
+A restarted runtime opens the sockets of running containers again; connections that were open are lost, as the process is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from netemu.kernel import netns
+from netemu.model import times
+from netemu.model.errors import KernelError
+from netemu.runtime import logs
+from netemu.runtime.cri import (
+    ContainerConfig,
+    ContainerEvent,
+    ContainerState,
+    ContainerStatus,
+    ExecResult,
+    SandboxConfig,
+    SandboxStatus,
+)
+from netemu.runtime.images import Listener, listeners
+from netemu.runtime.records import Records
+from netemu.runtime.sandboxes import Container, Sandbox
+from netemu.runtime.servers.identity import Identity
+from netemu.runtime.servers.tcp import TcpServer
+from netemu.runtime.servers.udp import UdpServer
+
+log = logging.getLogger(__name__)
+
+Server = TcpServer | UdpServer
+
+
+class EmulatedRuntime:
+    """See cri.Runtime for the verbs."""
+
+    name = "emulated"
+    instant = True
+
+    def __init__(self, node_name: str, pods: Path, *, strict_images: bool = False) -> None:
+        """`pods`: the directory of sandbox directories. `strict_images`: unknown images give ErrImagePull."""
+        self._records = Records(self.name, node_name, pods)
+        self._strict = strict_images
+        self._servers: dict[str, list[Server]] = {}
+
+    async def start(self) -> None:
+        """See cri.Runtime."""
+        self._records.load()
+        for entry in list(self._records.entries.values()):
+            if entry.container.state is ContainerState.RUNNING:
+                await self._serve(entry.container)
+
+    async def close(self) -> None:
+        """See cri.Runtime; here nothing can live on its own, so serving ends and state stays."""
+        for container_id in list(self._servers):
+            self._shut(container_id)
+
+    def subscribe(self, handler: Callable[[ContainerEvent], None]) -> None:
+        """See cri.Runtime."""
+        self._records.subscribe(handler)
+
+    async def run_pod_sandbox(self, config: SandboxConfig) -> str:
+        """See cri.Runtime."""
+        return self._records.add_sandbox(config)
+
+    async def stop_pod_sandbox(self, sandbox_id: str) -> None:
+        """See cri.Runtime."""
+        for entry in self._records.of_sandbox(sandbox_id):
+            await self.stop_container(entry.container.id, 0)
+        self._records.mark_stopped(sandbox_id)
+
+    async def remove_pod_sandbox(self, sandbox_id: str) -> None:
+        """See cri.Runtime."""
+        await self.stop_pod_sandbox(sandbox_id)
+        await self._records.remove_sandbox(sandbox_id)
+
+    async def pod_sandbox_status(self, sandbox_id: str) -> SandboxStatus | None:
+        """See cri.Runtime."""
+        return self._records.sandbox_status(sandbox_id)
+
+    async def list_pod_sandbox(self) -> list[SandboxStatus]:
+        """See cri.Runtime."""
+        return [sandbox.status() for sandbox in self._records.sandboxes.values()]
+
+    async def create_container(self, sandbox_id: str, config: ContainerConfig) -> str:
+        """See cri.Runtime. Raises RuntimeFailure (ErrImagePull) where only known images are wanted."""
+        listeners(config, strict=self._strict)
+        return self._records.add_container(sandbox_id, config)
+
+    async def start_container(self, container_id: str) -> None:
+        """See cri.Runtime. A port that is taken makes the container exit with 1, as a real server would."""
+        started = self._records.change(container_id, state=ContainerState.RUNNING, started_at=times.micro_now())
+        if started.config.init:
+            self._records.exited(container_id, 0)
+        else:
+            await self._serve(started)
+
+    async def stop_container(self, container_id: str, timeout: float) -> None:
+        """See cri.Runtime. Exit code 0: like most servers, these end cleanly on SIGTERM; 137 if they were cut off."""
+        entry = self._records.entries.get(container_id)
+        if entry is None or entry.container.state is ContainerState.EXITED:
+            return
+        servers = self._servers.get(container_id, [])
+        if timeout > 0:
+            await asyncio.gather(*(server.drain(timeout) for server in servers))
+        self._shut(container_id)
+        self._records.exited(container_id, 0)
+
+    async def remove_container(self, container_id: str) -> None:
+        """See cri.Runtime."""
+        await self.stop_container(container_id, 0)
+        self._records.remove_container(container_id)
+
+    async def container_status(self, container_id: str) -> ContainerStatus | None:
+        """See cri.Runtime."""
+        return self._records.container_status(container_id)
+
+    async def list_containers(self, sandbox_id: str = "") -> list[ContainerStatus]:
+        """See cri.Runtime."""
+        return [entry.container.status() for entry in self._records.of_sandbox(sandbox_id)]
+
+    async def exec_sync(self, container_id: str, command: tuple[str, ...], timeout: float) -> ExecResult:
+        """See cri.Runtime. Nothing runs: success, with a line that says so."""
+        self._records.entry(container_id)
+        return ExecResult(0, f"{' '.join(command)}: not run, the image is emulated\n")
+
+    def container_log_path(self, container_id: str) -> Path | None:
+        """See cri.Runtime."""
+        return self._records.log_path(container_id)
+
+    async def _serve(self, container: Container) -> None:
+        sandbox = self._records.sandbox(container.sandbox_id)
+        wanted = listeners(container.config)
+        log_path = container.log_path(sandbox.directory)
+        try:
+            servers = _open(sandbox, container, wanted)
+        except (OSError, KernelError) as error:
+            logs.append(log_path, "stderr", str(error))
+            self._records.exited(container.id, 1, message=str(error))
+            return
+        self._servers[container.id] = servers
+        for server in servers:
+            await server.start()
+        ports = ", ".join(f"{one.port}/{one.protocol} ({one.program})" for one in wanted)
+        logs.append(log_path, "stdout", f"listening on {ports}" if ports else "no ports to serve")
+
+    def _shut(self, container_id: str) -> None:
+        for server in self._servers.pop(container_id, []):
+            server.close()
+
+
+def _open(sandbox: Sandbox, container: Container, wanted: Iterable[Listener]) -> list[Server]:
+    """Sockets in the Pod's namespace, all or none. Raises OSError naming the port, KernelError without a namespace."""
+    config = sandbox.config
+    who = Identity(config.pod_name, config.pod_namespace, config.node_name, config.hostname, container.config.name)
+    # Namespaces may have IPv6 turned off, where an IPv6 socket would be refused.
+    families = {socket.AF_INET6 if ":" in address else socket.AF_INET for address in config.addresses}
+    opened: list[tuple[Listener, socket.socket]] = []
+    with netns.entered(config.netns):
+        try:
+            for one in wanted:
+                opened += [(one, _listen(one, family)) for family in families or {socket.AF_INET}]
+        except OSError:
+            for _, sock in opened:
+                sock.close()
+            raise
+    return [
+        TcpServer(sock, one.program, who) if one.protocol == "TCP" else UdpServer(sock, one.program, who)
+        for one, sock in opened
+    ]
+
+
+def _listen(one: Listener, family: socket.AddressFamily) -> socket.socket:
+    kind = socket.SOCK_STREAM if one.protocol == "TCP" else socket.SOCK_DGRAM
+    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if one.protocol == "TCP":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("", one.port))
+        if one.protocol == "TCP":
+            sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        where = f"listen {one.protocol.lower()} :{one.port}"
+        raise OSError(error.errno, f"{where}: {error.strerror}") from error
+    return sock
