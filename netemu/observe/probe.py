@@ -1,0 +1,184 @@
+"""Connecting again and again from a place in a lab: who answers, from which source address, how fast, what fails.
+
+Every attempt does what a client does: it asks its own resolver for the name, opens a new socket (so conntrack and the
+rules of the proxy decide anew), and waits for an answer. Over TCP it asks `GET /`; a port that does not speak HTTP
+gives its first line. The sockets belong to the namespace of the place, the waiting is done here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from netemu.model.errors import UserError
+from netemu.observe import probe_result as results
+from netemu.observe.probe_result import Answer, Attempt, ProbeResult, read_answer, summarize
+from netemu.observe.resolver import ResolvConf, Unresolvable, open_socket, parse_resolv_conf, resolve
+
+_LARGEST_ANSWER: Final = 1 << 20
+# What agnhost's netexec answers over UDP with its name; to an echo it is as good as anything.
+_DATAGRAM: Final = b"hostname"
+_KINDS: Final = {
+    errno.ECONNREFUSED: results.REFUSED,
+    errno.ETIMEDOUT: results.TIMEOUT,
+    errno.ECONNRESET: results.RESET,
+    errno.EPIPE: results.RESET,
+    errno.EHOSTUNREACH: results.UNREACHABLE,
+    errno.ENETUNREACH: results.UNREACHABLE,
+    errno.EADDRNOTAVAIL: results.UNREACHABLE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where packets start: a namespace, and the files its resolver reads (paths outside; "" for none)."""
+
+    netns: str
+    resolv_conf: str = ""
+    hosts: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """HOST:PORT or HOST:PORT/PATH; an IPv6 address in brackets."""
+
+    host: str
+    port: int
+    path: str = "/"
+
+    @staticmethod
+    def parse(text: str) -> Destination:
+        """Raises UserError. http:// in front is taken for what it says; without a port it means 80."""
+        rest = text.removeprefix("http://")
+        endpoint, slash, path = rest.partition("/")
+        host, colon, port = endpoint.rpartition(":")
+        if endpoint.endswith("]") or not colon:
+            host, port = endpoint, "80" if rest != text else ""
+        host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise UserError(f"destination {text!r}: must be NAME:PORT or ADDRESS:PORT, for example web:80")
+        return Destination(host, int(port), slash + path or "/")
+
+
+async def probe(
+    place: Place,
+    destination: str,
+    *,
+    udp: bool = False,
+    count: int = 1,
+    concurrency: int = 8,
+    timeout: float = 2.0,
+) -> ProbeResult:
+    """Make `count` attempts, `concurrency` at a time, each given `timeout` seconds after its name is resolved.
+
+    Raises UserError for a destination that is none, KernelNotFound for a namespace that is gone.
+    """
+    prober = _Prober(place, Destination.parse(destination), udp, timeout)
+    left = iter(range(count))
+    attempts: list[Attempt] = []
+
+    async def work() -> None:
+        for _ in left:
+            attempts.append(await prober.attempt())
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(concurrency, count)):
+            group.create_task(work())
+    return summarize(destination, "UDP" if udp else "TCP", attempts)
+
+
+class _Prober:
+    def __init__(self, place: Place, destination: Destination, udp: bool, timeout: float) -> None:
+        self._place, self._destination, self._udp, self._timeout = place, destination, udp, timeout
+        self._conf = parse_resolv_conf(_read(place.resolv_conf)) if place.resolv_conf else ResolvConf()
+        self._hosts = _read(place.hosts) if place.hosts else ""
+
+    async def attempt(self) -> Attempt:
+        started = time.perf_counter()
+        try:
+            addresses = await resolve(self._destination.host, self._place.netns, self._conf, self._hosts)
+        except Unresolvable as err:
+            return Attempt(error=results.UNRESOLVABLE, detail=str(err), lookup_seconds=time.perf_counter() - started)
+        address, connecting = addresses[0], time.perf_counter()
+        lookup = 0.0 if address == self._destination.host else connecting - started
+        shown = f"[{address}]:{self._destination.port}" if ":" in address else f"{address}:{self._destination.port}"
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await (self._datagram(address) if self._udp else self._connection(address))
+        except TimeoutError:
+            detail = f"no answer from {shown} within {self._timeout:g} s"
+            return Attempt(None, address, 0.0, lookup, results.TIMEOUT, detail)
+        except OSError as err:
+            kind = _KINDS.get(err.errno or 0, results.OTHER)
+            return Attempt(None, address, 0.0, lookup, kind, f"{shown}: {err.strerror or err}")
+        except EOFError:
+            return Attempt(None, address, 0.0, lookup, results.CLOSED, f"{shown}: closed without an answer")
+        return Attempt(answer, address, time.perf_counter() - connecting, lookup)
+
+    async def _datagram(self, address: str) -> Answer:
+        loop = asyncio.get_running_loop()
+        with open_socket(self._place.netns, address, socket.SOCK_DGRAM) as sock:
+            await loop.sock_connect(sock, (address, self._destination.port))
+            await loop.sock_sendall(sock, _DATAGRAM)
+            return read_answer(await loop.sock_recv(sock, 65535))
+
+    async def _connection(self, address: str) -> Answer:
+        loop = asyncio.get_running_loop()
+        with open_socket(self._place.netns, address, socket.SOCK_STREAM) as sock:
+            await loop.sock_connect(sock, (address, self._destination.port))
+            answer, body = await self._get(sock, self._destination.path)
+            # netexec tells the time at /; its name is at another path, to be asked on the same connection.
+            if body.startswith(b"NOW: ") and self._destination.path == "/":
+                answer, _ = await self._get(sock, "/hostname")
+            return answer
+
+    async def _get(self, sock: socket.socket, path: str) -> tuple[Answer, bytes]:
+        loop = asyncio.get_running_loop()
+        request = f"GET {path} HTTP/1.1\r\nHost: {self._destination.host}\r\nUser-Agent: netemu-probe\r\n\r\n"
+        await loop.sock_sendall(sock, request.encode())
+        received = b""
+        while len(received) < _LARGEST_ANSWER:
+            got = await loop.sock_recv(sock, 65536)
+            received += got
+            if not got or complete(received):
+                break
+        if not received:
+            raise EOFError
+        headers, body = split(received)
+        if headers.get("transfer-encoding", "").lower() == "chunked":
+            # The first chunk says who answered; the line before it is its length.
+            body = body.partition(b"\r\n")[2]
+        return read_answer(body, headers), body
+
+
+def complete(received: bytes) -> bool:
+    """Whether the answer is whole: an HTTP response by its length, anything else with its first line."""
+    if not b"HTTP/".startswith(received[:5]) and not received.startswith(b"HTTP/"):
+        return b"\n" in received
+    headers, body = split(received)
+    if b"\r\n\r\n" not in received:
+        return False
+    if "content-length" in headers:
+        return len(body) >= int(headers["content-length"])
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        return body.endswith(b"0\r\n\r\n")
+    return False
+
+
+def split(received: bytes) -> tuple[Mapping[str, str], bytes]:
+    """Headers (names in lower case) and body of an HTTP response; of anything else no headers, and all of it."""
+    if not received.startswith(b"HTTP/"):
+        return {}, received
+    head, _, body = received.partition(b"\r\n\r\n")
+    pairs = (line.partition(":") for line in head.decode("latin-1").split("\r\n")[1:])
+    return {name.strip().lower(): value.strip() for name, _, value in pairs}, body
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
