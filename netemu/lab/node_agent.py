@@ -7,24 +7,122 @@ finds what is there, kubelets adopt running Pods, proxies find their rules.
 from __future__ import annotations
 
 import asyncio
-import functools
-import json
+import contextlib
 import logging
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
+
+import msgspec
 
 from netemu.client import HttpClient, load_kubeconfig
 from netemu.kubelet.kubelet import Kubelet
-from netemu.lab.config import LabConfig, load_config
+from netemu.kubelet.settings import KubeletSettings, NodeFacts
+from netemu.lab.config import LabConfig, NodeConfig, load_config, write_file
+from netemu.lab.network_plan import network_plan
 from netemu.lab.paths import LabPaths
 from netemu.lab.process import exists, run
+from netemu.model.objects import Taint
 from netemu.network import names, underlay
+from netemu.network.plan import NodePlan
 from netemu.network.pods import PodNetwork
-from netemu.proxy.config import KubeProxyConfiguration
+from netemu.proxy.config import Duration, IptablesConfiguration, KubeProxyConfiguration
 from netemu.proxy.server import ProxyServer
+from netemu.runtime.emulated import EmulatedRuntime
+from netemu.runtime.process import ProcessRuntime
 
 log = logging.getLogger(__name__)
+
+_SYNC_PERIOD = 0.03
+"""Seconds between two syncs of a proxy: upstream's second is a limit of its scale, and people wait for labs."""
 
 
 async def node_agent(lab: str) -> None:
     """Run every node of a lab until cancelled."""
-    raise NotImplementedError
+    config, paths = load_config(lab), LabPaths(lab)
+    underlay.build(network_plan(config))
+    _write_node_files(config, paths)
+    await exists(paths.kubeconfig)
+    credentials = load_kubeconfig(paths.component_kubeconfig("node-agent"))
+    async with HttpClient(credentials, user_agent="netemu-node-agent") as client:
+        proxies = {node.name: _proxy(config, node, client) for node in config.nodes}
+        kubelets = [_kubelet(config, node, client) for node in config.nodes]
+        async with _status(paths, proxies), asyncio.TaskGroup() as tasks:
+            for component in (*kubelets, *proxies.values()):
+                tasks.create_task(component.run())
+            log.info("running %d nodes of lab %s", len(config.nodes), lab)
+
+
+def _write_node_files(config: LabConfig, paths: LabPaths) -> None:
+    hosts = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    hosts += [f"{node.address}\t{node.name}" for node in config.nodes]
+    write_file(paths.node_hosts, "\n".join([*hosts, ""]).encode())
+    write_file(paths.node_resolv_conf, b"# A lab has no outside: no upstream name servers.\n")
+
+
+def _kubelet(config: LabConfig, node: NodeConfig, client: HttpClient) -> Kubelet:
+    paths = LabPaths(config.name)
+    plan = NodePlan(node.name, node.address, node.pod_cidr)
+    facts = NodeFacts(
+        name=node.name,
+        address=node.address,
+        netns=names.node_netns(config.name, node.name),
+        pod_cidrs=(node.pod_cidr,),
+        labels=node.labels,
+        taints=tuple(Taint(key=taint.key, value=taint.value, effect=taint.effect) for taint in node.taints),
+    )
+    settings = KubeletSettings(
+        pods_dir=str(paths.pods),
+        cluster_dns=(config.dns_service_ip,),
+        cluster_domain=config.dns_domain,
+        resolv_conf=str(paths.node_resolv_conf),
+        hosts_file=str(paths.node_hosts),
+    )
+    runtimes = {
+        "emulated": EmulatedRuntime(node.name, paths.pods, strict_images=config.strict_images),
+        "process": ProcessRuntime(node.name, paths.pods),
+    }
+    return Kubelet(client, facts, runtimes, PodNetwork(config.name, plan, node.link.mtu), settings)
+
+
+def _proxy(config: LabConfig, node: NodeConfig, client: HttpClient) -> ProxyServer:
+    settings = KubeProxyConfiguration(
+        mode=config.proxy_mode,
+        cluster_cidr=config.pod_cidr,
+        iptables=IptablesConfiguration(min_sync_period=Duration(_SYNC_PERIOD)),
+    )
+    netns = names.node_netns(config.name, node.name)
+    state_dir = LabPaths(config.name).proxies / node.name
+    state_dir.mkdir(parents=True, exist_ok=True)
+    return ProxyServer(client, settings, node_name=node.name, netns=netns, state_dir=state_dir)
+
+
+@contextlib.asynccontextmanager
+async def _status(paths: LabPaths, proxies: Mapping[str, ProxyServer]) -> AsyncIterator[None]:
+    """Tell whoever connects to the agent's socket what each node's proxy has programmed, as JSON."""
+
+    async def tell(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nodes: dict[str, Any] = {name: {"proxy": _programmed(proxy)} for name, proxy in proxies.items()}
+        writer.write(msgspec.json.encode({"nodes": nodes}))
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    paths.agent_socket.unlink(missing_ok=True)
+    server = await asyncio.start_unix_server(tell, str(paths.agent_socket))
+    paths.agent_socket.chmod(0o600)
+    async with server:
+        yield
+
+
+def _programmed(proxy: ProxyServer) -> dict[str, str]:
+    done = proxy.programmed
+    return {
+        "mode": "iptables",
+        "services": done.services,
+        "endpointSlices": done.endpoint_slices,
+        "error": done.error,
+    }
+
+
+if __name__ == "__main__":
+    run(node_agent)

@@ -74,6 +74,21 @@ class LabPaths:
         """Pod sandboxes by uid."""
         return self.run / "pods"
 
+    @property
+    def node_resolv_conf(self) -> Path:
+        """What nodes resolve with: a lab has no outside, so nothing but a comment."""
+        return self.run / "resolv.conf"
+
+    @property
+    def node_hosts(self) -> Path:
+        """The names of the lab's nodes."""
+        return self.run / "hosts"
+
+    @property
+    def proxies(self) -> Path:
+        """Each node's proxy keeps its lock and state here."""
+        return self.run / "proxy"
+
     def component_kubeconfig(self, component: str) -> Path:
         """The kubeconfig of `node-agent`, `coredns`, ..."""
         return self.pki / f"{component}.kubeconfig"

@@ -1,0 +1,104 @@
+"""What a person means by POD, node/NAME or client/NAME: a place in a lab where a command or a packet can start."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from netemu.kernel import netns as namespaces
+from netemu.kernel.pidfd import Process
+from netemu.kernel.sandbox import Sandbox
+from netemu.lab.config import LabConfig, load_config
+from netemu.lab.paths import LabPaths
+from netemu.model.errors import UserError
+from netemu.network import names
+from netemu.runtime import sandboxes
+from netemu.runtime.cri import ContainerState
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A network namespace and the files that belong to it."""
+
+    name: str
+    netns: str
+    hostname: str
+    resolv_conf: str
+    """Path of the file that its resolver reads; empty where it has none."""
+    hosts: str
+    directory: str = ""
+    """A Pod's sandbox directory."""
+
+    def sandbox(self) -> Sandbox:
+        """The view that a command gets here."""
+        files = {"/etc/resolv.conf": self.resolv_conf, "/etc/hosts": self.hosts}
+        if self.directory:
+            files["/etc/hostname"] = f"{self.directory}/hostname"
+        mounts = {inside: path for inside, path in files.items() if path and Path(path).exists()}
+        return Sandbox(netns=self.netns, hostname=self.hostname, mounts=mounts)
+
+
+def find_target(lab: str, text: str, namespace: str = "default") -> Target:
+    """Raises UserError naming what is there instead."""
+    config, kind, name = load_config(lab), *text.rpartition("/")[::2]
+    if kind in ("", "pod", "po", "pods"):
+        return _pod(lab, namespace, name)
+    if kind in ("node", "no", "nodes"):
+        known = [node.name for node in config.nodes]
+        return _machine(config, "node", name, known, names.node_netns(lab, name))
+    if kind == "client":
+        known = [client.name for client in config.clients]
+        return _machine(config, "client", name, known, names.client_netns(lab, name))
+    raise UserError(f"{text!r} is no target; must be POD, node/NAME or client/NAME")
+
+
+def _machine(config: LabConfig, kind: str, name: str, known: Sequence[str], netns: str) -> Target:
+    if name not in known:
+        raise UserError(f"lab {config.name}: no {kind} {name!r}; {_instead(name, known, f'{kind}s')}")
+    paths = LabPaths(config.name)
+    return Target(f"{kind}/{name}", _existing(netns), name, str(paths.node_resolv_conf), str(paths.node_hosts))
+
+
+def _pod(lab: str, namespace: str, name: str) -> Target:
+    pods = LabPaths(lab).pods
+    found = sandboxes.find(pods, namespace, name)
+    if found is None:
+        there = [s.config for s in sandboxes.load_all(pods)]
+        known = [config.pod_name for config in there if config.pod_namespace == namespace]
+        if elsewhere := [config.pod_namespace for config in there if config.pod_name == name]:
+            raise UserError(
+                f"no Pod {name!r} in namespace {namespace}; there is one in {elsewhere[0]}: -n {elsewhere[0]}"
+            )
+        raise UserError(f"no Pod {name!r} running in namespace {namespace}; {_instead(name, known, 'Pods')}")
+    config, directory = found.config, str(found.directory)
+    return Target(
+        f"{namespace}/{name}", _existing(config.netns), config.hostname,
+        f"{directory}/resolv.conf", f"{directory}/hosts", directory,
+    )  # fmt: skip
+
+
+def running_process(target: Target, container: str) -> Process | None:
+    """The process of a Pod's container, if it runs a real one; without a name, the first that does. Raises UserError."""
+    containers = sandboxes.load_containers(Path(target.directory)) if target.directory else []
+    known = [entry.config.name for entry in containers]
+    if container and container not in known:
+        raise UserError(f"Pod {target.name}: no container {container!r}; {_instead(container, known, 'containers')}")
+    for entry in containers:
+        if entry.pid and entry.state == ContainerState.RUNNING and container in ("", entry.config.name):
+            return Process(entry.pid, entry.process_started)
+    return None
+
+
+def _existing(netns: str) -> str:
+    if not namespaces.exists(netns):
+        raise UserError(f"namespace {netns} is gone; `netemu status` tells what happened to the lab")
+    return netns
+
+
+def _instead(name: str, known: Sequence[str], what: str) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"did you mean {near[0]}?"
+    return f"{what} here: {', '.join(sorted(set(known)))}" if known else f"there are no {what}"

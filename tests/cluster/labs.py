@@ -1,0 +1,100 @@
+"""Driving the `netemu` command as a user would, and looking at the machine it must not change."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from netemu.client import HttpClient, load_kubeconfig
+from netemu.lab.api import LabApi
+from netemu.lab.manifests import resource_of
+from netemu.lab.paths import RUN, STATE, LabPaths
+from netemu.lab.remains import remains
+
+ROOT = Path(__file__).parents[2]
+_NETEMU = [sys.executable, "-m", "netemu"]
+
+
+def run(*args: str, timeout: float = 90.0) -> subprocess.CompletedProcess[str]:
+    """`netemu ARGS`, whatever comes of it."""
+    return subprocess.run([*_NETEMU, *args], capture_output=True, text=True, timeout=timeout)
+
+
+def netemu(*args: str, timeout: float = 90.0) -> str:
+    """`netemu ARGS`, which must succeed; its standard output."""
+    done = run(*args, timeout=timeout)
+    assert done.returncode == 0, f"netemu {' '.join(args)} exited with {done.returncode}:\n{done.stderr}{done.stdout}"
+    return done.stdout
+
+
+def start(*args: str) -> subprocess.Popen[bytes]:
+    """`netemu ARGS` in the background; for tests that kill it."""
+    return subprocess.Popen([*_NETEMU, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def netemu_json(*args: str) -> Any:
+    """`netemu ARGS -o json`."""
+    return json.loads(netemu(*args, "-o", "json"))
+
+
+def eventually(check: Callable[[], Any], what: str, within: float = 20.0) -> Any:
+    """The first true answer of `check`; an AssertionError that says `what` and the last answer after `within` seconds."""
+    deadline = time.monotonic() + within
+    while True:
+        answer = check()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"not within {within:.0f} s: {what} (last answer: {answer!r})"
+        time.sleep(0.05)
+
+
+def api(lab: str) -> LabApi:
+    """The lab's API server."""
+    return LabApi(lab)
+
+
+def create(lab: str, obj: dict[str, Any], namespace: str = "default") -> None:
+    """Post an object through the lab's kubeconfig, over HTTPS."""
+
+    async def work() -> None:
+        async with HttpClient(load_kubeconfig(LabPaths(lab).kubeconfig)) as client:
+            await client.create(resource_of(obj), obj, namespace)
+
+    asyncio.run(work())
+
+
+def host_network() -> dict[str, str]:
+    """Everything about the host's own network that a lab must not change."""
+    commands = {
+        "links": "ip -o link",
+        "addresses": "ip -o addr",
+        "routes": "ip route show table all",
+        "routes6": "ip -6 route show table all",
+        "rules": "ip rule",
+        "namespace links": "ip -o link show type veth",
+        "nft": "nft list ruleset",
+        "iptables": "iptables-save",
+        "forwarding": "sysctl -n net.ipv4.ip_forward net.ipv6.conf.all.forwarding",
+        "ARP table": "sysctl -n net.ipv4.neigh.default.gc_thresh3",
+    }
+    return {
+        # Lifetimes and counters run by themselves.
+        name: "\n".join(
+            line.split("valid_lft")[0].split(" expires ")[0]
+            for line in subprocess.run(command.split(), capture_output=True, text=True, check=True).stdout.splitlines()
+            if not line.startswith("#")
+        )
+        for name, command in commands.items()
+    }
+
+
+def leftovers(lab: str) -> str:
+    """What there is of a lab; `nothing` if there is nothing. The common directories count if they are empty."""
+    empty = [str(root) for root in (STATE, RUN) if root.is_dir() and not any(root.iterdir())]
+    return " ".join([str(remains(lab)), *empty])

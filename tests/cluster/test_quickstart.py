@@ -1,0 +1,162 @@
+"""The lab of the README, by the README's commands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections import Counter
+
+import pytest
+
+from netemu.model.resources import ENDPOINTSLICES, NODES, PODS, SERVICES
+from tests.cluster.labs import api, create, eventually, host_network, netemu, netemu_json, run
+
+_HOST_BEFORE = host_network()
+
+
+def web_pods(lab: str) -> dict[str, str]:
+    """Name to address of the Pods behind Service web."""
+    pods, _ = api(lab).list(PODS, "shop", labelSelector="app=web")
+    return {pod["metadata"]["name"]: pod["status"]["podIP"] for pod in pods}
+
+
+def curl(lab: str, source: str, url: str, *options: str) -> str:
+    return netemu("exec", "--lab", lab, "-n", "shop", source, "--", "curl", "-sS", "--max-time", "3", *options, url)
+
+
+def test_nodes_are_ready_in_their_order(quickstart: str) -> None:
+    nodes, _ = api(quickstart).list(NODES)
+
+    assert {"control-plane", "worker-1", "worker-2"} == {node["metadata"]["name"] for node in nodes}
+    assert all(c["status"] == "True" for n in nodes for c in n["status"]["conditions"] if c["type"] == "Ready")
+
+
+def test_a_name_leads_through_the_rules_to_a_pod(quickstart: str) -> None:
+    answer = curl(quickstart, "client", "http://web/hostname")
+
+    assert answer in web_pods(quickstart)
+
+
+def test_the_rules_name_the_service_as_upstream_does(quickstart: str) -> None:
+    rules = netemu("exec", "--lab", quickstart, "node/worker-1", "--", "iptables-save", "-t", "nat")
+
+    assert '--comment "shop/web:http cluster IP"' in rules
+    assert sum("-j DNAT --to-destination" in line and "shop/web:http" in line for line in rules.splitlines()) == 3
+
+
+def test_connections_spread_over_the_endpoints_with_the_clients_own_address(quickstart: str) -> None:
+    result = netemu_json("probe", "--lab", quickstart, "-n", "shop", "client", "web:80", "--count", "120")
+
+    client = api(quickstart).get(PODS, "client", "shop")["status"]["podIP"]
+    answered = {entry["pod"].rpartition("/")[2]: entry["count"] for entry in result["servers"]}
+    assert answered.keys() == web_pods(quickstart).keys()
+    assert min(answered.values()) > 15
+    assert {entry["address"] for entry in result["sources"]} == {client}
+
+
+def test_dig_shows_the_search_path(quickstart: str) -> None:
+    found = netemu_json("dig", "--lab", quickstart, "-n", "shop", "client", "web", "A")
+    missing = netemu_json("dig", "--lab", quickstart, "-n", "shop", "client", "nowhere", "A")
+
+    service = api(quickstart).get(SERVICES, "web", "shop")["spec"]["clusterIP"]
+    assert [step["name"] for step in found["steps"]] == ["web.shop.svc.cluster.local."]
+    assert service in json.dumps(found["steps"][0]["answers"])
+    assert [(step["name"], step["rcode"]) for step in missing["steps"]] == [
+        ("nowhere.shop.svc.cluster.local.", "NXDOMAIN"),
+        ("nowhere.svc.cluster.local.", "NXDOMAIN"),
+        ("nowhere.cluster.local.", "NXDOMAIN"),
+        ("nowhere.", "NXDOMAIN"),
+    ]
+
+
+def test_every_nodes_port_leads_to_the_service_from_outside(quickstart: str) -> None:
+    nodes, _ = api(quickstart).list(NODES)
+    addresses = [a["address"] for n in nodes for a in n["status"]["addresses"] if a["type"] == "InternalIP"]
+
+    answers = {address: curl(quickstart, "client/laptop", f"http://{address}:30080/hostname") for address in addresses}
+
+    assert len(answers) == 3
+    assert set(answers.values()) <= web_pods(quickstart).keys()
+
+
+def test_traffic_from_outside_is_masqueraded(quickstart: str) -> None:
+    seen = Counter(
+        curl(quickstart, "client/laptop", "http://172.18.0.3:30080/clientip").rpartition(":")[0] for _ in range(5)
+    )
+
+    # Upstream masquerades with the address of the interface that leads to the endpoint.
+    assert "203.0.113.10" not in seen
+
+
+def test_a_service_without_endpoints_is_refused_at_once(quickstart: str) -> None:
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "empty"},
+               "spec": {"selector": {"app": "nobody"}, "ports": [{"port": 80}]}}  # fmt: skip
+    create(quickstart, service, "shop")
+    node_rules = ("exec", "--lab", quickstart, "node/worker-1", "--", "iptables-save", "-t", "filter")
+    eventually(lambda: '"shop/empty has no endpoints"' in netemu(*node_rules), "a REJECT rule for shop/empty")
+
+    refused = run("exec", "--lab", quickstart, "-n", "shop", "client", "--", "curl", "-sS", "http://empty")
+
+    assert refused.returncode == 7  # curl: could not connect
+    assert "refused" in refused.stderr
+
+
+def test_pods_resolve_the_api_server_and_reach_it(quickstart: str) -> None:
+    answer = curl(quickstart, "client", "https://kubernetes.default/version", "--insecure")
+
+    assert json.loads(answer)["minor"] == "32"
+
+
+def test_a_pod_has_its_own_hostname_resolver_and_hosts_file(quickstart: str) -> None:
+    script = "hostname; cat /etc/resolv.conf /etc/hosts"
+    text = netemu("exec", "--lab", quickstart, "-n", "shop", "client", "--", "sh", "-c", script)
+
+    assert text.startswith("client\n")
+    assert "search shop.svc.cluster.local svc.cluster.local cluster.local\nnameserver 10.96.0.10\noptions ndots:5" in text
+    assert "# Kubernetes-managed hosts file." in text
+
+
+def test_what_a_command_in_a_pod_writes_stays_there(quickstart: str) -> None:
+    netemu("exec", "--lab", quickstart, "-n", "shop", "client", "--", "sh", "-c", "echo x > /etc/netemu-was-here")
+
+    assert subprocess.run(["test", "-e", "/etc/netemu-was-here"]).returncode == 1
+
+
+def test_exit_codes_of_commands_come_through(quickstart: str) -> None:
+    inside = ("exec", "--lab", quickstart, "-n", "shop", "client", "--")
+
+    assert run(*inside, "sh", "-c", "exit 42").returncode == 42
+    assert run(*inside, "no-such-command").returncode == 127
+
+
+def test_the_host_is_as_it_was_while_the_lab_runs(quickstart: str) -> None:
+    assert host_network() == _HOST_BEFORE
+
+
+def test_slices_list_exactly_the_pods(quickstart: str) -> None:
+    slices, _ = api(quickstart).list(ENDPOINTSLICES, "shop", labelSelector="kubernetes.io/service-name=web")
+
+    addresses = {address for s in slices for endpoint in s["endpoints"] for address in endpoint["addresses"]}
+    assert addresses == set(web_pods(quickstart).values())
+
+
+@pytest.mark.parametrize("command", ["list", "status", "doctor"])
+def test_what_prints_a_list_has_json(quickstart: str, command: str) -> None:
+    assert netemu_json(command)
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        pytest.param("clinet", "did you mean client?", id="misspelt Pod"),
+        pytest.param("node/worker-9", "did you mean worker-", id="unknown node"),
+        pytest.param("client/phone", "clients here: laptop", id="unknown client"),
+        pytest.param("planet/earth", "must be POD, node/NAME or client/NAME", id="unknown kind"),
+    ],
+)
+def test_a_target_that_is_not_there_is_refused_with_what_is(quickstart: str, target: str, text: str) -> None:
+    refused = run("exec", "--lab", quickstart, "-n", "shop", target, "--", "true")
+
+    assert refused.returncode == 1
+    assert text in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
