@@ -65,10 +65,19 @@ class ApiServer:
         self._bodies = Bodies(schema)
         self._meta = MetaHandlers(schema, every, lambda: self._runner is not None)
         self._runner: web.AppRunner | None = None
-        self._tls = False
 
     async def start(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
-        """Serve on bound sockets, wherever they were opened; they are closed with the server."""
+        """Serve on bound sockets, wherever they were opened; they are closed with the server.
+
+        May be called again for more sockets, with other TLS or none.
+        """
+        if self._runner is None:
+            self._runner = await self._start_runner()
+        for sock in sockets:
+            await web.SockSite(self._runner, sock, ssl_context=tls, backlog=1024).start()
+        log.info("serving on %s", ", ".join(_address(sock) for sock in sockets))
+
+    async def _start_runner(self) -> web.AppRunner:
         app = web.Application(client_max_size=_BODY)
         app.router.add_route("*", "/{path:.*}", self._serve)
         runner = web.AppRunner(
@@ -81,10 +90,7 @@ class ApiServer:
             max_field_size=_LINE,
         )
         await runner.setup()
-        self._runner, self._tls = runner, tls is not None
-        for sock in sockets:
-            await web.SockSite(runner, sock, ssl_context=tls, backlog=1024).start()
-        log.info("serving on %s", ", ".join(_address(sock) for sock in sockets))
+        return runner
 
     async def close(self) -> None:
         """Stop at once: watches end cleanly, requests under way get a moment."""
@@ -138,11 +144,13 @@ class ApiServer:
 
     def _authenticated(self, request: web.Request, wanted: Attributes) -> User:
         """Who asks, if they may. Raises Unauthorized, Forbidden."""
-        if not self._tls:
-            user: User | None = UNSECURED
+        transport = request.transport
+        if transport is None:  # the client is gone; nobody reads the answer
+            user: User | None = None
+        elif transport.get_extra_info("ssl_object") is None:
+            user = UNSECURED
         else:
-            transport = request.transport
-            user = user_of(transport.get_extra_info("peercert") if transport is not None else None)
+            user = user_of(transport.get_extra_info("peercert"))
         if user is None:
             raise Unauthorized("Unauthorized")
         if not self._authorize(user, wanted):
