@@ -63,6 +63,8 @@ class Kubelet:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[str, Pod] = {}
         """Pods whose name is still taken by the worker of a deleted one, by key."""
+        self._taken: dict[str, str] = {}
+        """Pod key to the UID that a task works on."""
 
     @property
     def registered(self) -> asyncio.Event:
@@ -133,29 +135,34 @@ class Kubelet:
         uid = pod.metadata.uid
         if worker := self._workers.get(uid):
             worker.update(pod)
-        elif any(other.pod.key == pod.key for other in self._workers.values()):
-            self._waiting[pod.key] = pod
+        elif pod.key in self._taken:
+            # The same Pod: its task is about to begin, and looks up the newest version then.
+            if self._taken[pod.key] != uid:
+                self._waiting[pod.key] = pod
         else:
+            self._taken[pod.key] = uid
             self._tasks[uid] = asyncio.create_task(self._work(pod), name=f"pod {pod.key}")
 
     async def _work(self, pod: Pod) -> None:
         uid = pod.metadata.uid
         try:
             runtime = await self._runtime_of(pod)
+            current = self._pods.get(pod.key)
+            if current is not None and current.metadata.uid == uid:
+                pod = current
             if runtime is not None:
-                current = self._pods.get(pod.key)
-                worker = PodWorker(current if current and current.metadata.uid == uid else pod, runtime, self._around)
-                self._workers[uid] = worker
-                if current is None or current.metadata.uid != uid:
+                worker = self._workers[uid] = PodWorker(pod, runtime, self._around)
+                if pod is not current:
                     worker.deleted()
                 await worker.run()
-        except asyncio.CancelledError:
-            raise
-        except Exception:
-            log.exception("pod %s: worker failed", pod.key)
+            elif pod.deleting:
+                await self._client.delete(PODS, pod.name, pod.namespace, grace_period_seconds=0, uid=uid)
+        except ApiError as error:
+            log.warning("pod %s: %s", pod.key, error)
         finally:
             self._workers.pop(uid, None)
             self._tasks.pop(uid, None)
+            self._taken.pop(pod.key, None)
         if (successor := self._waiting.pop(pod.key, None)) is not None:
             self._place(successor)
 

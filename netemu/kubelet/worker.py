@@ -19,7 +19,7 @@ from netemu.client.events import EventRecorder
 from netemu.kubelet import attempts, env
 from netemu.kubelet.backoff import BackOff
 from netemu.kubelet.materials import Materials
-from netemu.kubelet.probes import Kind, Outcome, Prober, ProbeHooks
+from netemu.kubelet.probes import Kind, Outcome, ProbeHooks, Prober
 from netemu.kubelet.reporter import Reporter
 from netemu.kubelet.sandbox import Sandboxes
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
@@ -98,8 +98,11 @@ class PodWorker:
                         return
                     due = await self._sync()
                     pause = _RETRY[0]
-                except NetemuError as error:
+                except (NetemuError, OSError) as error:
                     log.debug("pod %s: %s", self.pod.key, error)
+                    due, pause = pause, min(pause * 2, _RETRY[1])
+                except Exception:  # a worker that ends leaves its Pod to nobody
+                    log.exception("pod %s", self.pod.key)
                     due, pause = pause, min(pause * 2, _RETRY[1])
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), due)
@@ -338,7 +341,8 @@ class PodWorker:
         while not stopping.done():
             self._wake.clear()
             waiter = asyncio.ensure_future(self._wake.wait())
-            await asyncio.wait({stopping, waiter}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {stopping, waiter}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             waiter.cancel()
             allowed = 0.0 if self._gone else self._grace()
             if not stopping.done() and allowed < grace and loop.time() - started >= allowed:

@@ -8,7 +8,7 @@ no kubelet has to list containers every second (upstream's "evented PLEG").
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -71,7 +71,7 @@ class ContainerConfig(Struct, frozen=True):
     """Whether the container must run to its end before others start; an emulated one then ends at once."""
 
 
-class ContainerState(str, Enum):
+class ContainerState(StrEnum):
     """As in CRI, in the words that its tools print."""
 
     CREATED = "Created"

@@ -139,9 +139,9 @@ class Records:
 
     def remove_container(self, container_id: str) -> None:
         """Forget it, on disk too."""
-        if (entry := self.entries.pop(container_id, None)) is not None:
-            if (sandbox := self.sandboxes.get(entry.container.sandbox_id)) is not None:
-                entry.container.forget(sandbox.directory)
+        entry = self.entries.pop(container_id, None)
+        if entry is not None and (sandbox := self.sandboxes.get(entry.container.sandbox_id)) is not None:
+            entry.container.forget(sandbox.directory)
 
     def sandbox_status(self, sandbox_id: str) -> SandboxStatus | None:
         """See cri.Runtime."""

@@ -7,6 +7,7 @@ says who answers and then echoed. A client that sends nothing and half-closes ge
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from typing import TYPE_CHECKING, cast
 
@@ -45,10 +46,8 @@ class TcpServer:
             connection.close_if_idle()
         if self.connections and timeout > 0:
             self._emptied.clear()
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._emptied.wait(), timeout)
-            except TimeoutError:
-                pass
         self.close()
 
     def close(self) -> None:

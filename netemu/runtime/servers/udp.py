@@ -8,6 +8,7 @@ read directly.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 
@@ -59,10 +60,8 @@ class UdpServer:
                 self._send(answer, ancillary, sender)
 
     def _send(self, answer: bytes, ancillary: list[tuple[int, int, bytes]], to: tuple[str, int]) -> None:
-        try:
+        with contextlib.suppress(OSError):  # no route back, or a full queue: a datagram may be lost
             self._sock.sendmsg([answer[:65507]], _reply_from(ancillary), 0, to)
-        except OSError:  # no route back, or a full queue: a datagram may be lost
-            pass
 
 
 def _reply_from(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
