@@ -19,7 +19,9 @@ from typing import Final, Protocol, TypeVar
 
 from netemu.kernel import netns as namespaces
 from netemu.kernel import rtnetlink as wire
-from netemu.kernel.rtnetlink import Address, Link, Neighbour, Request, Route
+from netemu.kernel import rtnetlink_answers as answers
+from netemu.kernel.rtnetlink import Request
+from netemu.kernel.rtnetlink_answers import Address, Link, Neighbour, Route
 from netemu.model.errors import KernelError
 
 _SOL_NETLINK: Final = 270
@@ -97,23 +99,23 @@ class Netlink:
     def link(self, name: str) -> Link:
         """One link. Raises KernelNotFound."""
         answer = self._ask(wire.RTM_GETLINK, wire.link_request(name), f"find link {name}")
-        return wire.parse_link(answer)
+        return answers.parse_link(answer)
 
     def links(self) -> list[Link]:
         """All links."""
-        return self._dump(wire.RTM_GETLINK, wire.parse_link)
+        return self._dump(wire.RTM_GETLINK, answers.parse_link)
 
     def addresses(self) -> list[Address]:
         """All addresses, of both families."""
-        return self._dump(wire.RTM_GETADDR, wire.parse_address)
+        return self._dump(wire.RTM_GETADDR, answers.parse_address)
 
     def routes(self, table: int = wire.MAIN_TABLE) -> list[Route]:
         """The routes of a table, of both families."""
-        return [route for route in self._dump(wire.RTM_GETROUTE, wire.parse_route) if route.table == table]
+        return [route for route in self._dump(wire.RTM_GETROUTE, answers.parse_route) if route.table == table]
 
     def neighbours(self) -> list[Neighbour]:
         """The ARP and neighbour discovery tables."""
-        return self._dump(wire.RTM_GETNEIGH, wire.parse_neighbour)
+        return self._dump(wire.RTM_GETNEIGH, answers.parse_neighbour)
 
     def _ask(self, kind: int, body: bytes, operation: str) -> bytes:
         (sequence,) = self.send([(kind, wire.NLM_F_REQUEST, body)])

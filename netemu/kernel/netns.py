@@ -137,7 +137,7 @@ def _returning(name: str) -> Iterator[None]:
 
 
 def _prepare_directory(name: str) -> None:
-    """/run/netns is a mount point that shares its mounts, as iproute2 has it: deletions reach every process."""
+    """A mount point that shares its mounts, as iproute2 has it, so that a deletion reaches every process."""
     if "/" in name or name in ("", ".", ".."):
         raise KernelError.of("create namespace", name, errno.EINVAL, f"{name!r} cannot be the name of a namespace")
     try:
@@ -162,7 +162,7 @@ def _mount_directory() -> None:
 
 
 def _share() -> bool:
-    """Only a mount point can be made shared; asking the kernel is how to know (a bind mount has its parent's device)."""
+    """Whether it is a mount point now: only one can be made shared (a bind mount has its parent's device number)."""
     try:
         libc.mount("", DIRECTORY, "none", libc.MS_SHARED | libc.MS_REC)
     except KernelError as err:

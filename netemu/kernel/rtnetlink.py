@@ -1,4 +1,4 @@
-"""rtnetlink on the wire: requests as values, their bytes, and what dumps answer. No sockets here.
+"""rtnetlink on the wire: requests as values, and their bytes; `rtnetlink_answers` has what comes back. No sockets here.
 
 A request names links by name, as people do; `encode` is given a function from a name to its index. Layouts and numbers
 are those of linux/rtnetlink.h, if_link.h, if_addr.h, neighbour.h. Attributes are aligned to four bytes; a nested one
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -36,8 +36,6 @@ _IFA_F_NOPREFIXROUTE: Final = 0x200
 _RTNH_F_ONLINK: Final = 0x4
 _SCOPE_LINK: Final = 253
 _KINDS: Final = {"unicast": 1, "local": 2, "broadcast": 3, "multicast": 5, "blackhole": 6, "unreachable": 7}
-_KIND_NAMES: Final = {number: name for name, number in _KINDS.items()} | {8: "prohibit", 9: "throw"}
-_SCOPES: Final = {0: "global", 200: "site", _SCOPE_LINK: "link", 254: "host", 255: "nowhere"}
 
 IndexOf = Callable[[str], int]
 
@@ -143,7 +141,8 @@ class DelLink:
 class AddAddress:
     """`address` as 10.244.1.5/24 on `dev`; `prefix_route=False` leaves out the route to its network.
 
-    With `replace` an address that is there already is no error. IPv6 ones are added with nodad: a tentative address cannot be used for a second, and nobody else has it.
+    With `replace` an address that is there already is no error. IPv6 ones are added with nodad: a tentative address
+    cannot be used for a second, and nobody else has it.
     """
 
     dev: str
@@ -289,60 +288,6 @@ Request = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A link as the kernel describes it. `type` is "" for a physical one and for loopback; `peer` is an index."""
-
-    index: int
-    name: str
-    type: str
-    up: bool
-    mtu: int
-    mac: str
-    master: int = 0
-    peer: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """An address of the link with number `index`, with its prefix length: 10.244.1.5/24."""
-
-    index: int
-    address: str
-    scope: str = "global"
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """A next hop as the kernel describes it."""
-
-    index: int
-    via: str = ""
-    weight: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A route as the kernel describes it: prefixes always with their length, the default route as "default"."""
-
-    to: str
-    hops: tuple[Hop, ...]
-    type: str = "unicast"
-    src: str = ""
-    scope: str = "global"
-    table: int = MAIN_TABLE
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """An entry of the ARP or neighbour discovery table."""
-
-    index: int
-    address: str
-    mac: str
-    permanent: bool
-
-
 def link_request(name: str) -> bytes:
     """The body of RTM_GETLINK for one link."""
     return _ifinfo(0) + _text(_IFLA_IFNAME, name)
@@ -352,49 +297,6 @@ def dump_request(kind: int, family: int) -> bytes:
     """The body of a request for everything of one kind; with strict checking headers must have their full length."""
     size = {RTM_GETLINK: 16, RTM_GETADDR: 8, RTM_GETROUTE: 12, RTM_GETNEIGH: 12}[kind]
     return bytes([family]) + bytes(size - 1)
-
-
-def parse_link(body: bytes) -> Link:
-    """A link of an RTM_NEWLINK message."""
-    _, _, index, flags, _ = struct.unpack_from("=BxHiII", body)
-    found = attributes(body, 16)
-    info = attributes(found.get(_IFLA_LINKINFO, b""))
-    return Link(
-        index, _string(found[_IFLA_IFNAME]), _string(info.get(_IFLA_INFO_KIND, b"")), bool(flags & _IFF_UP),
-        _int(found.get(_IFLA_MTU)), found.get(_IFLA_ADDRESS, b"").hex(":"), _int(found.get(_IFLA_MASTER)),
-        _int(found.get(_IFLA_LINK)),
-    )  # fmt: skip
-
-
-def parse_address(body: bytes) -> Address:
-    """An address of an RTM_NEWADDR message; on a point-to-point link the local one."""
-    family, length, _, scope, index = struct.unpack_from("=BBBBI", body)
-    found = attributes(body, 8)
-    raw = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
-    return Address(index, f"{socket.inet_ntop(family, raw)}/{length}", _SCOPES.get(scope, str(scope)))
-
-
-def parse_route(body: bytes) -> Route:
-    """A route of an RTM_NEWROUTE message."""
-    family, length, _, _, table, _, scope, kind = struct.unpack_from("=BBBBBBBB", body)
-    found = attributes(body, 12)
-    to = f"{_ip(family, found[_RTA_DST])}/{length}" if _RTA_DST in found else "default"
-    if _RTA_MULTIPATH in found:
-        hops = tuple(_parse_hops(family, found[_RTA_MULTIPATH]))
-    else:
-        hops = (Hop(_int(found.get(_RTA_OIF)), _ip(family, found.get(_RTA_GATEWAY, b""))),)
-    return Route(
-        to, hops, _KIND_NAMES.get(kind, str(kind)), _ip(family, found.get(_RTA_PREFSRC, b"")),
-        _SCOPES.get(scope, str(scope)), _int(found.get(_RTA_TABLE)) or table,
-    )  # fmt: skip
-
-
-def parse_neighbour(body: bytes) -> Neighbour:
-    """An entry of an RTM_NEWNEIGH message."""
-    family, index, state = struct.unpack_from("=BxxxiH", body)
-    found = attributes(body, 12)
-    mac = found.get(_NDA_LLADDR, b"").hex(":")
-    return Neighbour(index, _ip(family, found.get(_NDA_DST, b"")), mac, bool(state & _NUD_PERMANENT))
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -462,15 +364,6 @@ def _hop(hop: NextHop, index_of: IndexOf) -> bytes:
     return struct.pack("=HBBi", 8 + len(gateway), flags, hop.weight - 1, index) + gateway
 
 
-def _parse_hops(family: int, raw: bytes) -> Iterator[Hop]:
-    offset = 0
-    while offset + 8 <= len(raw):
-        size, _, weight, index = struct.unpack_from("=HBBi", raw, offset)
-        found = attributes(raw[offset + 8 : offset + size])
-        yield Hop(index, _ip(family, found.get(_RTA_GATEWAY, b"")), weight + 1)
-        offset += (size + 3) & ~3
-
-
 def _neighbour_body(address: str, index: int, state: int) -> bytes:
     raw = _packed(address)
     return struct.pack("=BxxxiHBB", _family(address), index, state, 0, 0) + attribute(_NDA_DST, raw)
@@ -494,10 +387,6 @@ def _packed(address: str) -> bytes:
     return socket.inet_pton(_family(address), address)
 
 
-def _ip(family: int, raw: bytes) -> str:
-    return socket.inet_ntop(family, raw) if raw and family in (socket.AF_INET, socket.AF_INET6) else ""
-
-
 def _u32(kind: int, value: int) -> bytes:
     return struct.pack("=HHI", 8, kind, value)
 
@@ -508,11 +397,3 @@ def _text(kind: int, value: str) -> bytes:
 
 def _mac(kind: int, value: str) -> bytes:
     return attribute(kind, bytes.fromhex(value.replace(":", ""))) if value else b""
-
-
-def _int(raw: bytes | None) -> int:
-    return int.from_bytes(raw, "little") if raw else 0
-
-
-def _string(raw: bytes) -> str:
-    return raw.rstrip(b"\0").decode()

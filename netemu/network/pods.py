@@ -21,7 +21,8 @@ from typing import Final
 from netemu.kernel import netns as namespaces
 from netemu.kernel import sysctl
 from netemu.kernel.netlink import Netlink
-from netemu.kernel.rtnetlink import AddAddress, AddNeighbour, AddRoute, AddVeth, DelLink, Link, Request, Route, SetLink
+from netemu.kernel.rtnetlink import AddAddress, AddNeighbour, AddRoute, AddVeth, DelLink, Request, SetLink
+from netemu.kernel.rtnetlink_answers import Link, Route
 from netemu.model.errors import KernelExists, KernelNotFound, NetemuError
 from netemu.network import names, plan
 from netemu.network.ipam import Ipam

@@ -15,7 +15,14 @@ from netemu.kernel import netns as namespaces
 from netemu.kernel import sysctl
 from netemu.kernel.netlink import Netlink
 from netemu.kernel.rtnetlink import (
-    AddAddress, AddBridge, AddNeighbour, AddRoute, AddVeth, NextHop, Request, SetLink,
+    AddAddress,
+    AddBridge,
+    AddNeighbour,
+    AddRoute,
+    AddVeth,
+    NextHop,
+    Request,
+    SetLink,
 )  # fmt: skip
 from netemu.network import names, node, shaping
 from netemu.network import plan as plans
