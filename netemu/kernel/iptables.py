@@ -1,7 +1,7 @@
 """iptables in one namespace, through its own tools.
 
-Theory of operation: one `iptables-restore --noflush` applies any number of changes, each table in one go (the filter table
-may be applied and nat refused). There are two kinds of the tool, over nf_tables and over the older x_tables interface;
+Theory of operation: one `iptables-restore --noflush` applies any number of changes, each table in one go: the filter
+table may be applied and nat refused. There are two kinds of the tool, over nf_tables and over the older x_tables;
 rules of both are in force at the same time, so a node must stay with one. Which one is decided once per node, as the
 wrapper in kube-proxy's image does: by whose tables already hold chains of the kubelet or of kube-proxy.
 """

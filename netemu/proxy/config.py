@@ -1,8 +1,8 @@
 """KubeProxyConfiguration, kubeproxy.config.k8s.io/v1alpha1: the file that `--config` names.
 
 Every field of the real type is known, so any cluster's file loads; an unknown one is refused with its path. Fields of
-other operating systems and modes are read and not used. Defaults are upstream's (`apis/config/v1alpha1/defaults.go`), and
-an unset value, `null` and zero mean the default there too.
+other operating systems and modes are read and not used. Defaults are upstream's (`apis/config/v1alpha1/defaults.go`),
+and an unset value, `null` and zero mean the default there too.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def _without_unset(value: Any) -> Any:
 
 
 def _unset(field: Any) -> tuple[object, ...]:
-    # Zero values that upstream's defaulting replaces. The conntrack numbers are pointers there, so their zero is a value.
+    # Zero values that upstream's defaulting replaces. The conntrack numbers are pointers there: their zero is a value.
     zero_means_default = {
         "syncPeriod", "minSyncPeriod", "configSyncPeriod", "qps", "burst", "detectLocalMode", "healthzBindAddress",
         "metricsBindAddress", "bindAddress", "contentType",

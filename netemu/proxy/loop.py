@@ -83,9 +83,11 @@ class SyncLoop:
         min_sync_period: float,
         revisions: Callable[[], tuple[str, str] | None],
         clean_flows: Callable[[Table, Changes], Awaitable[None]],
+        synced: Callable[[Table], Awaitable[None]] | None = None,
     ) -> None:
         self.tracker, self.programmer, self.metrics = tracker, programmer, SyncMetrics()
         self._sync_period, self._revisions, self._clean_flows = sync_period, revisions, clean_flows
+        self._synced = synced
         self._runner = BoundedRunner(self._sync, min_interval=min_sync_period, max_interval=FULL_SYNC_SECONDS)
         self._node: NodeFacts | None = None
         self._pending, self._full, self._syncing = Changes(), True, False
@@ -169,18 +171,20 @@ class SyncLoop:
             touched = None if full else self._pending.touched
             written = await self.programmer.program(self.tracker.table, self._node, touched)
         except KernelError as error:
+            self._syncing = False
             self._failed(error, full, queued)
             return
-        finally:
-            self._syncing = False
         if full:
             self._last_full = now
         changes, self._pending = self._pending, Changes()
+        await self._flows(changes)
+        self._syncing = False
         self._good = Programmed(*revisions, at=time.time(), syncs=self._good.syncs + 1)
         self.metrics.synced(written)
         log.debug("proxy: revision %s/%s, %d chains, %.1f ms", *revisions, written.chains, written.seconds * 1e3)
         self._notify()
-        await self._flows(changes)
+        if self._synced:
+            await self._synced(self.tracker.table)
 
     def _failed(self, error: KernelError, full: bool, queued: float) -> None:
         log.error("proxy: rules not programmed, again in %.0f s: %s", self._sync_period, error)
@@ -205,8 +209,8 @@ class SyncLoop:
                 continue
             with suppress(TimeoutError):
                 async with asyncio.timeout(_FLUSH_LIMIT):
-                    while not await self.programmer.flushed():
-                        await asyncio.sleep(_FLUSH_POLL)
+                    while not await self.programmer.flushed():  # noqa: ASYNC110
+                        await asyncio.sleep(_FLUSH_POLL)  # the kernel has no event for this
             log.warning("proxy: somebody flushed the tables; programming everything again")
             self._full = True
             self.ask()

@@ -1,7 +1,7 @@
 """iptables mode, the programmer: what is wanted, what is there, and the one restore between the two.
 
-Theory of operation: the programmer remembers what it wrote. A *partial* sync compiles the touched service ports again and
-writes only chains whose rules differ, so its cost follows the change. A *full* sync compiles all ports, reads the
+Theory of operation: the programmer remembers what it wrote. A *partial* sync compiles the touched service ports again
+and writes only chains whose rules differ, so its cost follows the change. A *full* sync compiles all ports, reads the
 tables back and writes what differs from them: after a restart with nothing changed that is nothing. Upstream writes all
 chains of touched ports and all shared chains each time; the tables that result are the same.
 

@@ -1,7 +1,7 @@
 """iptables without a kernel: takes iptables-restore input, refuses what the tool refuses, prints iptables-save's text.
 
-A restore is applied to a copy, table by table; a table takes effect at its COMMIT, as with the real tool: when the second
-table is refused the first has been applied. `trace` (see `netemu.testing.packets`) walks a packet through what is held
+A restore is applied to a copy, table by table; a table takes effect at its COMMIT, as with the real tool: when
+the second table is refused the first has been applied. `netemu.testing.packets` walks packets through what is held
 here. One contract suite runs on this and on the real tools.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from netemu.model.errors import KernelError
 
@@ -148,7 +149,7 @@ def _check_rule(table: str, chains: Chains, rule: str) -> None:
         raise _Refused("RULE_APPEND failed (Invalid argument)")
     if to == "DNAT" and not {"tcp", "udp", "sctp"} & set(words) and ":" in words[-1]:
         raise _Refused("Need TCP, UDP, SCTP or DCCP with port specification")
-    for word, value in zip(words, words[1:], strict=False):
+    for word, value in pairwise(words):
         if word in ("-s", "-d") or (word == "--to-destination" and value[0] != "["):
             _check_address(value.split("/")[0] if word != "--to-destination" else value.split(":")[0])
         if word == "--dport" and not (value.isdigit() and int(value) <= 65535):

@@ -205,8 +205,7 @@ class _Rule:
             case "--src-type" | "--dst-type" if value == "LOCAL":
                 source = word == "--src-type"
                 return lambda n, s: n.is_local(s.packet.source if source else s.packet.destination)
-            case _:
-                self._unknown(word)
+        self._unknown(word)
 
     def _read_match(self, name: str) -> None:
         match name:

@@ -49,12 +49,12 @@ def service(
     *,
     type: str = "ClusterIP",
     ports: Mapping[str, int | str] | None = None,
-    nodePorts: Mapping[str, int] | None = None,
+    node_ports: Mapping[str, int] | None = None,
     ingress: Sequence[str | Mapping[str, str]] = (),
-    externalIPs: Sequence[str] = (),
+    external_ips: Sequence[str] = (),
     ranges: Sequence[str] = (),
-    externalPolicy: str = "",
-    internalPolicy: str | None = None,
+    external_policy: str = "",
+    internal_policy: str | None = None,
     affinity: int = 0,
     health: int = 0,
     labels: Mapping[str, str] | None = None,
@@ -64,7 +64,12 @@ def service(
     """A Service; `spec` are further fields as they stand in the manifest."""
     namespace, _, name = key.partition("/")
     listed = [
-        {"name": port, "port": port_of(value)[0], "protocol": port_of(value)[1], "nodePort": (nodePorts or {}).get(port, 0)}
+        {
+            "name": port,
+            "port": port_of(value)[0],
+            "protocol": port_of(value)[1],
+            "nodePort": (node_ports or {}).get(port, 0),
+        }
         for port, value in ({"http": 80} if ports is None else ports).items()
     ]
     return decode(
@@ -73,9 +78,9 @@ def service(
                 "name": name, "namespace": namespace, "labels": dict(labels or {}), "annotations": dict(annotations or {}),
             },
             "spec": {
-                "type": type, "clusterIP": ip, "ports": listed, "externalIPs": list(externalIPs),
-                "loadBalancerSourceRanges": list(ranges), "externalTrafficPolicy": externalPolicy,
-                "internalTrafficPolicy": internalPolicy, "healthCheckNodePort": health,
+                "type": type, "clusterIP": ip, "ports": listed, "externalIPs": list(external_ips),
+                "loadBalancerSourceRanges": list(ranges), "externalTrafficPolicy": external_policy,
+                "internalTrafficPolicy": internal_policy, "healthCheckNodePort": health,
                 "sessionAffinity": "ClientIP" if affinity else "None",
                 "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": affinity}} if affinity else None,
                 **spec,
