@@ -1,0 +1,125 @@
+"""The contract of `Iptables`, on both kinds of the real tool; and what only they can show."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from netemu.kernel import netns
+from netemu.kernel.iptables import Iptables, IptablesTool, choose, parse_save
+from netemu.proxy import rulefiles
+from netemu.proxy.programmer import IptablesProgrammer
+from tests.unit.iptables_contract import BEHAVIOUR, REFUSED, check_refusal
+from tests.unit.proxy_world import BASE, DATA, NODE, Proxy, endpoint_slice, service, world
+
+NAMESPACE = "t-proxy-tool"
+KINDS = ("nft", "legacy")
+
+
+@pytest.fixture(autouse=True)
+def namespace() -> Iterator[None]:
+    netns.delete(NAMESPACE)
+    netns.create(NAMESPACE)
+    try:
+        yield
+    finally:
+        netns.delete(NAMESPACE)
+
+
+@pytest.fixture(params=KINDS)
+def tool(request: pytest.FixtureRequest, tmp_path: Path) -> IptablesTool:
+    return IptablesTool(f"iptables-{request.param}", NAMESPACE, tmp_path / "xtables.lock")
+
+
+@pytest.mark.parametrize("text", REFUSED)
+async def test_refuses(tool: IptablesTool, text: str) -> None:
+    await check_refusal(tool, text)
+
+
+@pytest.mark.parametrize("check", BEHAVIOUR)
+async def test_behaves(tool: IptablesTool, check: Callable[[Iptables], Awaitable[None]]) -> None:
+    await check(tool)
+
+
+def over(tool: IptablesTool) -> Proxy:
+    """The world of the golden dump, over a real tool."""
+    proxy = Proxy()
+    services, slices = world()
+    proxy.add(*services, *slices)
+    proxy.programmer = IptablesProgrammer(tool, rulefiles.load("iptables", BASE))
+    return proxy
+
+
+async def test_kernel_prints_the_golden_world_as_it_was_written(tool: IptablesTool) -> None:
+    await over(tool).sync()
+    printed, wanted = parse_save(await tool.save()), parse_save((DATA / "iptables-world.save").read_text())
+
+    for table in ("filter", "nat"):
+        assert {c: sorted(r) for c, r in printed[table].items()} == {c: sorted(r) for c, r in wanted[table].items()}
+
+
+async def test_jumps_stand_in_the_order_of_the_real_dump(tool: IptablesTool) -> None:
+    await over(tool).sync()
+    printed, wanted = parse_save(await tool.save()), parse_save((DATA / "iptables-world.save").read_text())
+
+    for table, chain in (("filter", "INPUT"), ("filter", "FORWARD"), ("filter", "OUTPUT"), ("nat", "PREROUTING")):
+        assert printed[table][chain] == wanted[table][chain]
+
+
+async def test_second_full_sync_writes_nothing(tool: IptablesTool) -> None:
+    await over(tool).sync()
+    again = over(tool)
+    again.tracker.take()
+
+    written = await again.programmer.program(again.tracker.table, again.node, None)
+
+    assert written.chains == 0
+
+
+async def test_partial_syncs_lead_to_the_same_tables_as_a_full_one(tool: IptablesTool) -> None:
+    proxy = over(tool)
+    await proxy.sync()
+    proxy.add(endpoint_slice("default/web", [("10.180.0.1", "test-node"), ("10.180.0.77", "test-node")]))
+    proxy.remove(service("default/term"), service("prod/lb-ranges"))
+    proxy.add(service("default/empty", "172.30.0.17", ports={"p80": 80}))
+    await proxy.sync(full=False)
+    by_parts = parse_save(await tool.save())
+
+    written = await proxy.programmer.program(proxy.tracker.table, NODE, None)
+
+    assert written.chains == 0
+    assert parse_save(await tool.save()) == by_parts
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_kind_whose_tables_hold_the_kubelets_hint_is_chosen(kind: str, tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    hint = "*mangle\n:KUBE-IPTABLES-HINT - [0:0]\nCOMMIT\n"
+    await IptablesTool(f"iptables-{kind}", NAMESPACE, lock).restore(hint)
+
+    assert (await choose(NAMESPACE, lock_file=lock)).prefix == f"iptables-{kind}"
+
+
+async def test_the_systems_default_is_chosen_on_an_empty_node() -> None:
+    assert (await choose(NAMESPACE)).prefix == "iptables"
+
+
+async def test_ip6tables_takes_the_same_rules(tmp_path: Path) -> None:
+    from netemu.proxy.services import Family
+    from tests.unit.proxy_world import NodeFacts
+
+    proxy = Proxy(NodeFacts(family=Family.IPV6), BASE[:2], Family.IPV6)
+    proxy.programmer = IptablesProgrammer(
+        IptablesTool("ip6tables", NAMESPACE, tmp_path / "lock"), rulefiles.load("iptables", BASE[:2])
+    )
+    proxy.add(service(ip="fd00:10:96::a", ipFamilies=["IPv6"], affinity=60, type="NodePort", node_ports={"http": 30080}))
+    proxy.add(service("default/empty", "fd00:10:96::b", ipFamilies=["IPv6"]))
+    proxy.add(endpoint_slice("default/web", [("fd00::1", "test-node"), ("fd00::2", "b")], address_type="IPv6"))
+    await proxy.sync()
+
+    written = await proxy.programmer.program(proxy.tracker.table, proxy.node, None)
+
+    assert written.chains == 0
+    assert "[fd00::1]:8080" in await proxy.programmer.tool.save("nat")
