@@ -284,7 +284,7 @@ def _wrong_type(shape: Shape, value: Any, place: _Place) -> str:
 
 def _wrong_text(form: str, value: str) -> str:
     if form == "byte" and (not _BASE64.match(value) or len(re.sub(r"\s", "", value)) % 4):
-        at = next((i for i, char in enumerate(value) if not re.match(r"[A-Za-z0-9+/=\s]", char)), len(value))
+        at = next((i for i, char in enumerate(value) if not re.match(r"[A-Za-z0-9+/=\r\n]", char)), len(value))
         return f"illegal base64 data at input byte {at}"
     return ""
 

@@ -156,11 +156,4 @@ def _deletion(meta: Obj, before: Obj) -> list[FieldError]:
         new: Any = meta.get(key)
         if new is not None and new != before.get(key):
             errors.append(invalid(f"metadata.{key}", new, IMMUTABLE))
-    if before.get("deletionTimestamp"):
-        added = set(meta.get("finalizers") or ()) - set(before.get("finalizers") or ())
-        if added:
-            listed = ", ".join(f'"{name}"' for name in sorted(added))
-            text = "no new finalizers can be added if the object is being deleted, found new finalizers "
-            text += f"[]string{{{listed}}}"
-            errors.append(forbidden("metadata.finalizers", text))
     return errors

@@ -1,0 +1,181 @@
+"""The OpenAPI data: unknown fields, wrong types, merge rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from netemu.apiserver.schema import Schema
+from netemu.client.base import Obj
+from netemu.model import resources as r
+
+
+@pytest.fixture(scope="module")
+def schema() -> Schema:
+    return Schema.load()
+
+
+@pytest.mark.parametrize("resource", r.RESOURCES, ids=str)
+def test_every_served_resource_has_a_definition(schema: Schema, resource: r.Resource) -> None:
+    definition = schema.definition(resource)
+
+    assert {"group": resource.group, "kind": resource.kind, "version": resource.version} in definition[
+        "x-kubernetes-group-version-kind"
+    ]
+
+
+def test_a_kind_that_is_not_built_in_has_no_definition(schema: Schema) -> None:
+    gadget = r.Resource("example.com", "v1", "Gadget", "gadgets")
+
+    assert schema.definition(gadget) == {}
+    assert schema.unknown_fields(gadget, {"spec": {"anything": 1}}) == []
+
+
+def test_references_are_followed_to_the_last_definition(schema: Schema) -> None:
+    names = schema.reachable(["io.k8s.api.apps.v1.Deployment"])
+
+    assert "io.k8s.api.core.v1.HTTPGetAction" in names
+    assert "io.k8s.api.core.v1.Service" not in names
+
+
+@pytest.mark.parametrize(
+    ("resource", "obj", "fields"),
+    [
+        pytest.param(r.SERVICES, {"spec": {"selectorr": {}}}, ["spec.selectorr"], id="misspelt"),
+        pytest.param(r.SERVICES, {"status": {}, "x": 1, "y": 2}, ["x", "y"], id="at the root, in document order"),
+        pytest.param(
+            r.PODS, {"spec": {"containers": [{}, {"foo": 1}]}}, ["spec.containers[1].foo"], id="inside a list"
+        ),
+        pytest.param(
+            r.DEPLOYMENTS,
+            {"spec": {"template": {"spec": {"volumes": [{"configMap": {"nam": ""}}]}}}},
+            ["spec.template.spec.volumes[0].configMap.nam"],
+            id="deep",
+        ),
+        pytest.param(r.CONFIGMAPS, {"data": {"anything.at.all": "x"}}, [], id="keys of a map are no fields"),
+        pytest.param(r.PODS, {"metadata": {"labels": {"a/b": "c"}}}, [], id="labels are no fields"),
+        pytest.param(
+            r.PODS,
+            {"metadata": {"managedFields": [{"fieldsV1": {"f:x": {}}}]}},
+            [],
+            id="free-form JSON is not looked into",
+        ),
+        pytest.param(r.SERVICES, {"spec": {"Selector": {}}}, ["spec.Selector"], id="capitals matter"),
+    ],
+)
+def test_unknown_fields_are_named_with_their_path(
+    schema: Schema, resource: r.Resource, obj: Obj, fields: list[str]
+) -> None:
+    assert schema.unknown_fields(resource, obj) == [f'unknown field "{field}"' for field in fields]
+
+
+def _container(**fields: Any) -> Obj:
+    return {"spec": {"containers": [fields]}}
+
+
+@pytest.mark.parametrize(
+    ("resource", "obj", "text"),
+    [
+        pytest.param(
+            r.DEPLOYMENTS,
+            {"spec": {"replicas": "3"}},
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+            id="text for a number",
+        ),
+        pytest.param(
+            r.SERVICES,
+            {"spec": {"ports": [{"port": 80.5}]}},
+            "json: cannot unmarshal number 80.5 into Go struct field ServicePort.spec.ports.port of type int32",
+            id="fraction for an integer",
+        ),
+        pytest.param(
+            r.SERVICES,
+            {"spec": {"ports": [{"port": 3000000000}]}},
+            "json: cannot unmarshal number 3000000000 into Go struct field ServicePort.spec.ports.port of type int32",
+            id="number too large",
+        ),
+        pytest.param(
+            r.SERVICES,
+            {"spec": {"ports": {}}},
+            "json: cannot unmarshal object into Go struct field ServiceSpec.spec.ports of type []v1.ServicePort",
+            id="map for a list",
+        ),
+        pytest.param(
+            r.PODS,
+            {"metadata": {"labels": {"a": 1}}},
+            "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels.a of type string",
+            id="number for a label",
+        ),
+        pytest.param(
+            r.PODS,
+            {"spec": []},
+            "json: cannot unmarshal array into Go struct field Pod.spec of type v1.PodSpec",
+            id="list for a struct",
+        ),
+        pytest.param(
+            r.PODS,
+            {"spec": {"hostNetwork": "yes"}},
+            "json: cannot unmarshal string into Go struct field PodSpec.spec.hostNetwork of type bool",
+            id="text for a boolean",
+        ),
+        pytest.param(
+            r.PODS,
+            _container(resources={"limits": {"cpu": "lots"}}),
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+            id="no quantity",
+        ),
+        pytest.param(r.SECRETS, {"data": {"a": "not base64!"}}, "illegal base64 data at input byte 3", id="no base64"),
+        pytest.param(
+            r.LEASES,
+            {"spec": {"renewTime": "yesterday"}},
+            'parsing time "yesterday" as "2006-01-02T15:04:05Z07:00": cannot parse "yesterday" as "2006"',
+            id="no time",
+        ),
+        pytest.param(
+            r.SERVICES,
+            {"spec": {"ports": [{"targetPort": True}]}},
+            "json: cannot unmarshal bool into Go struct field ServicePort.spec.ports.targetPort "
+            "of type intstr.IntOrString",
+            id="boolean for a port",
+        ),
+    ],
+)
+def test_a_wrong_type_is_refused_as_gos_decoder_does(schema: Schema, resource: r.Resource, obj: Obj, text: str) -> None:
+    assert schema.type_errors(resource, obj) == [text]
+
+
+@pytest.mark.parametrize(
+    ("resource", "obj"),
+    [
+        pytest.param(r.DEPLOYMENTS, {"spec": {"replicas": None, "template": None}}, id="null is absent"),
+        pytest.param(
+            r.SERVICES, {"spec": {"ports": [{"targetPort": 80}, {"targetPort": "http"}]}}, id="number or name"
+        ),
+        pytest.param(r.PODS, _container(resources={"limits": {"cpu": 2, "memory": "1.5Gi"}}), id="quantities"),
+        pytest.param(r.PODS, _container(resources={"limits": {"cpu": "1e3", "memory": "-.5k"}}), id="odd quantities"),
+        pytest.param(r.LEASES, {"spec": {"renewTime": "2026-01-01T00:00:00.000000Z"}}, id="microseconds"),
+        pytest.param(r.SECRETS, {"data": {"a": "aGVsbG8="}}, id="base64"),
+        pytest.param(r.PODS, {"spec": {"unknown": [1, {}]}}, id="unknown fields have no type"),
+    ],
+)
+def test_right_types_pass(schema: Schema, resource: r.Resource, obj: Obj) -> None:
+    assert schema.type_errors(resource, obj) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        (("spec", "containers"), ("merge", "name")),
+        (("spec", "containers", "ports"), ("merge", "containerPort")),
+        (("spec", "containers", "volumeMounts"), ("merge", "mountPath")),
+        (("spec", "volumes"), ("merge,retainKeys", "name")),
+        (("spec", "tolerations"), ("", "")),
+        (("spec", "containers", "args"), ("", "")),
+        (("metadata", "finalizers"), ("merge", "")),
+        (("status", "conditions"), ("merge", "type")),
+        (("spec", "nothing", "here"), ("", "")),
+    ],
+)
+def test_merge_rules_of_lists(schema: Schema, path: tuple[str, ...], rule: tuple[str, str]) -> None:
+    assert schema.merge_rule(r.PODS, path) == rule
