@@ -100,7 +100,8 @@ def delete(name: str) -> None:
 def entered(name: str) -> Iterator[None]:
     """The calling thread is inside the namespace (a name or a path) meanwhile; "" means: stay where you are.
 
-    Never await inside: another coroutine of the loop would run in the namespace. Raises KernelNotFound.
+    Never await inside: another coroutine of the loop would run in the namespace. Never start a thread inside: it would
+    begin, and stay, there. Raises KernelNotFound.
     """
     if not name:
         yield

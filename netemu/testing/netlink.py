@@ -216,10 +216,10 @@ def _hops(client: FakeNetlink, request: wire.AddRoute) -> Iterator[Hop]:
 def _way(client: FakeNetlink, gateway: str, index: int) -> int:
     """The link on which a gateway is a neighbour."""
     for route in client.space.routes:
-        near = route.scope == "link" or (":" in gateway and not route.hops[0].via)
-        if near and route.to != "default" and ipaddress.ip_address(gateway) in ipaddress.ip_network(route.to):
-            if index in (0, route.hops[0].index):
-                return route.hops[0].index
+        near = route.to != "default" and (route.scope == "link" or (":" in gateway and not route.hops[0].via))
+        on_it = near and ipaddress.ip_address(gateway) in ipaddress.ip_network(route.to)
+        if on_it and index in (0, route.hops[0].index):
+            return route.hops[0].index
     raise _Refused(errno.ENETUNREACH, "Nexthop has invalid gateway (ENETUNREACH)")
 
 

@@ -32,9 +32,15 @@ from netemu.testing.netlink import FakeHost
 HERE, THERE = "t-kernel-here", "t-kernel-there"
 Open = Callable[[str], Rtnetlink]
 
-BRIDGE = [AddBridge("br0", mac="02:42:ac:12:00:01"), AddAddress("br0", "172.18.0.1/16")]
-PAIR = [AddVeth("veth0", "eth0", THERE, mac="0a:58:0a:f4:01:01", peer_mac="0a:58:0a:f4:01:05", peer_index=2)]
-POD = [SetLink("lo", up=True), SetLink("eth0", up=True), AddAddress("eth0", "10.244.1.5/24", prefix_route=False)]
+BRIDGE: list[Request] = [AddBridge("br0", mac="02:42:ac:12:00:01"), AddAddress("br0", "172.18.0.1/16")]
+PAIR: list[Request] = [
+    AddVeth("veth0", "eth0", THERE, mac="0a:58:0a:f4:01:01", peer_mac="0a:58:0a:f4:01:05", peer_index=2)
+]
+POD: list[Request] = [
+    SetLink("lo", up=True),
+    SetLink("eth0", up=True),
+    AddAddress("eth0", "10.244.1.5/24", prefix_route=False),
+]
 
 
 @pytest.fixture(params=["fake", pytest.param("kernel", marks=pytest.mark.kernel)])
