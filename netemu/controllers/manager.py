@@ -8,10 +8,18 @@ from collections.abc import Sequence
 from netemu.client.base import Client
 from netemu.controllers.cache import Cache
 from netemu.controllers.deployment import DeploymentController
+from netemu.controllers.endpoints import EndpointsController
 from netemu.controllers.endpointslice import EndpointSliceController
+from netemu.controllers.endpointslicemirroring import EndpointSliceMirroringController
+from netemu.controllers.garbage import GarbageCollector
 from netemu.controllers.loop import Controller, Loop
+from netemu.controllers.namespace import NamespaceController
+from netemu.controllers.nodelifecycle import NodeLifecycleController
 from netemu.controllers.replicaset import ReplicaSetController
+from netemu.controllers.serviceaccount import ServiceAccountController
+from netemu.controllers.servicelb import ServiceLBController
 from netemu.controllers.servicepods import ServicePods
+from netemu.controllers.tainteviction import TaintEvictionController
 
 
 def controllers(client: Client, cache: Cache, load_balancer_pool: str) -> Sequence[Controller]:
@@ -21,6 +29,14 @@ def controllers(client: Client, cache: Cache, load_balancer_pool: str) -> Sequen
         DeploymentController(cache),
         ReplicaSetController(cache),
         EndpointSliceController(cache, service_pods),
+        EndpointsController(cache, service_pods),
+        EndpointSliceMirroringController(cache),
+        NamespaceController(client, cache),
+        ServiceAccountController(cache),
+        GarbageCollector(client, cache),
+        NodeLifecycleController(cache),
+        TaintEvictionController(cache),
+        ServiceLBController(cache, load_balancer_pool),
     )
 
 
