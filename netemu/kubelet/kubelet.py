@@ -40,11 +40,15 @@ class Kubelet:
         network: PodNetwork,
         settings: KubeletSettings,
         *,
-        lab: str,
+        lab: str = "",
         services: Informer[Service] | None = None,
         namespaces: Namespaces | None = None,
     ) -> None:
-        """`runtimes` by RuntimeClass handler. `services`: an informer of all Services that somebody else runs."""
+        """`runtimes` by RuntimeClass handler. `services`: an informer of all Services that somebody else runs.
+
+        `lab` is what the namespaces of Pods are named after; without it, the first word of the node's namespace is.
+        """
+        lab = lab or node.netns.rpartition("/")[2].partition(".")[0] or node.name
         self._client, self._node, self._runtimes = client, node, runtimes
         self._services = services or Informer(client, SERVICES, Service)
         self._own_services = services is None

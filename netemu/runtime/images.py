@@ -79,7 +79,8 @@ def short_name(image: str) -> str:
 def image_id(image: str) -> str:
     """A stable imageID: the digest the manifest names, else one made from the name."""
     name, _, digest = image.partition("@")
-    return f"{name}@{digest or 'sha256:' + hashlib.sha256(image.encode()).hexdigest()}"
+    head, slash, last = name.rpartition("/")
+    return f"{head}{slash}{last.partition(':')[0]}@{digest or 'sha256:' + hashlib.sha256(image.encode()).hexdigest()}"
 
 
 def full_name(image: str) -> str:
