@@ -11,9 +11,7 @@ from netemu.cli.output import Format, say
 from netemu.lab.logfiles import cri_text, log_file, read_lines
 
 
-def logs(
-    lab: str, target: str, namespace: str, container: str, *, follow: bool, tail: int, output: Format
-) -> None:
+def logs(lab: str, target: str, namespace: str, container: str, *, follow: bool, tail: int, output: Format) -> None:
     """Print lines; with -o json an object per line, so that a followed log is JSON too."""
     path, in_cri_format = log_file(pick(lab), target, namespace, container)
     for line in read_lines(path, tail=tail, follow=follow):

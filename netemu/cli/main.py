@@ -169,14 +169,13 @@ def dig(
     name: Annotated[str, typer.Argument(help="Name to look up")],
     types: Annotated[list[str] | None, typer.Argument(metavar="[TYPE]...", help="A, AAAA, SRV, PTR, ... ")] = None,
     namespace: Namespace = "default",
-    tcp: Annotated[bool, typer.Option("--tcp", help="Ask over TCP at once")] = False,
     lab: Lab = "",
     output: Output = Format.table,
 ) -> None:
     """Show what a resolver inside a Pod does, step by step: each name of the search path, each answer."""
     from netemu.cli import observe
 
-    observe.dig(lab, source, namespace, name, types or [], tcp=tcp, output=output)
+    observe.dig(lab, source, namespace, name, types or [], output=output)
 
 
 @app.command()

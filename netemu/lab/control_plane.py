@@ -39,16 +39,22 @@ async def control_plane(lab: str) -> None:
     config, paths = load_config(lab), LabPaths(lab)
     pki.ensure_pki(config)
     store = await SqliteStore.open(paths.store)
-    registry = Registry(store, Schema.load(), ServiceAllocator([config.service_cidr]))
+    schema = Schema.load()
+    registry = Registry(store, schema, ServiceAllocator([config.service_cidr]))
     await registry.start()
-    server = ApiServer(registry, registry.schema)
+    server = ApiServer(registry, schema)
     client = LocalClient(registry)
     try:
         async with asyncio.TaskGroup() as tasks:
             await server.start([_host_socket(config)], _tls(lab))
             await server.start([_unix_socket(paths.api_socket)], None)
             tasks.create_task(_serve_the_node(config, server))
-            await bootstrap(client, api_address=config.control_plane.address, api_port=API_PORT)
+            await bootstrap(
+                client,
+                api_address=config.control_plane.address,
+                api_port=API_PORT,
+                service_address=config.api_service_ip,
+            )
             tasks.create_task(controllers.run(client, load_balancer_pool=config.load_balancer_pool))
             tasks.create_task(scheduler.run(client))
             await _post_once(config, client)

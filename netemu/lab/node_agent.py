@@ -14,14 +14,15 @@ from typing import Any
 
 import msgspec
 
-from netemu.client import HttpClient, load_kubeconfig
+from netemu.client import HttpClient, Informer, load_kubeconfig
 from netemu.kubelet.kubelet import Kubelet
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
 from netemu.lab.config import LabConfig, NodeConfig, load_config, write_file
 from netemu.lab.network_plan import network_plan
 from netemu.lab.paths import LabPaths
 from netemu.lab.process import exists, run
-from netemu.model.objects import Taint
+from netemu.model.objects import Service, Taint
+from netemu.model.resources import SERVICES
 from netemu.network import names, underlay
 from netemu.network.plan import NodePlan
 from netemu.network.pods import PodNetwork
@@ -45,8 +46,10 @@ async def node_agent(lab: str) -> None:
     credentials = load_kubeconfig(paths.component_kubeconfig("node-agent"))
     async with HttpClient(credentials, user_agent="netemu-node-agent") as client:
         proxies = {node.name: _proxy(config, node, client) for node in config.nodes}
-        kubelets = [_kubelet(config, node, client) for node in config.nodes]
+        services = Informer(client, SERVICES, Service)
+        kubelets = [_kubelet(config, node, client, services) for node in config.nodes]
         async with _status(paths, proxies), asyncio.TaskGroup() as tasks:
+            tasks.create_task(services.run())
             for component in (*kubelets, *proxies.values()):
                 tasks.create_task(component.run())
             log.info("running %d nodes of lab %s", len(config.nodes), lab)
@@ -59,7 +62,7 @@ def _write_node_files(config: LabConfig, paths: LabPaths) -> None:
     write_file(paths.node_resolv_conf, b"# A lab has no outside: no upstream name servers.\n")
 
 
-def _kubelet(config: LabConfig, node: NodeConfig, client: HttpClient) -> Kubelet:
+def _kubelet(config: LabConfig, node: NodeConfig, client: HttpClient, services: Informer[Service]) -> Kubelet:
     paths = LabPaths(config.name)
     plan = NodePlan(node.name, node.address, node.pod_cidr)
     facts = NodeFacts(
@@ -81,7 +84,8 @@ def _kubelet(config: LabConfig, node: NodeConfig, client: HttpClient) -> Kubelet
         "emulated": EmulatedRuntime(node.name, paths.pods, strict_images=config.strict_images),
         "process": ProcessRuntime(node.name, paths.pods),
     }
-    return Kubelet(client, facts, runtimes, PodNetwork(config.name, plan, node.link.mtu), settings)
+    network = PodNetwork(config.name, plan, node.link.mtu)
+    return Kubelet(client, facts, runtimes, network, settings, lab=config.name, services=services)
 
 
 def _proxy(config: LabConfig, node: NodeConfig, client: HttpClient) -> ProxyServer:

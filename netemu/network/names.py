@@ -35,9 +35,15 @@ def client_netns(lab: str, name: str) -> str:
     return _fitting(f"{lab}.client.{name}")
 
 
+def lab_of(netns: str) -> str:
+    """The lab that a namespace belongs to, by its name; empty for anybody else's."""
+    lab, _, rest = netns.partition(".")
+    return lab if rest == "underlay" or rest.startswith(("node.", "pod.", "client.")) else ""
+
+
 def of_lab(lab: str, netns: Iterable[str]) -> list[str]:
     """Those of the names that belong to the lab."""
-    return [name for name in netns if name.startswith(f"{lab}.")]
+    return [name for name in netns if lab_of(name) == lab]
 
 
 def labs(netns: Iterable[str]) -> list[str]:
