@@ -15,9 +15,9 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 
 from netemu.apiserver.selection import Selection
-from netemu.apiserver.watchcache import HISTORY, RegistryEvent, WatchCache, Watcher, bookmark, read
+from netemu.apiserver.watchcache import HISTORY, QUEUE, RegistryEvent, WatchCache, Watcher, bookmark, read
 from netemu.client.base import Obj
-from netemu.model.errors import ApiError, BadRequest, Expired, FieldError, Invalid, NetemuError, ServiceUnavailable
+from netemu.model.errors import ApiError, BadRequest, Expired, FieldError, Invalid, ServiceUnavailable
 from netemu.model.resources import Resource
 from netemu.store.base import Change, Compacted, Snapshot, Store
 
@@ -43,14 +43,15 @@ def _parts(key: str) -> tuple[tuple[str, str], str, str]:
 class Cacher:
     """The watch caches of all resources."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, *, queue: int = QUEUE) -> None:
+        """`queue` is how many changes may wait for one watcher before it is cut off."""
+        self._store, self._queue = store, queue
         self._caches: dict[tuple[str, str], WatchCache] = {}
         self._floor = 0
         self._tiebreak = itertools.count()
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
-        self._failure: BaseException | None = None
+        self._failure: ServiceUnavailable | None = None
         self.revision = 0
 
     async def start(self) -> None:
@@ -92,7 +93,7 @@ class Cacher:
         if self.revision >= revision:
             return
         if self._failure:
-            raise ServiceUnavailable(str(self._failure))
+            raise self._failure
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiters, (revision, next(self._tiebreak), waiter))
         await waiter
@@ -145,7 +146,7 @@ class Cacher:
         """See Registry.watch. Raises BadRequest when called, Expired when iterated."""
         if wanted and not wanted.isdecimal():
             raise BadRequest(f"invalid resource version: {wanted!r} is not a number")
-        return self._stream(resource, Watcher(selection), wanted, bookmarks, initial, timeout)
+        return self._stream(resource, Watcher(selection, self._queue), wanted, bookmarks, initial, timeout)
 
     async def _stream(
         self, resource: Resource, watcher: Watcher, wanted: str, bookmarks: bool, initial: bool, timeout: float | None
@@ -196,20 +197,27 @@ class Cacher:
         return number
 
     async def _follow(self, stream: AsyncGenerator[Sequence[Change], None]) -> None:
-        while True:
-            try:
-                async with aclosing(stream) as batches:
-                    async for batch in batches:
-                        self._apply(batch)
-                return  # the store was closed
-            except ApiError as error:
-                log.warning("following the store: %s; again in %.1f s", error, _RECONNECT_SECONDS)
+        """Apply the store's changes until it closes; whatever ends this, nobody may wait for it any longer."""
+        try:
+            while not await self._followed(stream):
                 await asyncio.sleep(_RECONNECT_SECONDS)
                 stream = self._store.watch(_ROOT, self.revision)
-            except NetemuError as error:
-                log.error("following the store: %s; nothing can be served any more", error)
-                self._fail(error)
-                return
+        except Exception:
+            log.exception("the store cannot be followed any more")
+            raise
+        finally:
+            self._fail(ServiceUnavailable("the store is no longer followed"))
+
+    async def _followed(self, stream: AsyncGenerator[Sequence[Change], None]) -> bool:
+        """Whether the stream came to its proper end; false where the store went away and may come back."""
+        try:
+            async with aclosing(stream) as batches:
+                async for batch in batches:
+                    self._apply(batch)
+        except ApiError as error:
+            log.warning("following the store: %s; again in %.1f s", error, _RECONNECT_SECONDS)
+            return False
+        return True
 
     def _apply(self, batch: Sequence[Change]) -> None:
         for change in batch:
@@ -222,11 +230,11 @@ class Cacher:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: ServiceUnavailable) -> None:
         self._failure = error
         for _, _, waiter in self._waiters:
             if not waiter.done():
-                waiter.set_exception(ServiceUnavailable(str(error)))
+                waiter.set_exception(error)
         self._waiters = []
 
     def _of(self, resource: Resource) -> WatchCache:

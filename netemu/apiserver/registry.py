@@ -16,11 +16,13 @@ For the front end:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from netemu.apiserver import deletion, events, strategy, subresources
 from netemu.apiserver.cacher import Cacher
+from netemu.apiserver.expiry import expire_events
 from netemu.apiserver.paging import ListResult, Pages
 from netemu.apiserver.rules import Allocator, Rules
 from netemu.apiserver.selection import Selection
@@ -42,14 +44,19 @@ class Registry:
         self._allocator = allocator
         self._writer = Writer(store, self._cacher, allocator, schema, rules or Rules.upstream())
         self._pages = Pages()
+        self._expiry: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Read the store and follow it from now on."""
         await self._cacher.start()
         self._allocator.load(self._cacher.objects(SERVICES))
+        self._expiry = asyncio.create_task(expire_events(self._cacher, self._writer), name="event expiry")
 
     async def close(self) -> None:
         """Stop following the store; every watch ends."""
+        if self._expiry:
+            self._expiry.cancel()
+            await asyncio.wait([self._expiry])
         await self._cacher.close()
 
     @property

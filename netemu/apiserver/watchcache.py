@@ -93,7 +93,7 @@ class Change:
 
     def buckets(self) -> set[tuple[str, str]]:
         """Where watchers wait whom this may concern."""
-        found = set()
+        found: set[tuple[str, str]] = set()
         for obj in (self.old, self.new):
             if obj is not None:
                 found.update((path, field_text(obj, path)) for path in _INDEXED)
@@ -103,7 +103,7 @@ class Change:
 class Watcher:
     """The queue between the cache and one stream."""
 
-    def __init__(self, selection: Selection, limit: int = QUEUE) -> None:
+    def __init__(self, selection: Selection, limit: int) -> None:
         self.selection, self._limit = selection, limit
         self.bucket = next(((path, value) for path in _INDEXED if (value := selection.demands(path))), None)
         self._waiting: list[RegistryEvent] = []

@@ -13,7 +13,7 @@ from netemu.client.base import Obj
 from netemu.model.errors import BadRequest, Conflict, Forbidden, Invalid, NotFound
 from netemu.model.resources import CONFIGMAPS, NAMESPACES, PODS, SERVICES
 from netemu.testing.store import MemoryStore
-from tests.unit.test_apiserver_registry import CONFIG, POD, SERVICE, named, registry, store
+from tests.unit.apiserver_kit import CONFIG, POD, SERVICE, named, registry, store
 
 __all__ = ["registry", "store"]
 

@@ -1,84 +1,35 @@
-"""Reading and writing objects through the registry, over the real rules and a store in memory."""
+"""Creating, updating and patching objects through the registry."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from netemu.apiserver.allocation import ServiceAllocator
 from netemu.apiserver.registry import Registry
-from netemu.apiserver.schema import Schema
 from netemu.client.base import JSON_PATCH, STRATEGIC_MERGE_PATCH, Obj
 from netemu.model.errors import (
     AlreadyExists,
     BadRequest,
     Conflict,
-    Expired,
     Forbidden,
     Invalid,
-    MethodNotAllowed,
     NotFound,
     ServiceUnavailable,
 )
 from netemu.model.resources import (
     CONFIGMAPS,
     DEPLOYMENTS,
-    EVENTS,
-    EVENTS_V1,
     NAMESPACES,
     NODES,
     PODS,
     SERVICES,
 )
-from netemu.store.base import Store
 from netemu.testing.store import MemoryStore
+from tests.unit.apiserver_kit import CONFIG, DEPLOYMENT, NAMESPACE, POD, SERVICE, named, registry, serving, store
 
-NAMESPACE = {"metadata": {"name": "shop"}}
-CONFIG = {"metadata": {"name": "c"}, "data": {"a": "1"}}
-POD = {"metadata": {"name": "p", "labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "nginx"}]}}
-SERVICE = {"metadata": {"name": "s"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}}
-DEPLOYMENT = {
-    "metadata": {"name": "d"},
-    "spec": {
-        "replicas": 2,
-        "selector": {"matchLabels": {"app": "web"}},
-        "template": {"metadata": {"labels": {"app": "web"}}, "spec": POD["spec"]},
-    },
-}
-
-
-@asynccontextmanager
-async def serving(store: Store, services: str = "10.96.0.0/16") -> AsyncIterator[Registry]:
-    registry = Registry(store, Schema.load(), ServiceAllocator([services]))
-    await registry.start()
-    try:
-        yield registry
-    finally:
-        await registry.close()
-
-
-@pytest.fixture
-async def store() -> AsyncIterator[MemoryStore]:
-    memory = MemoryStore()
-
-    yield memory
-
-    await memory.close()
-
-
-@pytest.fixture
-async def registry(store: MemoryStore) -> AsyncIterator[Registry]:
-    async with serving(store) as running:
-        await running.create(NAMESPACES, NAMESPACE)
-        yield running
-
-
-def named(template: Obj, name: str, **metadata: Any) -> Obj:
-    return {**template, "metadata": {**template["metadata"], "name": name, **metadata}}
+__all__ = ["registry", "store"]
 
 
 # --- create
@@ -359,172 +310,6 @@ async def test_what_is_not_there_is_not_found(registry: Registry, verb: str) -> 
         await requests[verb]()
 
 
-# --- subresources
-
-
-async def test_scale_shows_and_sets_replicas(registry: Registry) -> None:
-    await registry.create(DEPLOYMENTS, DEPLOYMENT, "shop")
-
-    scale = await registry.get(DEPLOYMENTS, "d", "shop", subresource="scale")
-    wanted = {**scale, "spec": {"replicas": 5}}
-    answer = await registry.update(DEPLOYMENTS, "d", wanted, "shop", subresource="scale")
-
-    deployment = await registry.get(DEPLOYMENTS, "d", "shop")
-    assert (scale["kind"], scale["spec"], scale["status"]["selector"]) == ("Scale", {"replicas": 2}, "app=web")
-    assert (answer["spec"]["replicas"], deployment["spec"]["replicas"]) == (5, 5)
-    assert deployment["metadata"]["generation"] == 2
-
-
-async def test_scale_can_be_patched_and_refuses_negative_replicas(registry: Registry) -> None:
-    await registry.create(DEPLOYMENTS, DEPLOYMENT, "shop")
-    await registry.patch(DEPLOYMENTS, "d", {"spec": {"replicas": 0}}, "shop", subresource="scale")
-
-    with pytest.raises(Invalid, match="greater than or equal to 0"):
-        await registry.patch(DEPLOYMENTS, "d", {"spec": {"replicas": -1}}, "shop", subresource="scale")
-
-    assert (await registry.get(DEPLOYMENTS, "d", "shop"))["spec"]["replicas"] == 0
-
-
-async def test_scale_from_an_old_revision_is_a_conflict(registry: Registry) -> None:
-    await registry.create(DEPLOYMENTS, DEPLOYMENT, "shop")
-    scale = await registry.get(DEPLOYMENTS, "d", "shop", subresource="scale")
-    await registry.patch(DEPLOYMENTS, "d", {"spec": {"replicas": 3}}, "shop")
-
-    with pytest.raises(Conflict):
-        await registry.update(DEPLOYMENTS, "d", {**scale, "spec": {"replicas": 4}}, "shop", subresource="scale")
-
-
-async def test_binding_assigns_a_pod_to_a_node(registry: Registry) -> None:
-    await registry.create(PODS, POD, "shop")
-
-    answer = await registry.create_subresource(PODS, "p", "binding", {"target": {"name": "node-1"}}, "shop")
-
-    pod = await registry.get(PODS, "p", "shop")
-    assert (answer["kind"], answer["status"]) == ("Status", "Success")
-    assert pod["spec"]["nodeName"] == "node-1"
-    assert [(c["type"], c["status"]) for c in pod["status"]["conditions"]] == [("PodScheduled", "True")]
-
-
-async def test_a_pod_is_bound_only_once(registry: Registry) -> None:
-    await registry.create(PODS, POD, "shop")
-
-    answers = await asyncio.gather(
-        *(
-            registry.create_subresource(PODS, "p", "binding", {"target": {"name": f"node-{n}"}}, "shop")
-            for n in range(5)
-        ),
-        return_exceptions=True,
-    )
-
-    assert [dict, Conflict, Conflict, Conflict, Conflict] == [type(answer) for answer in answers]
-
-
-async def test_a_binding_without_a_target_is_a_bad_request(registry: Registry) -> None:
-    await registry.create(PODS, POD, "shop")
-
-    with pytest.raises(BadRequest, match=r"target\.name"):
-        await registry.create_subresource(PODS, "p", "binding", {}, "shop")
-
-
-async def test_subresources_that_do_not_exist_are_refused(registry: Registry) -> None:
-    await registry.create(CONFIGMAPS, CONFIG, "shop")
-
-    with pytest.raises(NotFound):
-        await registry.patch(CONFIGMAPS, "c", {}, "shop", subresource="status")
-    with pytest.raises(MethodNotAllowed):
-        await registry.create_subresource(CONFIGMAPS, "c", "binding", {}, "shop")
-
-
-# --- Services
-
-
-async def test_every_service_gets_its_own_address(registry: Registry) -> None:
-    services = [await registry.create(SERVICES, named(SERVICE, f"s{n}"), "shop") for n in range(20)]
-
-    assert len({service["spec"]["clusterIP"] for service in services}) == 20
-
-
-async def test_addresses_of_deleted_and_of_refused_services_are_used_again(store: MemoryStore) -> None:
-    async with serving(store, "10.96.0.0/29") as registry:
-        await registry.create(NAMESPACES, NAMESPACE)
-        for round_ in range(5):
-            for n in range(6):
-                await registry.create(SERVICES, named(SERVICE, f"s{round_}-{n}"), "shop")
-            store.full = True
-            for n in range(6):
-                with pytest.raises(ServiceUnavailable):
-                    await registry.delete(SERVICES, f"s{round_}-{n}", "shop")
-            store.full = False
-            for n in range(6):
-                await registry.delete(SERVICES, f"s{round_}-{n}", "shop")
-
-
-async def test_a_creation_that_the_store_refuses_gives_its_address_back(store: MemoryStore) -> None:
-    async with serving(store, "10.96.0.0/30") as registry:
-        await registry.create(NAMESPACES, NAMESPACE)
-        store.full = True
-        for n in range(5):
-            with pytest.raises(ServiceUnavailable):
-                await registry.create(SERVICES, named(SERVICE, f"s{n}"), "shop")
-        store.full = False
-
-        made = [await registry.create(SERVICES, named(SERVICE, f"s{n}"), "shop") for n in range(2)]
-
-    assert {"10.96.0.1", "10.96.0.2"} == {service["spec"]["clusterIP"] for service in made}
-
-
-async def test_a_service_replaced_without_its_addresses_keeps_them(registry: Registry) -> None:
-    node_port = {**SERVICE, "spec": {**SERVICE["spec"], "type": "NodePort"}}  # type: ignore[dict-item]
-    made = await registry.create(SERVICES, node_port, "shop")
-
-    replaced = await registry.update(SERVICES, "s", named(node_port, "s", labels={"a": "b"}), "shop")
-
-    assert replaced["spec"]["clusterIP"] == made["spec"]["clusterIP"]
-    assert replaced["spec"]["ports"] == made["spec"]["ports"]
-
-
-async def test_a_clusterip_cannot_be_changed(registry: Registry) -> None:
-    await registry.create(SERVICES, SERVICE, "shop")
-
-    with pytest.raises(Invalid, match="clusterIPs"):
-        await registry.patch(SERVICES, "s", {"spec": {"clusterIP": "10.96.7.7", "clusterIPs": ["10.96.7.7"]}}, "shop")
-
-
-async def test_node_ports_are_free_again_when_the_type_no_longer_has_them(registry: Registry) -> None:
-    spec = {"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]}
-    await registry.create(SERVICES, {**SERVICE, "spec": spec}, "shop")
-    with pytest.raises(Invalid, match="already allocated"):
-        await registry.create(SERVICES, {**named(SERVICE, "other"), "spec": spec}, "shop")
-
-    await registry.patch(SERVICES, "s", {"spec": {"type": "ClusterIP", "ports": [{"port": 80}]}}, "shop")
-    other = await registry.create(SERVICES, {**named(SERVICE, "other"), "spec": spec}, "shop")
-
-    assert other["spec"]["ports"][0]["nodePort"] == 30080
-
-
-# --- events
-
-
-async def test_both_shapes_of_an_event_are_one_object(registry: Registry) -> None:
-    event = {
-        "metadata": {"name": "e"},
-        "eventTime": "2026-01-02T03:04:05.000006Z",
-        "reportingController": "kubelet",
-        "reportingInstance": "node-1",
-        "action": "Pulling",
-        "reason": "Pulled",
-        "note": "image is here",
-        "type": "Normal",
-        "regarding": {"kind": "Pod", "name": "p", "namespace": "shop"},
-    }
-    made = await registry.create(EVENTS_V1, event, "shop")
-
-    core = await registry.get(EVENTS, "e", "shop")
-    assert (made["apiVersion"], made["note"]) == ("events.k8s.io/v1", "image is here")
-    assert (core["apiVersion"], core["message"], core["involvedObject"]["name"]) == ("v1", "image is here", "p")
-    assert await registry.get(EVENTS_V1, "e", "shop") == made
-
-
 # --- the store behind it
 
 
@@ -551,129 +336,3 @@ async def test_everything_is_there_again_after_a_restart(store: MemoryStore) -> 
         assert await second.get(SERVICES, "s", "shop") == service
         with pytest.raises(Invalid, match="already allocated"):
             await second.create(SERVICES, taken, "shop")
-
-
-# --- lists
-
-
-async def test_lists_are_in_the_order_of_keys_and_tell_the_newest_revision(registry: Registry) -> None:
-    await registry.create(NAMESPACES, {"metadata": {"name": "a"}})
-    for space, name in (("shop", "b"), ("shop", "a"), ("a", "z")):
-        await registry.create(CONFIGMAPS, named(CONFIG, name), space)
-
-    found = await registry.list(CONFIGMAPS)
-
-    keys = [(item["metadata"]["namespace"], item["metadata"]["name"]) for item in found.items]
-    assert keys == [("a", "z"), ("shop", "a"), ("shop", "b")]
-    assert found.resource_version == str(registry.revision) == "5"
-
-
-@pytest.mark.parametrize(
-    ("selector", "names"),
-    [
-        pytest.param({"label_selector": "app=web"}, ["p1", "p2"], id="a label"),
-        pytest.param({"label_selector": "app notin (web)"}, ["p3"], id="not a label"),
-        pytest.param({"field_selector": "metadata.name=p2"}, ["p2"], id="a name"),
-        pytest.param({"field_selector": "spec.nodeName="}, ["p2", "p3"], id="no node yet"),
-        pytest.param({"field_selector": "spec.nodeName=n1,status.phase!=Failed"}, ["p1"], id="node and phase"),
-        pytest.param({"field_selector": "spec.hostNetwork=false"}, ["p1", "p2", "p3"], id="a flag that is absent"),
-        pytest.param({"namespace": "other"}, [], id="another namespace"),
-    ],
-)
-async def test_lists_are_narrowed_by_selectors(registry: Registry, selector: dict[str, Any], names: list[str]) -> None:
-    for name, app in (("p1", "web"), ("p2", "web"), ("p3", "db")):
-        await registry.create(PODS, named(POD, name, labels={"app": app}), "shop")
-    await registry.create_subresource(PODS, "p1", "binding", {"target": {"name": "n1"}}, "shop")
-
-    found = await registry.list(PODS, **selector)
-
-    assert [item["metadata"]["name"] for item in found.items] == names
-
-
-async def test_events_are_selected_by_what_they_are_about_in_both_shapes(registry: Registry) -> None:
-    for name in ("p", "q"):
-        event = {"metadata": {"name": name}, "involvedObject": {"kind": "Pod", "name": name, "namespace": "shop"}}
-        await registry.create(EVENTS, {**event, "reason": "r", "type": "Normal"}, "shop")
-
-    core = await registry.list(EVENTS, field_selector="involvedObject.name=p,type=Normal")
-    new = await registry.list(EVENTS_V1, field_selector="regarding.name=q")
-
-    assert [item["metadata"]["name"] for item in core.items + new.items] == ["p", "q"]
-
-
-@pytest.mark.parametrize(
-    "selector",
-    [
-        {"field_selector": "spec.image=x"},
-        {"field_selector": "spec.nodeName"},
-        {"label_selector": "a in b"},
-        {"resource_version": "x"},
-        {"continue_": "nonsense"},
-    ],
-    ids=str,
-)
-async def test_a_list_that_cannot_be_understood_is_a_bad_request(registry: Registry, selector: dict[str, Any]) -> None:
-    with pytest.raises(BadRequest):
-        await registry.list(PODS, **selector)
-
-
-async def test_a_list_of_the_future_is_expired(registry: Registry) -> None:
-    with pytest.raises(Expired, match="too large resource version"):
-        await registry.list(PODS, resource_version="999")
-
-
-async def test_an_exact_revision_is_served_as_long_as_nothing_changed(registry: Registry) -> None:
-    await registry.create(PODS, POD, "shop")
-    seen = (await registry.list(PODS)).resource_version
-    await registry.create(CONFIGMAPS, CONFIG, "shop")
-
-    exact = await registry.list(PODS, resource_version=seen, resource_version_match="Exact")
-    await registry.create(PODS, named(POD, "q"), "shop")
-
-    assert (exact.resource_version, len(exact.items)) == (seen, 1)
-    with pytest.raises(Expired):
-        await registry.list(PODS, resource_version=seen, resource_version_match="Exact")
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        {"resource_version_match": "Exact"},
-        {"resource_version_match": "Exact", "resource_version": "0"},
-        {"resource_version_match": "Nearly", "resource_version": "1"},
-    ],
-    ids=str,
-)
-async def test_a_match_rule_that_makes_no_sense_is_invalid(registry: Registry, query: dict[str, Any]) -> None:
-    with pytest.raises(Invalid, match="resourceVersionMatch"):
-        await registry.list(PODS, **query)
-
-
-async def test_pages_show_one_moment_whatever_happens_between_them(registry: Registry) -> None:
-    for n in range(5):
-        await registry.create(CONFIGMAPS, named(CONFIG, f"c{n}"), "shop")
-
-    first = await registry.list(CONFIGMAPS, limit=2)
-    await registry.delete(CONFIGMAPS, "c3", "shop")
-    second = await registry.list(CONFIGMAPS, limit=2, continue_=first.continue_)
-    third = await registry.list(CONFIGMAPS, limit=2, continue_=second.continue_)
-
-    names = [[item["metadata"]["name"] for item in page.items] for page in (first, second, third)]
-    assert names == [["c0", "c1"], ["c2", "c3"], ["c4"]]
-    assert [(page.remaining, bool(page.continue_)) for page in (first, second, third)] == [
-        (3, True),
-        (1, True),
-        (None, False),
-    ]
-    assert {page.resource_version for page in (first, second, third)} == {first.resource_version}
-
-
-async def test_a_page_of_a_list_that_is_no_longer_kept_is_expired(registry: Registry) -> None:
-    for n in range(3):
-        await registry.create(CONFIGMAPS, named(CONFIG, f"c{n}"), "shop")
-    first = await registry.list(CONFIGMAPS, limit=1)
-    for _ in range(100):
-        await registry.list(CONFIGMAPS, limit=1)
-
-    with pytest.raises(Expired, match="too old to display a consistent list"):
-        await registry.list(CONFIGMAPS, limit=1, continue_=first.continue_)

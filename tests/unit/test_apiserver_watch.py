@@ -11,16 +11,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from netemu.apiserver import cacher, watchcache
+from netemu.apiserver import watchcache
+from netemu.apiserver.cacher import Cacher, key_of
 from netemu.apiserver.local import LocalClient
 from netemu.apiserver.registry import Registry
+from netemu.apiserver.selection import Selection
 from netemu.client.informer import Informer, wait_synced
-from netemu.model.errors import BadRequest, Expired
+from netemu.model.errors import BadRequest, Expired, ServiceUnavailable
 from netemu.model.objects import Pod
 from netemu.model.resources import CONFIGMAPS, EVENTS, EVENTS_V1, NAMESPACES, PODS
 from netemu.store.sqlite import SqliteStore
 from netemu.testing.store import MemoryStore
-from tests.unit.test_apiserver_registry import CONFIG, NAMESPACE, POD, named, registry, serving, store
+from tests.unit.apiserver_kit import CONFIG, NAMESPACE, POD, named, registry, serving, store
 
 __all__ = ["registry", "store"]
 
@@ -121,12 +123,11 @@ async def test_a_watch_from_before_the_history_is_expired(registry: Registry) ->
 @pytest.mark.parametrize(
     "query", [{"resource_version": "x"}, {"field_selector": "spec.x=y"}, {"label_selector": "a in"}], ids=str
 )
-def test_a_watch_that_cannot_be_understood_is_refused_when_it_is_asked_for(query: dict[str, str]) -> None:
-    registry = object.__new__(Registry)
-    registry._cacher = cacher.Cacher(MemoryStore.__new__(MemoryStore))
-
+async def test_a_watch_that_cannot_be_understood_is_refused_when_it_is_asked_for(
+    registry: Registry, query: dict[str, Any]
+) -> None:
     with pytest.raises(BadRequest):
-        registry.watch(PODS, **query)  # type: ignore[arg-type]
+        registry.watch(PODS, **query)
 
 
 async def test_a_watch_goes_on_across_a_restart_from_the_revision_last_seen(tmp_path: Path) -> None:
@@ -265,21 +266,33 @@ async def test_a_watch_that_did_not_ask_for_bookmarks_gets_none(registry: Regist
         assert [event async for event in events] == []
 
 
-async def test_a_slow_watcher_is_cut_off_and_others_are_told_everything(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watchcache.Watcher.__init__, "__defaults__", (5,))
-    slow = registry.watch(CONFIGMAPS, resource_version=str(registry.revision))
-    first = asyncio.create_task(anext(slow))
-    quick = Watching(registry, CONFIGMAPS)
-    await asyncio.sleep(0)
+async def test_a_slow_watcher_is_cut_off_and_others_are_told_everything(store: MemoryStore) -> None:
+    cache = Cacher(store, queue=5)
+    await cache.start()
+    slow, quick = (cache.watch(CONFIGMAPS, Selection(), "0", bookmarks=False) for _ in range(2))
+    waiting = asyncio.create_task(anext(slow))
+    told_quickly = []
     for number in range(20):
-        await registry.create(CONFIGMAPS, named(CONFIG, f"c{number:02}"), "shop")
-        await quick.until(*(("ADDED", f"c{n:02}") for n in range(number + 1)))
+        next_event = asyncio.create_task(anext(quick))
+        await asyncio.sleep(0)
+        value = msgspec.json.encode({"metadata": {"name": f"c{number}"}})
+        await store.create(key_of(CONFIGMAPS, "shop", f"c{number}"), value)
+        told_quickly.append((await next_event).object["metadata"]["name"])
 
-    assert (await first).object["metadata"]["name"] == "c00"
+    assert told_quickly == [f"c{number}" for number in range(20)]
+    assert (await waiting).object["metadata"]["name"] == "c0"
     assert [event async for event in slow] == []
-    await quick.close()
+    await quick.aclose()
+    await cache.close()
+
+
+async def test_a_store_that_went_away_refuses_writes_and_keeps_nobody_waiting(
+    registry: Registry, store: MemoryStore
+) -> None:
+    await store.close()
+
+    with pytest.raises(ServiceUnavailable):
+        await registry.create(CONFIGMAPS, CONFIG, "shop")
 
 
 async def test_watches_end_when_the_registry_closes(store: MemoryStore) -> None:
