@@ -101,7 +101,8 @@ class PodNetwork:
                     if any(found.name == LINK for found in inside.links()):
                         return
                     # The link of an earlier Pod of that name, whose namespace is still ending.
-                    netlink.apply(DelLink(link))
+                    with suppress(KernelNotFound):
+                        netlink.apply(DelLink(link))
                     netlink.apply(*node_side(self._node.gateway, address, link, netns, self._mtu))
                 inside.apply(*pod_side(self._node, address))
 

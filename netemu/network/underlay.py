@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 from netemu.kernel import netns as namespaces
@@ -20,10 +21,12 @@ from netemu.kernel.rtnetlink import (
     AddNeighbour,
     AddRoute,
     AddVeth,
+    DelLink,
     NextHop,
     Request,
     SetLink,
 )  # fmt: skip
+from netemu.model.errors import KernelNotFound
 from netemu.network import names, node, shaping
 from netemu.network import plan as plans
 from netemu.network.plan import CLIENT_BRIDGE, NODE_BRIDGE, NetworkPlan
@@ -59,6 +62,11 @@ def build(plan: NetworkPlan) -> None:
         _prepare(machine, node.NODE if is_node else node.CLIENT, node.QUIET)
     with Netlink(netns) as router:
         present = {link.name for link in router.links()}
+        for port in stale_ports(plan) & present:
+            # It may vanish by itself at any moment.
+            with suppress(KernelNotFound):
+                router.apply(DelLink(port))
+            present.remove(port)
         router.apply(*switches(plan, present), *ports(plan, present), *routing(plan))
     for each in plan.nodes:
         _apply(names.node_netns(plan.lab, each.name), node.node_requests(plan, each))
@@ -74,6 +82,16 @@ def destroy(lab: str) -> None:
     """Remove every namespace of the lab, Pods too, and nothing else. Having none is success."""
     for netns in names.of_lab(lab, namespaces.names()):
         namespaces.delete(netns)
+
+
+def stale_ports(plan: NetworkPlan) -> set[str]:
+    """Ports whose machine has no link: its namespace is new, and the former one, which had it, is still ending."""
+    stale = set()
+    for netns, port in plan.ports.items():
+        with Netlink(netns) as machine:
+            if all(link.name != node.LINK for link in machine.links()):
+                stale.add(port)
+    return stale
 
 
 def switches(plan: NetworkPlan, present: set[str]) -> list[Request]:
