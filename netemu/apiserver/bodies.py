@@ -1,4 +1,4 @@
-"""What a request's body is checked for before the registry sees it: its kind, its types, its unknown fields.
+"""What a request's body is checked for before the registry sees it: its kind and its unknown fields.
 
 `fieldValidation` says what becomes of a field that the kind does not have: `Strict` refuses the request, `Warn` (the
 default) answers with a warning header, `Ignore` says nothing; the field itself is kept in any case but Strict.
@@ -63,8 +63,6 @@ class Bodies:
     def _check_fields(self, target: Target, obj: Obj, validation: FieldValidation) -> None:
         resource = target.resource
         prefix = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-        if problems := self._schema.type_errors(resource, obj):
-            raise BadRequest(prefix + problems[0])
         if validation.directive == "Ignore":
             return
         unknown = self._schema.unknown_fields(resource, obj)

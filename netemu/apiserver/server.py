@@ -60,8 +60,9 @@ class ApiServer:
         self._authorize = authorize
         every = (*resources, *REVIEWS)
         self._by_path = {(r.group, r.version, r.plural): r for r in every}
-        self._watches = Watches()
-        self._resources = ResourceHandlers(registry, schema, self._watches)
+        self.watches = Watches()
+        """The watches that are open."""
+        self._resources = ResourceHandlers(registry, schema, self.watches)
         self._bodies = Bodies(schema)
         self._meta = MetaHandlers(schema, every, lambda: self._runner is not None)
         self._runner: web.AppRunner | None = None
@@ -95,7 +96,7 @@ class ApiServer:
     async def close(self) -> None:
         """Stop at once: watches end cleanly, requests under way get a moment."""
         runner, self._runner = self._runner, None
-        self._watches.close()
+        self.watches.close()
         if runner is not None:
             await runner.cleanup()
 

@@ -96,8 +96,8 @@ async def cluster(folder: Path, program: str) -> AsyncIterator[Kubectl]:
     ca = Authority.create("test-ca")
     ca_pem = ca.certificate.public_bytes(Encoding.PEM)
     (folder / "ca.crt").write_bytes(ca_pem)
-    for path, pem in zip(("server.crt", "server.key"), ca.issue("server", hosts=("127.0.0.1",)), strict=True):
-        (folder / path).write_bytes(pem)
+    for file, pem in zip(("server.crt", "server.key"), ca.issue("server", hosts=("127.0.0.1",)), strict=True):
+        (folder / file).write_bytes(pem)
     user = ca.issue("kubernetes-admin", ("system:masters", "netemu:testers"))
     store = await SqliteStore.open(folder / "store.db")
     schema = Schema.load()
