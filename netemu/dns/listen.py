@@ -17,6 +17,7 @@ from collections.abc import Callable
 from netemu.model.errors import UserError
 
 _BATCH = 64
+_TRIES = 20
 _LARGEST = 65535
 _BUFFER = 4 << 20
 """Octets a socket may queue while the loop is busy; the kernel caps it at net.core.rmem_max."""
@@ -33,15 +34,27 @@ _IP_PKTINFO = 8
 
 
 def open_sockets(addresses: tuple[str, ...], port: int) -> list[socket.socket]:
-    """UDP and TCP sockets on each address (none: all of both families). Raises UserError."""
+    """UDP and TCP sockets on each address (none: all of both families), all on one port. Raises UserError.
+
+    Port 0 means any that is free on all of them.
+    """
+    for tries_left in reversed(range(1 if port else _TRIES)):
+        try:
+            return _open_all(addresses, port)
+        except UserError:
+            if not tries_left:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _open_all(addresses: tuple[str, ...], port: int) -> list[socket.socket]:
     wanted = [(socket.AF_INET6 if ":" in address else socket.AF_INET, address) for address in addresses]
     every = not wanted
     found: list[socket.socket] = []
     for family, address in wanted or [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")]:
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            number = port or (found[0].getsockname()[1] if found else 0)
             try:
-                # With port 0 (tests) every socket gets the port that the first was given.
-                number = port or (found[0].getsockname()[1] if found else 0)
                 found.append(_open(family, kind, address, number))
             except OSError as error:
                 if every and family == socket.AF_INET6 and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
@@ -49,7 +62,7 @@ def open_sockets(addresses: tuple[str, ...], port: int) -> list[socket.socket]:
                 for sock in found:
                     sock.close()
                 protocol = "udp" if kind == socket.SOCK_DGRAM else "tcp"
-                raise UserError(f"cannot listen on {address} {protocol} port {port}: {error.strerror}") from error
+                raise UserError(f"cannot listen on {address} {protocol} port {number}: {error.strerror}") from error
     return found
 
 

@@ -85,7 +85,7 @@ class Server:
             for port, addresses in binds.items():
                 await self._listen(port, addresses, (ports or {}).get(port, port))
             await self._pages.start()
-            for plugin in self._plugins():
+            for plugin in self.plugins():
                 await plugin.start()
         except BaseException:
             await self.close()
@@ -112,12 +112,13 @@ class Server:
         for plugin in (plugin for each in chains for plugin in each.plugins):
             await plugin.close()
 
-    def _plugins(self) -> list[Plugin]:
+    def plugins(self) -> list[Plugin]:
+        """Every plugin of every server block."""
         return [plugin for each in self._chains for plugin in each.plugins]
 
     async def linger(self) -> None:
         """What is left to do between the signal to stop and the end: lameduck."""
-        pause = max((plugin.lameduck for plugin in self._plugins()), default=0.0)
+        pause = max((plugin.lameduck for plugin in self.plugins()), default=0.0)
         await self._pages.close("/ready")
         if pause:
             await asyncio.sleep(pause)
@@ -285,7 +286,7 @@ class Server:
 
     def not_ready(self) -> list[str]:
         """See Host."""
-        return [plugin.name for plugin in self._plugins() if not plugin.ready]
+        return [plugin.name for plugin in self.plugins() if not plugin.ready]
 
     async def reload(self) -> None:
         """See Host. The new plugins are ready (or 5 s have passed) before the first question reaches them."""
