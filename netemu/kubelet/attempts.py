@@ -26,7 +26,7 @@ Run = Callable[[tuple[str, ...]], Awaitable[ExecResult]]
 
 
 async def attempt(probe: Probe, *, node_netns: str, address: str, ports: Sequence[ContainerPort], run: Run) -> Outcome:
-    """Ask once. `address` is the Pod's, `ports` the container's, for ports given by name; `run` runs a command in it."""
+    """Ask once. `address` is the Pod's, `ports` the container's (some are given by name), `run` executes in it."""
     try:
         if probe.http_get is not None:
             port = port_number(probe.http_get.port, ports)

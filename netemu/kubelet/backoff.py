@@ -1,7 +1,7 @@
 """When a container that ended may start again. Pure, in seconds of any clock.
 
-Upstream: kuberuntime's doBackOff with client-go's flowcontrol.Backoff: the first restart is immediate, then 10 s doubling
-to 5 minutes after each end; ten minutes without a restart forget it all.
+Upstream: kuberuntime's doBackOff with client-go's flowcontrol.Backoff: the first restart is immediate, then 10 s
+doubling to 5 minutes after each end; ten minutes without a restart forget it all.
 """
 
 from __future__ import annotations

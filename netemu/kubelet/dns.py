@@ -1,6 +1,7 @@
 """A Pod's /etc/resolv.conf from its dnsPolicy, its dnsConfig and the node's own file. Pure.
 
-Rules and limits: kubernetes/pkg/kubelet/network/dns/dns.go; the text has containerd's order (search, nameserver, options).
+Rules and limits: kubernetes/pkg/kubelet/network/dns/dns.go; the text has containerd's order (search, nameserver,
+options).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A container's environment. Pure: what was fetched for it goes in.
 
-Order and rules: kubernetes/pkg/kubelet/kubelet_pods.go (makeEnvironmentVariables): Services first, then envFrom, then env,
-where `$(NAME)` means what stands before it and `$$(` is a plain `$(`.
+Order and rules: kubernetes/pkg/kubelet/kubelet_pods.go (makeEnvironmentVariables): Services first, then envFrom, then
+env, where `$(NAME)` means what stands before it and `$$(` is a plain `$(`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ _REFERENCE = re.compile(r"\$(?:\$|\(([^)]*)\))")
 _KINDS = {"configmap": "ConfigMap", "secret": "Secret"}
 _NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 _KEYED = re.compile(r"metadata\.(labels|annotations)\['(.+)'\]")
-_SUFFIXES: dict[str, Decimal | int] = {"Ki": 1024, "Mi": 1024**2, "Gi": 1024**3, "Ti": 1024**4, "m": Decimal("0.001"), "k": 1000, "M": 10**6,
-             "G": 10**9,
-             "T": 10**12, "": 1}  # fmt: skip
+_SUFFIXES: dict[str, Decimal | int] = {
+    "m": Decimal("0.001"), "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
+    "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """A kubelet: the Pods of one node, from the API to the runtimes.
 
-It watches Pods with `spec.nodeName` of its node and keeps a worker task per Pod UID. Exits that runtimes tell of wake the
-worker. At start, sandboxes of an earlier run whose Pods are gone are removed; all others are adopted by their workers.
+It watches Pods with `spec.nodeName` of its node and keeps a worker task per Pod UID. Exits that runtimes tell of wake
+the worker. At start, sandboxes of an earlier run whose Pods are gone are removed; all others are adopted by their
+workers.
 """
 
 from __future__ import annotations

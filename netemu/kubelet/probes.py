@@ -1,12 +1,12 @@
 """Probes: when to ask a container how it is, and what the answers add up to.
 
-`ProbeResults` is the pure part: thresholds, as kubernetes/pkg/kubelet/prober/worker.go counts them. `Prober` runs one task per
-probe of one started container and tells its owner when a result changes.
+`ProbeResults` is the pure part: thresholds, as kubernetes/pkg/kubelet/prober/worker.go counts them. `Prober` runs one
+task per probe of one started container and tells its owner when a result changes.
 
-One thing differs from upstream. Upstream asks a new container at its initial delay and then once per period, so a server
-that needs 300 ms after its start is Ready after ten seconds. Here, until the first success, a readiness or startup probe is
-also tried between its regular attempts, at growing intervals; such an extra attempt counts only if it succeeds, so thresholds
-and events are those of the regular ones.
+One thing differs from upstream. Upstream asks a new container at its initial delay and then once per period, so a
+server that needs 300 ms after its start is Ready after ten seconds. Here, until the first success, a readiness or
+startup probe is also tried between its regular attempts, at growing intervals; such an extra attempt counts only if
+it succeeds, so thresholds and events are those of the regular ones.
 """
 
 from __future__ import annotations

@@ -44,10 +44,10 @@ class KubeletSettings:
     """Upstream's 110 is a limit of its machinery; Pods are cheap here."""
     cpu: str = "64"
     memory: str = "256Gi"
-    """What a node claims to have. Emulated containers use next to nothing, so requests must not keep Pods from fitting."""
+    """What a node claims to have. Emulated containers use next to nothing; requests must not keep Pods from fitting."""
     honour_initial_delay: bool = False
-    """initialDelaySeconds is the time an application needs to start. Emulated containers need none, so their first probe
-    goes out at once; True waits all the same. Real processes always get their delay."""
+    """initialDelaySeconds is the time an application needs to start. Emulated containers need none, so their first
+    probe goes out at once; True waits all the same. Real processes always get their delay."""
     lease_seconds: int = 40
     """nodeLeaseDurationSeconds; renewed four times as often."""
     node_status_seconds: float = 300.0

@@ -1,7 +1,7 @@
 """A Pod's status from what is known of its containers. Pure.
 
-Upstream: kubernetes/pkg/kubelet/kubelet_pods.go (getPhase, generateAPIPodStatus) and status/generate.go. Statuses are plain
-JSON values: they are compared with what was sent last and go out as a merge patch of what differs.
+Upstream: kubernetes/pkg/kubelet/kubelet_pods.go (getPhase, generateAPIPodStatus) and status/generate.go. Statuses are
+plain JSON values: they are compared with what was sent last and go out as a merge patch of what differs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Volumes as directories under the Pod's sandbox directory: configMap, secret, emptyDir, hostPath.
 
-`plan` is pure: which files a volume holds. Projected and downward API volumes become empty directories; the kubelet says
-so with an event. Contents are those of the moment the Pod started.
+`plan` is pure: which files a volume holds. Projected and downward API volumes become empty directories; the kubelet
+says so with an event. Contents are those of the moment the Pod started.
 """
 
 from __future__ import annotations

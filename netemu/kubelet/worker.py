@@ -1,8 +1,9 @@
 """One Pod: a loop that compares what should run with what does, does the next thing, and tells the API.
 
 Woken by the Pod's changes, container exits, probe results and its own timers. `sync` is upstream's SyncPod: sandbox,
-volumes, init containers in order, containers, restarts. `terminate` is SyncTerminatingPod and SyncTerminatedPod: stop with
-grace, last status, remove everything, then delete the API object. Errors of one round are told as events and tried again.
+volumes, init containers in order, containers, restarts. `terminate` is SyncTerminatingPod and SyncTerminatedPod: stop
+with grace, last status, remove everything, then delete the API object. Errors of one round are told as events and
+tried again.
 """
 
 from __future__ import annotations
@@ -232,7 +233,8 @@ class PodWorker:
         if now >= due:
             slot.back_off.started_again(now)
             return False
-        text = f"back-off {_span(slot.back_off.pause)} restarting failed container={slot.spec.name} pod={self._full_name()}"
+        full_name = f"{self.pod.name}_{self.pod.namespace}({self.pod.metadata.uid})"
+        text = f"back-off {_span(slot.back_off.pause)} restarting failed container={slot.spec.name} pod={full_name}"
         slot.waiting, slot.backing_off, slot.retry_at = ("CrashLoopBackOff", text), True, due
         self._event("Warning", "BackOff", f"Back-off restarting failed container {slot.spec.name}", slot)
         return True
@@ -415,9 +417,6 @@ class PodWorker:
         part = "initContainers" if slot is not None and slot.init else "containers"
         path = f"spec.{part}{{{slot.spec.name}}}" if slot is not None else ""
         self._around.events.event(about, kind, reason, message, field_path=path)
-
-    def _full_name(self) -> str:
-        return f"{self.pod.name}_{self.pod.namespace}({self.pod.metadata.uid})"
 
 
 def _sidecar(slot: Slot) -> bool:

@@ -1,13 +1,14 @@
 """Containers without processes: each "runs" as sockets in its Pod's namespace, served by this process's event loop.
 
-A socket belongs for ever to the namespace in which it was opened, so opening it is all that happens there; accepting and
-answering are ordinary asyncio. A thousand echo Pods cost one process and a few KiB each.
+A socket belongs for ever to the namespace in which it was opened, so opening it is all that happens there; accepting
+and answering are ordinary asyncio. A thousand echo Pods cost one process and a few KiB each.
 
 What follows from there being no process: init containers end at once with success, commands given by exec (probes too)
 succeed without running, and a container needs no time to start (`instant`). On SIGTERM a server closes idle connections
 and ends; while others are open it serves on until they end or the grace period does.
 
-A restarted runtime opens the sockets of running containers again; connections that were open are lost, as the process is.
+A restarted runtime opens the sockets of running containers again; connections that were open are lost, as the process
+is.
 """
 
 from __future__ import annotations

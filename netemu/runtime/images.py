@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from netemu.runtime.cri import ContainerConfig, PortMapping, RuntimeFailure
 
 _WELL_KNOWN: dict[str, tuple[int, ...]] = {
-    "nginx": (80,), "nginx-unprivileged": (8080,), "httpd": (80,), "caddy": (80, 443), "traefik": (80,), "haproxy": (80,),
-    "envoy": (10000,), "redis": (6379,), "valkey": (6379,), "postgres": (5432,), "mysql": (3306,), "mariadb": (3306,),
+    "nginx": (80,), "nginx-unprivileged": (8080,), "httpd": (80,), "caddy": (80, 443), "traefik": (80,),
+    "haproxy": (80,), "envoy": (10000,),
+    "redis": (6379,), "valkey": (6379,), "postgres": (5432,), "mysql": (3306,), "mariadb": (3306,),
     "mongo": (27017,), "memcached": (11211,), "rabbitmq": (5672, 15672), "nats": (4222, 8222), "etcd": (2379, 2380),
     "zookeeper": (2181,), "kafka": (9092,), "cassandra": (9042,), "elasticsearch": (9200, 9300), "influxdb": (8086,),
     "whoami": (80,), "http-echo": (5678,), "echo-server": (80,), "echoserver": (8080,), "http-https-echo": (8080, 8443),
     "hello-app": (8080,), "hello-kubernetes": (8080,), "podinfo": (9898, 9999), "httpbin": (80,), "go-httpbin": (8080,),
     "prometheus": (9090,), "grafana": (3000,), "alertmanager": (9093,), "node-exporter": (9100,), "registry": (5000,),
     "wordpress": (80,), "ghost": (2368,), "tomcat": (8080,), "jetty": (8080,), "consul": (8500,), "vault": (8200,),
-    "minio": (9000,), "guestbook": (3000,), "gb-frontend": (80,), "gb-redis-follower": (6379,), "redis-follower": (6379,),
+    "minio": (9000,), "guestbook": (3000,), "gb-frontend": (80,), "gb-redis-follower": (6379,),
     "kubernetes-bootcamp": (8080,), "nginx-slim": (80,), "iperf3": (5201,), "sshd": (22,), "metrics-server": (10250,),
 }  # fmt: skip
 """Last path element of an image to the TCP ports its documentation names."""
@@ -141,7 +142,7 @@ def _flags(words: Sequence[str]) -> dict[str, str]:
         name = "--" + name.lstrip("-")
         if equals:
             found[name] = value
-        elif name not in _NO_VALUE and rest and not rest[0].startswith("-"):
+        elif name not in _NO_VALUE and rest and not rest[0].startswith("--"):
             found[name] = rest.pop(0)
         else:
             found[name] = "true"

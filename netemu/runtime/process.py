@@ -1,12 +1,12 @@
 """Containers that really run: a command of this machine, in the Pod's namespaces, with the Pod's own files.
 
 The image is not looked at; the command is looked up in the machine's file system, of which the container sees a
-copy-on-write view (`kernel.sandbox`). PATH begins with the directory of the running Python's scripts, so that `netemu` is
-found wherever it is installed.
+copy-on-write view (`kernel.sandbox`). PATH begins with the directory of the running Python's scripts, so that
+`netemu` is found wherever it is installed.
 
-A container outlives this process: it writes to named pipes that it holds open at both ends itself, so a missing reader
-neither ends nor loses anything (a full pipe makes it wait), and a restarted runtime adopts it by process number and start
-time and reads on.
+A container outlives this process: it writes to named pipes that it holds open at both ends itself, so a missing
+reader neither ends nor loses anything (a full pipe makes it wait), and a restarted runtime adopts it by process
+number and start time and reads on.
 """
 
 from __future__ import annotations

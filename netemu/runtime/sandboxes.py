@@ -6,8 +6,8 @@
     volumes/NAME/       what volumes hold
     logs/NAME/N.log     one file per attempt, in CRI's log format (`TIME stdout F TEXT`)
 
-The runtime that made a sandbox writes these files; a restarted one, `netemu exec` and `netemu logs` read them. Each file is
-replaced whole, so a reader never sees half of one.
+The runtime that made a sandbox writes these files; a restarted one, `netemu exec` and `netemu logs` read them. Each
+file is replaced whole, so a reader never sees half of one.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class Sandbox(Struct, frozen=True):
 
 
 class Container(Struct, frozen=True):
-    """containers/ID.json. `pid` and `process_started` (clock ticks since boot) tell a living process from a namesake."""
+    """containers/ID.json. `pid` and `process_started` (clock ticks since boot) tell a living process from a
+    namesake."""
 
     id: str
     sandbox_id: str

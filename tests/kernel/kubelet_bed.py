@@ -17,6 +17,7 @@ from netemu.model.resources import PODS
 from netemu.network import names, underlay
 from netemu.network.plan import NetworkPlan, NodePlan
 from netemu.network.pods import PodNetwork
+from netemu.runtime.cri import Runtime
 from netemu.runtime.emulated import EmulatedRuntime
 from netemu.runtime.process import ProcessRuntime
 from netemu.testing.client import FakeClient
@@ -39,7 +40,7 @@ class Bed:
     async def start(self) -> None:
         """Run the kubelet until it has registered."""
         self.network = PodNetwork(self.lab, self.node)
-        runtimes = {
+        runtimes: dict[str, Runtime] = {
             "emulated": EmulatedRuntime(self.node.name, self.pods_dir),
             "process": ProcessRuntime(self.node.name, self.pods_dir),
         }

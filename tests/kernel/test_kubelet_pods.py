@@ -37,7 +37,7 @@ async def test_an_echo_pod_says_who_it_is_and_who_asked(node: Bed) -> None:
     answer = await node.ask(pod["status"]["podIP"], 8080, GET)
 
     body = json.loads(answer.partition(b"\r\n\r\n")[2])
-    assert ("web", "shop", "n1") == (body["pod"], body["namespace"], body["node"])
+    assert (body["pod"], body["namespace"], body["node"]) == ("web", "shop", "n1")
     assert body["client"] in (node.node.address, node.node.gateway)
 
 
@@ -47,8 +47,8 @@ async def test_bytes_of_no_known_protocol_come_back_after_the_identity(node: Bed
 
     first, _, rest = (await node.ask(pod["status"]["podIP"], 8080, b"\x00\x01hello")).partition(b"\n")
 
-    assert "web" == json.loads(first)["pod"]
-    assert b"\x00\x01hello" == rest
+    assert json.loads(first)["pod"] == "web"
+    assert rest == b"\x00\x01hello"
 
 
 async def test_probes_make_a_pod_ready_at_once(node: Bed) -> None:
@@ -68,7 +68,7 @@ async def test_a_pod_whose_probe_fails_runs_and_is_not_ready(node: Bed) -> None:
     pod = await node.until("web", lambda pod: (pod.get("status") or {}).get("phase") == "Running")
 
     conditions = {c["type"]: c for c in pod["status"]["conditions"]}
-    assert ("False", "ContainersNotReady") == (conditions["Ready"]["status"], conditions["Ready"]["reason"])
+    assert (conditions["Ready"]["status"], conditions["Ready"]["reason"]) == ("False", "ContainersNotReady")
 
 
 async def test_a_port_taken_within_the_pod_ends_the_container(node: Bed) -> None:
@@ -76,12 +76,12 @@ async def test_a_port_taken_within_the_pod_ends_the_container(node: Bed) -> None
 
     def crashes(pod: dict[str, dict[str, list[dict[str, dict[str, dict[str, str]]]]]]) -> bool:
         states = [one["state"] for one in (pod.get("status") or {}).get("containerStatuses", ())]
-        return any("CrashLoopBackOff" == state.get("waiting", {}).get("reason") for state in states)
+        return any(state.get("waiting", {}).get("reason") == "CrashLoopBackOff" for state in states)
 
     pod = await node.until("twice", crashes)
 
-    assert "Running" == pod["status"]["phase"]
-    assert 1 == pod["status"]["containerStatuses"][1]["restartCount"]
+    assert pod["status"]["phase"] == "Running"
+    assert pod["status"]["containerStatuses"][1]["restartCount"] == 1
 
 
 async def test_a_deleted_pod_leaves_nothing(node: Bed) -> None:
@@ -138,12 +138,12 @@ async def test_a_process_that_ends_is_started_again(node: Bed) -> None:
 
     def waiting(pod: dict[str, dict[str, list[dict[str, dict[str, dict[str, str]]]]]]) -> bool:
         states = [one["state"] for one in (pod.get("status") or {}).get("containerStatuses", ())]
-        return any("CrashLoopBackOff" == state.get("waiting", {}).get("reason") for state in states)
+        return any(state.get("waiting", {}).get("reason") == "CrashLoopBackOff" for state in states)
 
     pod = await node.until("tool", waiting)
 
     status = pod["status"]["containerStatuses"][0]
-    assert (1, 3) == (status["restartCount"], status["lastState"]["terminated"]["exitCode"])
+    assert (status["restartCount"], status["lastState"]["terminated"]["exitCode"]) == (1, 3)
 
 
 async def test_a_process_survives_its_kubelet(node: Bed) -> None:
@@ -162,7 +162,7 @@ async def test_a_process_survives_its_kubelet(node: Bed) -> None:
         before["status"]["containerStatuses"][0]["containerID"]
         == after["status"]["containerStatuses"][0]["containerID"]
     )
-    assert 0 == after["status"]["containerStatuses"][0]["restartCount"]
+    assert after["status"]["containerStatuses"][0]["restartCount"] == 0
 
 
 async def test_exec_probes_run_in_the_process(node: Bed) -> None:
@@ -183,7 +183,7 @@ async def test_a_job_like_process_succeeds(node: Bed) -> None:
 
     pod = await node.until("job", lambda pod: (pod.get("status") or {}).get("phase") == "Succeeded")
 
-    assert "Completed" == pod["status"]["containerStatuses"][0]["state"]["terminated"]["reason"]
+    assert pod["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] == "Completed"
 
 
 async def test_two_hundred_echo_pods_come_up_in_seconds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,6 +204,6 @@ async def test_two_hundred_echo_pods_come_up_in_seconds(tmp_path: Path, capsys: 
 
 async def _said(log: Path, text: str) -> str:
     async with asyncio.timeout(5):
-        while text not in (said := log.read_text() if log.exists() else ""):
+        while text not in (said := log.read_text() if log.exists() else ""):  # noqa: ASYNC110 - files tell nobody
             await asyncio.sleep(0.02)
     return said

@@ -41,7 +41,7 @@ UNREADY = view("running", ready=False)
 def status(
     containers: list[ContainerView], init: list[ContainerView] | None = None, policy: str = "Always", **pod: Any
 ) -> dict[str, Any]:
-    one = decode({"metadata": {"name": "web", "namespace": "shop"}, **{"spec": {"restartPolicy": policy}, **pod}}, Pod)
+    one = decode({"metadata": {"name": "web", "namespace": "shop"}, "spec": {"restartPolicy": policy}, **pod}, Pod)
     return pod_status(PodView(one, init or [], containers, "172.18.0.2", ("10.244.1.5",), True, NOW, NOW))
 
 
@@ -69,8 +69,8 @@ def test_phase(containers: list[ContainerView], init: list[ContainerView], polic
 
 
 def test_a_pod_is_ready_only_when_all_containers_are() -> None:
-    assert "True" == conditions(status([RUNNING, RUNNING]))["Ready"]
-    assert "False" == conditions(status([RUNNING, UNREADY]))["Ready"]
+    assert conditions(status([RUNNING, RUNNING]))["Ready"] == "True"
+    assert conditions(status([RUNNING, UNREADY]))["Ready"] == "False"
 
 
 def test_a_closed_readiness_gate_keeps_the_pod_from_being_ready() -> None:
@@ -79,8 +79,8 @@ def test_a_closed_readiness_gate_keeps_the_pod_from_being_ready() -> None:
     closed = conditions(status([RUNNING], spec=spec))
     opened = status([RUNNING], spec=spec, status={"conditions": [{"type": "lb", "status": "True"}]})
 
-    assert ("False", "True") == (closed["Ready"], closed["ContainersReady"])
-    assert ("True", "True") == (conditions(opened)["Ready"], conditions(opened)["lb"])
+    assert (closed["Ready"], closed["ContainersReady"]) == ("False", "True")
+    assert (conditions(opened)["Ready"], conditions(opened)["lb"]) == ("True", "True")
 
 
 def test_conditions_remember_since_when_they_hold() -> None:
@@ -89,7 +89,7 @@ def test_conditions_remember_since_when_they_hold() -> None:
     same, changed = status([RUNNING], status=old), status([UNREADY], status=old)
 
     times = [next(c["lastTransitionTime"] for c in s["conditions"] if c["type"] == "Ready") for s in (same, changed)]
-    assert ["2020-01-01T00:00:00Z", NOW] == times
+    assert times == ["2020-01-01T00:00:00Z", NOW]
 
 
 @pytest.mark.parametrize("state", [WAITING, RUNNING, DONE])
@@ -100,11 +100,11 @@ def test_typed_clients_find_every_field_they_need(state: ContainerView) -> None:
 
 
 def test_an_unchanged_status_needs_no_patch() -> None:
-    assert {} == changes(status([RUNNING]), status([RUNNING]))
+    assert changes(status([RUNNING]), status([RUNNING])) == {}
 
 
 def test_a_reason_that_is_over_is_taken_back() -> None:
-    assert {"reason": None} == changes({"phase": "Failed", "reason": "Evicted"}, {"phase": "Failed"})
+    assert changes({"phase": "Failed", "reason": "Evicted"}, {"phase": "Failed"}) == {"reason": None}
 
 
 SIDE = view("running", sidecar=True)
@@ -165,7 +165,7 @@ def test_back_off_doubles_up_to_its_limit_and_is_forgotten() -> None:
         now = back_off.due(now)
         back_off.started_again(now)
 
-    assert [0, 10, 20, 40, 80, 160, 300, 300] == waits
+    assert waits == [0, 10, 20, 40, 80, 160, 300, 300]
     assert now + 601 == back_off.due(now + 601)
 
 
@@ -180,7 +180,7 @@ def test_a_node_says_what_it_is() -> None:
 
     node = node_object(facts, KubeletSettings(pods_dir="/x"))
 
-    assert "10.244.1.0/24" == node["spec"]["podCIDR"]
+    assert node["spec"]["podCIDR"] == "10.244.1.0/24"
     assert {"kubernetes.io/hostname": "n1", "topology.kubernetes.io/zone": "a", "x": "y"}.items() <= node["metadata"][
         "labels"
     ].items()

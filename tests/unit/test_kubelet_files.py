@@ -13,7 +13,8 @@ from netemu.model.errors import UserError
 from netemu.model.objects import HostAlias, Pod, Service, decode
 
 HOST = dns.parse(
-    "# a comment\nnameserver 192.0.2.53\nnameserver 192.0.2.54\nsearch old.example\nsearch example.org. \noptions ndots:1\n"
+    "# a comment\nnameserver 192.0.2.53\nnameserver 192.0.2.54\nsearch old.example\nsearch example.org. \n"
+    "options ndots:1\n"
 )
 CLUSTER_SEARCH = "shop.svc.cluster.local svc.cluster.local cluster.local"
 
@@ -65,14 +66,14 @@ def test_resolv_conf(spec: dict[str, Any], expected: str) -> None:
 def test_cluster_first_without_cluster_dns_falls_back_and_warns() -> None:
     conf, warnings = dns.resolv_conf(pod(), (), "cluster.local", HOST)
 
-    assert HOST == conf
-    assert ["MissingClusterDNS"] == [warning.reason for warning in warnings]
+    assert conf == HOST
+    assert [warning.reason for warning in warnings] == ["MissingClusterDNS"]
 
 
 def test_default_without_a_host_file_points_at_loopback() -> None:
     conf, _ = dns.resolv_conf(pod(dnsPolicy="Default"), (), "cluster.local", None)
 
-    assert "search .\nnameserver 127.0.0.1\n" == conf.text()
+    assert conf.text() == "search .\nnameserver 127.0.0.1\n"
 
 
 def test_a_fourth_nameserver_is_cut_with_a_warning() -> None:
@@ -80,7 +81,7 @@ def test_a_fourth_nameserver_is_cut_with_a_warning() -> None:
 
     conf, warnings = dns.resolv_conf(pod(**spec), (), "", None)
 
-    assert ("1.0.0.1", "1.0.0.2", "1.0.0.3") == conf.nameservers
+    assert conf.nameservers == ("1.0.0.1", "1.0.0.2", "1.0.0.3")
     assert warnings[0].message.startswith("Nameserver limits were exceeded")
 
 
@@ -105,15 +106,15 @@ def test_hosts_file_line_by_line() -> None:
     text = hosts_text(names, ["10.244.1.5"], [HostAlias(ip="1.2.3.4", hostnames=("a", "b"))])
 
     assert (
-        "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+        text == "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
         "fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n"
-        "10.244.1.5\town.sub.shop.svc.cluster.local\town\n\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n" == text
+        "10.244.1.5\town.sub.shop.svc.cluster.local\town\n\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"
     )
 
 
 def test_host_network_pods_get_the_nodes_hosts_file() -> None:
-    assert "# Kubernetes-managed hosts file (host network).\n1.1.1.1\tx\n" == host_network_hosts_text(
-        "1.1.1.1\tx\n", ()
+    assert (
+        host_network_hosts_text("1.1.1.1\tx\n", ()) == "# Kubernetes-managed hosts file (host network).\n1.1.1.1\tx\n"
     )
 
 
@@ -139,7 +140,7 @@ def test_hostname(spec: dict[str, Any], expected: tuple[str, str, str]) -> None:
 def test_a_long_pod_name_is_cut_to_a_label() -> None:
     long = decode({"metadata": {"name": "a" * 62 + "-b", "namespace": "shop"}}, Pod)
 
-    assert "a" * 62 == pod_names(long, "n1", "cluster.local").hostname
+    assert pod_names(long, "n1", "cluster.local").hostname == "a" * 62
 
 
 def test_a_full_name_the_kernel_would_refuse_is_refused() -> None:
@@ -167,8 +168,8 @@ def env_of(spec: dict[str, Any], sources: Sources | None = None, **pod_spec: Any
 def test_services_of_the_namespace_are_in_the_environment() -> None:
     env = env_of({})
 
-    assert "10.96.0.7" == env["REDIS_CART_SERVICE_HOST"]
-    assert "tcp://10.96.0.7:6379" == env["REDIS_CART_PORT_6379_TCP"]
+    assert env["REDIS_CART_SERVICE_HOST"] == "10.96.0.7"
+    assert env["REDIS_CART_PORT_6379_TCP"] == "tcp://10.96.0.7:6379"
     assert not [name for name in env if name.startswith(("FAR_", "HEADLESS_"))]
 
 
@@ -176,7 +177,7 @@ def test_without_service_links_only_the_api_remains() -> None:
     env = env_of({}, enableServiceLinks=False)
 
     assert {name.partition("_")[0] for name in env} == {"KUBERNETES"}
-    assert ("10.96.0.1", "443") == (env["KUBERNETES_SERVICE_HOST"], env["KUBERNETES_SERVICE_PORT"])
+    assert (env["KUBERNETES_SERVICE_HOST"], env["KUBERNETES_SERVICE_PORT"]) == ("10.96.0.1", "443")
 
 
 def test_values_from_everywhere() -> None:
@@ -195,8 +196,8 @@ def test_values_from_everywhere() -> None:
         sources,
     )
 
-    assert "10.244.1.5 red $(IP) $(NOBODY)" == env["ALL"]
-    assert ("s3", "1") == (env["KEY"], env["CPU"])
+    assert env["ALL"] == "10.244.1.5 red $(IP) $(NOBODY)"
+    assert (env["KEY"], env["CPU"]) == ("s3", "1")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """HTTP/1.x messages, read incrementally (RFC 9112): enough for probes, curl, browsers and load generators.
 
-Not used from aiohttp: its server costs some 50 KiB and several objects per listening Pod, and cannot start from bytes that
-were read to find out which protocol is spoken.
+Not used from aiohttp: its server costs some 50 KiB and several objects per listening Pod, and cannot start from bytes
+that were read to find out which protocol is spoken.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One UDP port. Replies leave from the address that was asked, as IP_PKTINFO tells it.
 
-A plain `sendto` on an unbound socket lets the kernel choose the source; a node, or a Pod asked on loopback, has several
-addresses, and a client drops answers from the wrong one. asyncio's datagram transports hide ancillary data, so the socket is
-read directly.
+A plain `sendto` on an unbound socket lets the kernel choose the source; a node, or a Pod asked on loopback, has
+several addresses, and a client drops answers from the wrong one. asyncio's datagram transports hide ancillary data,
+so the socket is read directly.
 """
 
 from __future__ import annotations
