@@ -2,9 +2,9 @@
 
 Theory of operation (`pkg/proxy/conntrack/cleanup.go`, the reconciler of 1.32 and later): a UDP "connection" lives as
 long as packets come, so a sender that never pauses keeps a translation to an endpoint that is gone, or none at all
-though there are endpoints now. After a sync, flows to the addresses of touched UDP ports must lead to an endpoint that serves,
-or go. A port without endpoints, or one that was deleted, has no such endpoint: all its flows go (upstream left those
-until 2026). TCP is never touched: its end points notice by themselves.
+though there are endpoints now. After a sync, flows to the addresses of touched UDP ports must lead to an endpoint that
+serves, or go. A port without endpoints, or one that was deleted, has no such endpoint: all its flows go (upstream left
+those until 2026). TCP is never touched: its end points notice by themselves.
 """
 
 from __future__ import annotations

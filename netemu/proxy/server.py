@@ -2,14 +2,14 @@
 
 Theory of operation (`cmd/kube-proxy/app/server.go`): watch Services and EndpointSlices with upstream's selectors, and
 the own Node; one tracker, programmer and loop per address family. Nothing is programmed before all caches are synced.
-When it ends, every rule stays, so connections and new ones go on; a restart finds the rules and changes only what differs.
+When it ends, every rule stays, so connections and new ones go on; a restart finds the rules and changes only what
+differs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from collections import Counter
 from collections.abc import Sequence
@@ -18,20 +18,19 @@ from pathlib import Path
 
 from netemu.client.base import Client
 from netemu.client.informer import Informer
-from netemu.kernel import sysctl
 from netemu.kernel.conntrack import Conntrack
 from netemu.kernel.iptables import IptablesTool, choose
 from netemu.kernel.netlink import Netlink
 from netemu.model import resources
 from netemu.model.errors import KernelError, UserError
 from netemu.model.objects import EndpointSlice, Node, Service
-from netemu.proxy import rulefiles
 from netemu.proxy.config import KubeProxyConfiguration
 from netemu.proxy.flows import stale_flows
 from netemu.proxy.healthcheck import NOT_FOUND, Answer, Handler, ServiceHealth, health_answer, listen
-from netemu.proxy.iptables import Detector, NodeFacts
+from netemu.proxy.iptables import NodeFacts
 from netemu.proxy.loop import Programmed, SyncLoop
 from netemu.proxy.metrics import exposition
+from netemu.proxy.node import base_rules, detector, liberal_conntrack, node_ip, pod_cidrs, set_sysctls
 from netemu.proxy.programmer import IptablesProgrammer
 from netemu.proxy.services import HEADLESS_LABEL, PROXY_NAME_LABEL, Family, family_of, of_family
 from netemu.proxy.tracker import Changes, Table, Tracker
@@ -57,6 +56,8 @@ class ProxyServer:
         families: Sequence[Family] = (Family.IPV4,),
     ) -> None:
         self.config, self.node_name, self.netns, self._families = config, node_name, netns, families
+        if state_dir:
+            state_dir.mkdir(parents=True, exist_ok=True)
         self._lock_file = state_dir / "xtables.lock" if state_dir else None
         self._services = Informer(client, resources.SERVICES, Service, label_selector=SELECTOR)
         self._slices = Informer(client, resources.ENDPOINTSLICES, EndpointSlice, label_selector=SELECTOR)
@@ -117,7 +118,7 @@ class ProxyServer:
 
     async def _programmer(self, family: Family) -> IptablesProgrammer:
         tool = await choose(self.netns, ipv6=family is Family.IPV6, lock_file=self._lock_file)
-        liberal = await asyncio.to_thread(_liberal, self.netns)
+        liberal = await asyncio.to_thread(liberal_conntrack, self.netns)
         return IptablesProgrammer(tool, base_rules(self.config, family, liberal=liberal))
 
     async def _loop(self, family: Family) -> SyncLoop:
@@ -158,7 +159,7 @@ class ProxyServer:
 
     def _node_changed(self) -> None:
         node = self._nodes.get(self.node_name)
-        if self.config.detect_local_mode == "NodeCIDR" and not (node and _pod_cidrs(node)):
+        if self.config.detect_local_mode == "NodeCIDR" and not (node and pod_cidrs(node)):
             return  # without it Pods could not be told from strangers
         for family, loop in self._loops.items():
             loop.node_changed(self._facts(node, family))
@@ -238,78 +239,6 @@ def _health_ports(table: Table) -> dict[str, tuple[int, int]]:
             here = {e.ip for e in table.endpoints.get(key, ()) if e.local and e.ready}
             ready.setdefault(key.service, set()).update(here)
     return {service: (number, len(ready[service])) for service, number in ports.items()}
-
-
-def _pod_cidrs(node: Node) -> tuple[str, ...]:
-    return node.spec.pod_cidrs or ((node.spec.pod_cidr,) if node.spec.pod_cidr else ())
-
-
-def detector(config: KubeProxyConfiguration, node: Node | None, family: Family) -> Detector:
-    """What `detectLocalMode` means here; matches nothing where the CIDR is not known."""
-    local = config.detect_local
-    match config.detect_local_mode:
-        case "BridgeInterface":
-            return Detector.interface(local.bridge_interface)
-        case "InterfaceNamePrefix":
-            return Detector.interface(local.interface_name_prefix + "+")
-        case "NodeCIDR":
-            networks = _pod_cidrs(node) if node else ()
-            network = next((n for n in networks if family_of(n) is family), "")
-        case _:
-            network = config.cluster_network(family)
-    return Detector.cidr(network) if network else Detector()
-
-
-def node_ip(bind_address: str, node: Node | None, family: Family) -> str:
-    """A specific bindAddress, else the Node's first InternalIP, else its first ExternalIP, of the family."""
-    if bind_address not in ("0.0.0.0", "::") and of_family((bind_address,), family):
-        return bind_address
-    addresses = node.status.addresses if node else ()
-    by_type = (a.address for kind in ("InternalIP", "ExternalIP") for a in addresses if a.type == kind)
-    return next(iter(of_family(by_type, family)), "")
-
-
-def base_rules(config: KubeProxyConfiguration, family: Family, *, liberal: bool) -> rulefiles.Base:
-    """The files of `rules/iptables` that apply."""
-    names = ["base.rules"] if liberal else ["drop-invalid.rules", "base.rules"]
-    if family is Family.IPV4 and config.iptables.localhost_node_ports:
-        names.append("localhost-nodeports.rules")
-    return rulefiles.load("iptables", names, mark=f"{1 << config.iptables.masquerade_bit:#x}")
-
-
-def _liberal(netns: str) -> bool:
-    try:
-        return sysctl.read("net/netfilter/nf_conntrack_tcp_be_liberal", netns) != "0"
-    except KernelError:
-        return False
-
-
-def set_sysctls(config: KubeProxyConfiguration, netns: str) -> None:
-    """What the mode and `conntrack` ask for. nf_conntrack_max is the machine's, so only its own namespace sets it."""
-    conntrack = config.conntrack
-    timeouts = {
-        "tcp_timeout_established": int(conntrack.tcp_established_timeout),
-        "tcp_timeout_close_wait": int(conntrack.tcp_close_wait_timeout),
-        "udp_timeout": int(conntrack.udp_timeout),
-        "udp_timeout_stream": int(conntrack.udp_stream_timeout),
-        "tcp_be_liberal": int(conntrack.tcp_be_liberal),
-    }
-    values: dict[str, str | int] = {f"net/netfilter/nf_conntrack_{k}": v for k, v in timeouts.items() if v > 0}
-    if not netns and _is_host_namespace():
-        wanted = max(conntrack.min, conntrack.max_per_core * (os.cpu_count() or 1)) if conntrack.max_per_core else 0
-        if wanted and int(sysctl.read("net/netfilter/nf_conntrack_max")) != wanted:
-            values["net/netfilter/nf_conntrack_max"] = wanted
-    reachable = config.node_port_addresses
-    if config.iptables.localhost_node_ports and (not reachable or any(n.startswith(("127.", "0.")) for n in reachable)):
-        values["net/ipv4/conf/all/route_localnet"] = 1
-    sysctl.write(values, netns, optional=True)
-
-
-def _is_host_namespace() -> bool:
-    try:
-        return os.stat("/proc/thread-self/ns/net").st_ino == os.stat("/proc/1/ns/net").st_ino
-    except OSError:
-        return False
 
 
 async def run_standalone(config_path: Path, *, hostname_override: str = "", cleanup: bool = False) -> None:

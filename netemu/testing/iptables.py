@@ -1,8 +1,8 @@
 """iptables without a kernel: takes iptables-restore input, refuses what the tool refuses, prints iptables-save's text.
 
-A restore is applied to a copy, table by table; a table takes effect at its COMMIT, as with the real tool: when
-the second table is refused the first has been applied. `netemu.testing.packets` walks packets through what is held
-here. One contract suite runs on this and on the real tools.
+A restore is applied to a copy, table by table; a table takes effect at its COMMIT, as with the real tool: when the
+second table is refused the first has been applied. `netemu.testing.packets` walks packets through what is held here.
+One contract suite runs on this and on the real tools.
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ class _Rule:
             case "--src-type" | "--dst-type" if value == "LOCAL":
                 source = word == "--src-type"
                 return lambda n, s: n.is_local(s.packet.source if source else s.packet.destination)
-        self._unknown(word)
+        return self._unknown(word)
 
     def _read_match(self, name: str) -> None:
         match name:

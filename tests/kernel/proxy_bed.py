@@ -1,7 +1,7 @@
 """A node, a client outside and endpoints behind it, as namespaces of their own; and an API of a few objects.
 
-    client 203.0.113.9 --- 203.0.113.1 node 10.180.0.254 --- 10.180.0.N endpoint-N
-    (the node also has 192.168.0.2 on its loopback, and a default route to nowhere)
+client 203.0.113.9 --- 203.0.113.1 node 10.180.0.254 --- 10.180.0.N endpoint-N
+(the node also has 192.168.0.2 on its loopback, and a default route to nowhere)
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def endpoint_ns(index: int) -> str:
 
 def sh(namespace: str, *argv: str, check: bool = True, text: str = "") -> str:
     """Run a tool in a namespace."""
-    done = subprocess.run(["ip", "netns", "exec", namespace, *argv], capture_output=True, text=True, input=text, check=False)
+    done = subprocess.run(
+        ["ip", "netns", "exec", namespace, *argv], capture_output=True, text=True, input=text, check=False
+    )
     assert not check or done.returncode == 0, done.stderr
     return done.stdout
 
@@ -67,7 +69,10 @@ def build(endpoints: int = 3) -> None:
         """
     _ip(NODE, script)
     sh(NODE, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-    _ip(CLIENT, f"addr add {CLIENT_IP}/24 dev eth0\nlink set lo up\nlink set eth0 up\nroute add default via {NODE_OUTSIDE}")
+    _ip(
+        CLIENT,
+        f"addr add {CLIENT_IP}/24 dev eth0\nlink set lo up\nlink set eth0 up\nroute add default via {NODE_OUTSIDE}",
+    )
     for index in range(1, endpoints + 1):
         _ip(
             endpoint_ns(index),
@@ -80,7 +85,9 @@ def build(endpoints: int = 3) -> None:
 
 
 def _ip(namespace: str, script: str) -> None:
-    done = subprocess.run(["ip", "-n", namespace, "-batch", "-"], input=script, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["ip", "-n", namespace, "-batch", "-"], input=script, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

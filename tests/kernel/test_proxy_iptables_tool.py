@@ -10,7 +10,9 @@ import pytest
 from netemu.kernel import netns
 from netemu.kernel.iptables import Iptables, IptablesTool, choose, parse_save
 from netemu.proxy import rulefiles
+from netemu.proxy.iptables import NodeFacts
 from netemu.proxy.programmer import IptablesProgrammer
+from netemu.proxy.services import Family
 from tests.unit.iptables_contract import BEHAVIOUR, REFUSED, check_refusal
 from tests.unit.proxy_world import BASE, DATA, NODE, Proxy, endpoint_slice, service, world
 
@@ -107,14 +109,13 @@ async def test_the_systems_default_is_chosen_on_an_empty_node() -> None:
 
 
 async def test_ip6tables_takes_the_same_rules(tmp_path: Path) -> None:
-    from netemu.proxy.services import Family
-    from tests.unit.proxy_world import NodeFacts
-
     proxy = Proxy(NodeFacts(family=Family.IPV6), BASE[:2], Family.IPV6)
     proxy.programmer = IptablesProgrammer(
         IptablesTool("ip6tables", NAMESPACE, tmp_path / "lock"), rulefiles.load("iptables", BASE[:2])
     )
-    proxy.add(service(ip="fd00:10:96::a", ipFamilies=["IPv6"], affinity=60, type="NodePort", node_ports={"http": 30080}))
+    proxy.add(
+        service(ip="fd00:10:96::a", ipFamilies=["IPv6"], affinity=60, type="NodePort", node_ports={"http": 30080})
+    )
     proxy.add(service("default/empty", "fd00:10:96::b", ipFamilies=["IPv6"]))
     proxy.add(endpoint_slice("default/web", [("fd00::1", "test-node"), ("fd00::2", "b")], address_type="IPv6"))
     await proxy.sync()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
+from netemu.model.objects import Node, decode
 from netemu.proxy.server import ProxyServer
 from tests.kernel.proxy_bed import (
     CLIENT,
@@ -33,9 +35,15 @@ from tests.unit.proxy_world import endpoint_slice, service
 
 T = TypeVar("T")
 VIP, NODE_PORT = "172.30.0.10", 30080
-WEB = service(ip=VIP, type="NodePort", ports={"http": 80, "dns": "53/UDP"}, node_ports={"http": NODE_PORT, "dns": 30053})
+WEB_FIELDS: dict[str, Any] = {
+    "ip": VIP,
+    "type": "NodePort",
+    "ports": {"http": 80, "dns": "53/UDP"},
+    "node_ports": {"http": NODE_PORT, "dns": 30053},
+}
+WEB = service(**WEB_FIELDS)
 HERE = [(f"10.180.0.{i}", "test-node") for i in (1, 2, 3)]
-PORTS = {"http": 8080, "dns": "8080/UDP"}
+PORTS: dict[str, int | str] = {"http": 8080, "dns": "8080/UDP"}
 
 
 @pytest.fixture(autouse=True)
@@ -60,15 +68,17 @@ async def put(api: Api, server: ProxyServer, *at: tuple[str, str]) -> None:
         await server.until(endpoint_slices=revision)
 
 
-def api_with(*at: tuple[str, str], **fields: object) -> Api:
+def api_with(*at: tuple[str, str], **fields: Any) -> Api:
     api = Api()
-    api.put(service(ip=VIP, type="NodePort", ports={"http": 80, "dns": "53/UDP"}, node_ports={"http": NODE_PORT, "dns": 30053}, **fields))  # type: ignore[arg-type]  # fmt: skip
+    api.put(service(**{**WEB_FIELDS, **fields}))
     api.put(endpoint_slice("default/web", at, PORTS))
     return api
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
-@pytest.mark.parametrize("kind", ["cluster IP from outside", "node port", "cluster IP from the node", "node port on loopback"])
+@pytest.mark.parametrize(
+    "kind", ["cluster IP from outside", "node port", "cluster IP from the node", "node port on loopback"]
+)
 async def test_every_endpoint_answers(protocol: str, kind: str, tmp_path: Path) -> None:
     namespace = CLIENT if "outside" in kind or kind == "node port" else NODE
     to = {"node port": NODE_IP, "node port on loopback": "127.0.0.1"}.get(kind, VIP)
@@ -220,7 +230,12 @@ def counters(comment: str) -> list[str]:
 
 
 async def test_foreign_rules_stay(tmp_path: Path) -> None:
-    sh(NODE, "iptables-restore", "--noflush", text="*filter\n:MINE - [0:0]\n-A FORWARD -j MINE\n-A MINE -p icmp -j DROP\nCOMMIT\n")
+    sh(
+        NODE,
+        "iptables-restore",
+        "--noflush",
+        text="*filter\n:MINE - [0:0]\n-A FORWARD -j MINE\n-A MINE -p icmp -j DROP\nCOMMIT\n",
+    )
 
     async with proxy(api_with(*HERE), tmp_path) as server:
         during = sh(NODE, "iptables-save", "-t", "filter").splitlines()
@@ -265,8 +280,70 @@ async def test_flushed_tables_are_programmed_again(tmp_path: Path) -> None:
                 sh(NODE, "iptables", "-t", table, "-F")
                 sh(NODE, "iptables", "-t", table, "-X")
             async with asyncio.timeout(10):
-                while server.programmed.syncs == syncs:
+                while server.programmed.syncs == syncs:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             answer = await off(talk, CLIENT, VIP, 80)
 
     assert answer[0].startswith("10.180.0.")
+
+
+def http(namespace: str, to: str, port: int, path: str) -> tuple[int, dict[str, str], str]:
+    """Status, headers and body of a GET."""
+    with in_ns(namespace, lambda: socket.create_connection((to, port), 2)) as sock:
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        text = b"".join(iter(lambda: sock.recv(65536), b"")).decode()
+    head, _, body = text.partition("\r\n\r\n")
+    first, *lines = head.split("\r\n")
+    return int(first.split()[1]), dict(line.split(": ", 1) for line in lines), body
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/livez"])
+async def test_healthy_when_everything_is_programmed(path: str, tmp_path: Path) -> None:
+    async with proxy(api_with(*HERE), tmp_path):
+        code, headers, body = await off(http, CLIENT, NODE_OUTSIDE, 10256, path)
+
+    assert (code, headers["Content-Type"]) == (200, "application/json")
+    assert ("nodeEligible" in json.loads(body)) == (path == "/healthz")
+
+
+async def test_node_that_is_about_to_go_is_not_eligible(tmp_path: Path) -> None:
+    api = api_with(*HERE)
+    taint = {"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}
+    api.put(decode({"metadata": {"name": "test-node"}, "spec": {"taints": [taint]}}, Node))
+
+    async with proxy(api, tmp_path):
+        healthz = await off(http, CLIENT, NODE_OUTSIDE, 10256, "/healthz")
+        livez = await off(http, CLIENT, NODE_OUTSIDE, 10256, "/livez")
+
+    assert (healthz[0], livez[0]) == (503, 200)
+
+
+async def test_metrics_count_rules_under_upstreams_names(tmp_path: Path) -> None:
+    async with proxy(api_with(*HERE), tmp_path):
+        code, _, body = await off(http, NODE, "127.0.0.1", 10249, "/metrics")
+        mode = await off(http, NODE, "127.0.0.1", 10249, "/proxyMode")
+        rules = sum(line.startswith("-A") for line in sh(NODE, "iptables-save", "-t", "nat").splitlines())
+
+    assert (code, mode[2]) == (200, "iptables")
+    assert f'kubeproxy_sync_proxy_rules_iptables_total{{table="nat"}} {rules}' in body
+    assert "kubeproxy_sync_full_proxy_rules_duration_seconds_count 1" in body
+
+
+async def test_health_check_node_port_counts_ready_endpoints_here(tmp_path: Path) -> None:
+    fields = {"type": "LoadBalancer", "external_policy": "Local", "health": 31000}
+    api = api_with(*HERE[:2], ("10.180.9.9", "node-b"), **fields)
+    async with proxy(api, tmp_path) as server:
+        with_two = await off(http, CLIENT, NODE_OUTSIDE, 31000, "/")
+        await put(api, server, ("10.180.9.9", "node-b"))
+        await put(api, server, ("10.180.9.8", "node-b"))
+        with_none = await off(http, CLIENT, NODE_OUTSIDE, 31000, "/")
+
+    assert (with_two[0], with_two[1]["X-Load-Balancing-Endpoint-Weight"]) == (200, "2")
+    assert (with_none[0], json.loads(with_none[2])["localEndpoints"]) == (503, 0)
+
+
+async def test_loopback_is_guarded_where_node_ports_use_it(tmp_path: Path) -> None:
+    async with proxy(api_with(*HERE), tmp_path):
+        routed = sh(NODE, "sysctl", "-n", "net.ipv4.conf.all.route_localnet").strip()
+
+    assert routed == "1"

@@ -16,8 +16,12 @@ REFUSED = [
     pytest.param("*filter\n-X NONE\nCOMMIT\n", id="delete a missing chain"),
     pytest.param("*filter\n-N A\nCOMMIT\n", id="create a chain twice"),
     pytest.param("*filter\n-D A -j ACCEPT\nCOMMIT\n", id="delete a missing rule"),
-    pytest.param("*nat\n-A PREROUTING -j DNAT --to-destination 10.0.0.1:80\nCOMMIT\n", id="DNAT to a port of no protocol"),
-    pytest.param("*nat\n-A PREROUTING -p tcp -m tcp -j DNAT --to-destination 10.0.0.300:80\nCOMMIT\n", id="bad address"),
+    pytest.param(
+        "*nat\n-A PREROUTING -j DNAT --to-destination 10.0.0.1:80\nCOMMIT\n", id="DNAT to a port of no protocol"
+    ),
+    pytest.param(
+        "*nat\n-A PREROUTING -p tcp -m tcp -j DNAT --to-destination 10.0.0.300:80\nCOMMIT\n", id="bad address"
+    ),
     pytest.param("*nat\n-A PREROUTING -p tcp -m tcp --dport 99999 -j ACCEPT\nCOMMIT\n", id="bad port"),
     pytest.param("*nat\n-A PREROUTING -j REJECT\nCOMMIT\n", id="REJECT in nat"),
     pytest.param("*nat\n-A PREROUTING -j MASQUERADE\nCOMMIT\n", id="MASQUERADE before routing"),

@@ -75,7 +75,8 @@ def service(
     return decode(
         {
             "metadata": {
-                "name": name, "namespace": namespace, "labels": dict(labels or {}), "annotations": dict(annotations or {}),
+                "name": name, "namespace": namespace, "labels": dict(labels or {}),
+                "annotations": dict(annotations or {}),
             },
             "spec": {
                 "type": type, "clusterIP": ip, "ports": listed, "externalIPs": list(external_ips),

@@ -54,7 +54,7 @@ def test_kubeadms_file_loads_with_upstreams_defaults(tmp_path: Path) -> None:
 
 
 def test_zero_shortest_period_counts_as_unset() -> None:
-    assert parse({**HEAD, "iptables": {"minSyncPeriod": "0s"}}).iptables.min_sync_period == 1
+    assert parse({**HEAD, "iptables": {"minSyncPeriod": "0s"}}).iptables.min_sync_period == 1.0
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("1h5m", 3900), ("250ms", 0.25), ("1m0.5s", 60.5)])

@@ -111,8 +111,12 @@ CASES = [
     pytest.param(E_LOCAL, [HERE, THERE], SELF, TO_LB, masq(A, B), id="node short-circuits external Local"),
     pytest.param(E_LOCAL, [THERE], SELF, TO_NP, masq(B), id="node reaches remote endpoints by external Local"),
     pytest.param(E_LOCAL, [HERE, THERE], IN, TO_VIP, dnat(A, B), id="external Local leaves the cluster IP alone"),
-    pytest.param(E_LOCAL, [ENDING_HERE, THERE], OUT, TO_NP, dnat(A), id="external Local uses the local terminating one"),
-    pytest.param(E_LOCAL, [ENDING_HERE, THERE], IN, TO_VIP, dnat(B), id="while the cluster IP uses the ready remote one"),
+    pytest.param(
+        E_LOCAL, [ENDING_HERE, THERE], OUT, TO_NP, dnat(A), id="external Local uses the local terminating one"
+    ),
+    pytest.param(
+        E_LOCAL, [ENDING_HERE, THERE], IN, TO_VIP, dnat(B), id="while the cluster IP uses the ready remote one"
+    ),
     pytest.param(E_LOCAL, [ENDED, THERE], OUT, TO_NP, DROP, id="external Local does not use what has ended"),
     pytest.param(BOTH_LOCAL, [HERE, THERE], IN, TO_VIP, dnat(A), id="both Local: cluster IP"),
     pytest.param(BOTH_LOCAL, [HERE, THERE], OUT, TO_NP, dnat(A), id="both Local: node port"),
@@ -123,7 +127,9 @@ CASES = [
     pytest.param(RANGES, [HERE], OUT, TO_LB, masq(A), id="source inside the ranges may"),
     pytest.param(RANGES, [HERE], {"source": "203.0.113.200"}, TO_LB, DROP, id="source outside of the ranges may not"),
     pytest.param(RANGES, [HERE], IN, TO_LB, masq(A), id="pod inside the ranges may"),
-    pytest.param(RANGES, [HERE], {"source": "10.180.7.7", "interface": "v"}, TO_LB, DROP, id="pod outside of them may not"),
+    pytest.param(
+        RANGES, [HERE], {"source": "10.180.7.7", "interface": "v"}, TO_LB, DROP, id="pod outside of them may not"
+    ),
     pytest.param(RANGES, [HERE], {"source": "203.0.113.200"}, TO_NP, masq(A), id="ranges do not guard node ports"),
     pytest.param(RANGES, [HERE], {"source": "203.0.113.200"}, TO_EXT, masq(A), id="ranges do not guard external IPs"),
     pytest.param(RANGES, [], {"source": "203.0.113.200"}, TO_LB, REJECT, id="without endpoints everybody is rejected"),
@@ -131,7 +137,9 @@ CASES = [
     pytest.param(NODE_RANGE, [HERE], {"source": BALANCER}, TO_LB, masq(A), id="balancer on the node's network may"),
     pytest.param(RANGES, [HERE], {"source": BALANCER}, TO_LB, DROP, id="balancer elsewhere may not"),
     # load balancer addresses that do not count
-    pytest.param({**OPEN, "ingress": [{"ip": BALANCER, "ipMode": "Proxy"}]}, [HERE], IN, TO_LB, PASS, id="ipMode Proxy"),
+    pytest.param(
+        {**OPEN, "ingress": [{"ip": BALANCER, "ipMode": "Proxy"}]}, [HERE], IN, TO_LB, PASS, id="ipMode Proxy"
+    ),
     pytest.param({**OPEN, "ingress": [{"hostname": "x"}]}, [HERE], IN, TO_LB, PASS, id="ingress by host name"),
 ]
 
@@ -198,7 +206,6 @@ async def test_martian_to_loopback_is_dropped() -> None:
 
 
 ZONES = {A: ["zone-a"], B: ["zone-b"], C: ["zone-a"]}
-HINTS = {"annotations": {"service.kubernetes.io/topology-mode": "Auto"}}
 
 
 @pytest.mark.parametrize(
@@ -207,7 +214,7 @@ HINTS = {"annotations": {"service.kubernetes.io/topology-mode": "Auto"}}
         pytest.param("Auto", ZONES, {A, C}, id="hints keep traffic in the zone"),
         pytest.param("disabled", ZONES, {A, B, C}, id="disabled means every endpoint"),
         pytest.param("Auto", {A: ["zone-a"], B: ["zone-b"]}, {A, B, C}, id="incomplete hints are not used"),
-        pytest.param("Auto", dict.fromkeys(ZONES, ["zone-z"]), {A, B, C}, id="no endpoint for this zone"),
+        pytest.param("Auto", {A: ["zone-z"], B: ["zone-z"], C: ["zone-z"]}, {A, B, C}, id="no endpoint for this zone"),
     ],
 )
 async def test_topology_hints(annotations: str, zones: dict[str, list[str]], reached: set[str]) -> None:
