@@ -27,6 +27,8 @@ from netemu.model.objects import (
 from netemu.model.resources import ENDPOINTS, PODS, SERVICES
 
 OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
+_LEADER = "control-plane.alpha.kubernetes.io/leader"
+"""On Endpoints that are somebody's lock and never had a Service."""
 _MOST = 1000
 
 
@@ -151,7 +153,8 @@ class EndpointsController:
 
         def of_endpoints(old: Endpoints | None, new: Endpoints | None) -> None:
             for item in filter(None, (old, new)):
-                queue.mark(item.key)
+                if self._services.get(item.key) is not None:  # one that is written before its Service may stay
+                    queue.mark(item.key)
 
         self._services.on_change(of_service)
         self._service_pods.on_change(queue.mark)
@@ -162,8 +165,7 @@ class EndpointsController:
         service, current = self._services.get(key), self._endpoints.get(key)
         if service is None:
             self._times.forget(key)
-            # Without a trigger time nobody but their maker knows about them: hand-made ones stay.
-            if current is None or TRIGGER_TIME not in current.annotations or current.deleting:
+            if current is None or current.deleting or _LEADER in current.annotations:
                 return ()
             return [Delete(ENDPOINTS, current.name, current.namespace, current.metadata.uid)]
         pods = self._service_pods.of(service)

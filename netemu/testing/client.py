@@ -8,11 +8,12 @@ bound Pods, finalizers, and deletion policies. What it stores is copied on the w
 from __future__ import annotations
 
 import asyncio
-import copy
 import random
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from netemu.client.base import MERGE_PATCH, Obj, ObjectList, WatchEvent
 from netemu.model import times
@@ -27,13 +28,15 @@ _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 class FakeClient:
     """Implements `Client` in memory. `lag` seconds pass between a write and its watch event.
 
-    `writes` lists every write as (verb, resource name, key), so that tests can also tell how much work was done.
+    `writes` lists every write as (verb, resource name, key), so that tests can also tell how much work was done;
+    `after_write` are functions to call after each, for what must hold at every moment.
     """
 
     def __init__(self, *, lag: float = 0.0) -> None:
         self.lag = lag
         self.revision = 0
         self.writes: list[tuple[str, str, str]] = []
+        self.after_write: list[Callable[[], None]] = []
         self._stored: dict[Resource, dict[str, Obj]] = {}
         self._history: list[tuple[int, Resource, WatchEvent]] = []
         self._forgotten = 0
@@ -88,6 +91,14 @@ class FakeClient:
             if forgotten != self._forgotten:
                 raise Expired("the history was compacted")
 
+    def stored(self, resource: Resource) -> Sequence[Obj]:
+        """All objects of `resource`, in the order of their creation."""
+        return list(self._of(resource).values())
+
+    async def changed(self) -> None:
+        """Return after the next write."""
+        await self._changed.wait()
+
     def compact(self) -> None:
         """Forget all history: every watch ends with Expired at the next change."""
         self._forgotten, self._history = self.revision, []
@@ -97,7 +108,7 @@ class FakeClient:
 
     async def create(self, resource: Resource, obj: Mapping[str, Any], namespace: str = "") -> Obj:
         """See Client."""
-        new = copy.deepcopy(dict(obj))
+        new: Obj = _copy(obj)
         meta = new.setdefault("metadata", {})
         if resource.namespaced:
             meta["namespace"] = meta.get("namespace") or namespace
@@ -123,9 +134,9 @@ class FakeClient:
         old = self._existing(resource, meta["name"], meta.get("namespace", ""))
         self._match(resource, old, meta.get("resourceVersion"), meta.get("uid"))
         if subresource == "status":
-            new = {**old, "status": copy.deepcopy(obj.get("status"))}
+            new = {**old, "status": _copy(obj.get("status"))}
         else:
-            new = {**copy.deepcopy(dict(obj)), "status": old.get("status", {})}
+            new = {**_copy(obj), "status": old.get("status", {})}
         return self._replace("update", resource, old, new)
 
     async def patch(
@@ -237,11 +248,18 @@ class FakeClient:
         self.writes.append((verb, str(resource), _key(obj)))
         self._history.append((self.revision, resource, WatchEvent(event, obj)))
         self._notify()
+        for observe in self.after_write:
+            observe()
         return obj
 
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _copy(value: Any) -> Any:
+    """What arrives at a server: JSON values and nothing else."""
+    return msgspec.json.decode(msgspec.json.encode(value))
 
 
 def _key(obj: Obj) -> str:
@@ -264,7 +282,7 @@ def _filter(namespace: str, labels: str, fields: str) -> Any:
 def _merge(old: Any, patch: Any) -> Any:
     """RFC 7386."""
     if not isinstance(patch, Mapping):
-        return copy.deepcopy(patch)
+        return _copy(patch)
     base = dict(old) if isinstance(old, Mapping) else {}
     for key, value in patch.items():
         if value is None:
