@@ -50,3 +50,10 @@ apiVersion: v1
 kind: Node
 metadata: {name: node-1, labels: {node-role.kubernetes.io/control-plane: ""}}
 """
+
+UNSERVED_KIND = """
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec: {serviceName: db, selector: {matchLabels: {app: db}}, template: {metadata: {labels: {app: db}}}}
+"""

@@ -9,7 +9,7 @@ import pytest
 
 from netemu.model.resources import DEPLOYMENTS, REPLICASETS, SECRETS
 from tests.clients.apiserver import Kubectl, find_kubectl
-from tests.clients.manifests import APP, UNKNOWN_FIELD, UNKNOWN_KIND_BETWEEN
+from tests.clients.manifests import APP, UNKNOWN_FIELD, UNKNOWN_KIND_BETWEEN, UNSERVED_KIND
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,12 @@ async def test_an_unknown_kind_does_not_block_its_neighbours(kubectl: Kubectl) -
 
     assert answer.out == "configmap/before created\nconfigmap/after created\n"
     assert 'no matches for kind "Gadget" in version "example.com/v1"' in answer.err
+
+
+async def test_an_unserved_kind_of_a_served_group_is_named(kubectl: Kubectl) -> None:
+    answer = await kubectl.run("apply", "-f", "-", stdin=UNSERVED_KIND)
+
+    assert 'no matches for kind "StatefulSet" in version "apps/v1"' in answer.err
 
 
 async def test_an_invalid_object_is_refused_with_the_field(kubectl: Kubectl) -> None:
