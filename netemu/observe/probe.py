@@ -163,6 +163,8 @@ def complete(received: bytes) -> bool:
     headers, body = split(received)
     if b"\r\n\r\n" not in received:
         return False
+    if received.split(b" ", 2)[1][:3] in (b"204", b"304"):
+        return True
     if "content-length" in headers:
         return len(body) >= int(headers["content-length"])
     if headers.get("transfer-encoding", "").lower() == "chunked":

@@ -108,7 +108,9 @@ def read_answer(body: bytes, headers: Mapping[str, str] | None = None) -> Answer
     """Who a server says it is: netemu's headers (names in lower case), netemu's JSON, else its first line."""
     headers, said = headers or {}, _object(body)
     if "x-netemu-pod" in headers:
-        return Answer(headers["x-netemu-pod"], headers.get("x-netemu-node", ""), host_of(headers["x-netemu-client"]))
+        return Answer(
+            headers["x-netemu-pod"], headers.get("x-netemu-node", ""), host_of(headers.get("x-netemu-client", ""))
+        )
     if "pod" in said:
         return Answer(str(said["pod"]), str(said.get("node", "")), str(said.get("client", "")))
     name = headers.get("x-pod-name") or headers.get("hostname") or _first_line(body)
