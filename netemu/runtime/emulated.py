@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -58,6 +59,7 @@ class EmulatedRuntime:
 
     async def start(self) -> None:
         """See cri.Runtime."""
+        _raise_open_files()
         self._records.load()
         for entry in list(self._records.entries.values()):
             if entry.container.state is ContainerState.RUNNING:
@@ -181,6 +183,12 @@ def _open(sandbox: Sandbox, container: Container, wanted: Iterable[Listener]) ->
         TcpServer(sock, one.program, who) if one.protocol == "TCP" else UdpServer(sock, one.program, who)
         for one, sock in opened
     ]
+
+
+def _raise_open_files() -> None:
+    """Every port of every Pod is an open file here; the usual soft limit of 1024 is meant for one program's."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _listen(one: Listener, family: socket.AddressFamily) -> socket.socket:

@@ -1,0 +1,276 @@
+"""A kubelet against an API server in memory and a runtime that obeys the test."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netemu.client.base import Obj
+from netemu.kubelet import Kubelet, KubeletSettings, NodeFacts
+from netemu.model.errors import NotFound
+from netemu.model.resources import CONFIGMAPS, EVENTS, LEASES, NODES, PODS
+from netemu.runtime.cri import ExecResult
+from netemu.testing.client import FakeClient
+from netemu.testing.runtime import FakeNetwork, FakeRuntime
+
+WEB = {"name": "web", "image": "shop/web:1"}
+
+
+class Bed:
+    """One node; `run` is its kubelet's life."""
+
+    def __init__(self, directory: Path, runtime: FakeRuntime) -> None:
+        self.client, self.runtime, self.network = FakeClient(), runtime, FakeNetwork()
+        self.settings = KubeletSettings(pods_dir=str(directory), resolv_conf="", hosts_file="", back_off=(0.05, 0.2))
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        kubelet = Kubelet(
+            self.client, NodeFacts("n1", "127.0.0.1", ""), {"emulated": self.runtime}, self.network, self.settings,
+            lab="t", namespaces=self.network,
+        )  # fmt: skip
+        task = asyncio.create_task(kubelet.run())
+        try:
+            await asyncio.wait_for(kubelet.registered.wait(), 5)
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def pod(self, name: str = "p", **spec: Any) -> None:
+        meta = {"name": name, "namespace": "shop"}
+        spec = {"nodeName": "n1", "containers": [WEB], **spec}
+        await self.client.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}, "shop")
+
+    async def until(self, holds: Callable[[Obj], Any], name: str = "p", within: float = 5) -> Obj:
+        async with asyncio.timeout(within):
+            while True:
+                pod = await self.client.get(PODS, name, "shop")
+                if holds(pod.get("status") or {}):
+                    return pod
+                events = self.client.watch(PODS, "shop", resource_version=str(self.client.revision))
+                try:
+                    await anext(events)
+                finally:
+                    await events.aclose()
+
+    async def gone(self, name: str = "p", within: float = 5) -> None:
+        with pytest.raises(NotFound):
+            await self.until(lambda status: False, name, within)
+
+    async def said(self, reason: str) -> str:
+        async with asyncio.timeout(5):
+            while True:
+                for event in (await self.client.list(EVENTS)).items:
+                    if event["reason"] == reason:
+                        return str(event["message"])
+                events = self.client.watch(EVENTS, resource_version=str(self.client.revision))
+                try:
+                    await anext(events)
+                finally:
+                    await events.aclose()
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Bed]:
+    bed = Bed(tmp_path, FakeRuntime())
+    async with bed.run():
+        yield bed
+
+
+def ready(status: Obj) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
+
+
+def first(status: Obj) -> Obj:
+    found: Obj = next(iter(status.get("containerStatuses", ())), {})
+    return found
+
+
+def waits(reason: str) -> Callable[[Obj], bool]:
+    return lambda status: first(status).get("state", {}).get("waiting", {}).get("reason") == reason
+
+
+async def test_a_node_registers_with_a_lease(node: Bed) -> None:
+    await node.pod()
+    await node.until(ready)
+
+    conditions = (await node.client.get(NODES, "n1"))["status"]["conditions"]
+    renewed = (await node.client.get(LEASES, "n1", "kube-node-lease"))["spec"]["renewTime"]
+    assert ("Ready", "True") in {(c["type"], c["status"]) for c in conditions}
+    assert len("2026-01-02T03:04:05.000006Z") == len(renewed)
+
+
+async def test_a_pod_without_probes_is_ready_after_one_status(node: Bed) -> None:
+    await node.pod()
+
+    pod = await node.until(ready)
+
+    assert pod["status"]["phase"] == "Running"
+    assert [w for w in node.client.writes if w[:2] == ("patch", "pods")] == [("patch", "pods", "shop/p")]
+
+
+async def test_init_containers_run_first_and_in_order(node: Bed) -> None:
+    await node.pod(initContainers=[{"name": "a", "image": "x"}, {"name": "b", "image": "x"}])
+    await node.until(ready)
+
+    assert [config.name for config in node.runtime.configs.values()] == ["a", "b", "web"]
+
+
+async def test_a_container_that_keeps_crashing_waits_longer_and_longer(node: Bed) -> None:
+    await node.pod()
+    await node.until(ready)
+
+    node.runtime.end("web", 1)
+    await node.until(lambda status: first(status).get("restartCount") == 1 and ready(status))
+    node.runtime.end("web", 2)
+    pod = await node.until(waits("CrashLoopBackOff"))
+
+    assert first(pod["status"])["lastState"]["terminated"]["exitCode"] == 2
+    again = await node.until(lambda status: first(status).get("restartCount") == 2 and ready(status))
+    assert first(again["status"])["state"].keys() == {"running"}
+
+
+@pytest.mark.parametrize(("code", "phase"), [(0, "Succeeded"), (1, "Failed")])
+async def test_a_container_that_must_not_restart_ends_the_pod(node: Bed, code: int, phase: str) -> None:
+    await node.pod(restartPolicy="Never")
+    await node.until(ready)
+
+    node.runtime.end("web", code)
+    await node.until(lambda status: status.get("phase") == phase)
+
+    await node.client.delete(PODS, "p", "shop")
+    await node.gone()
+    assert node.network.namespaces == set()
+
+
+async def test_a_failed_liveness_probe_restarts_the_container(node: Bed) -> None:
+    node.runtime.exec_result = ExecResult(1, "sick")
+    probe = {"exec": {"command": ["x"]}, "failureThreshold": 1, "periodSeconds": 1}
+    await node.pod(containers=[{**WEB, "livenessProbe": probe}])
+
+    await node.until(lambda status: first(status).get("restartCount", 0) >= 1)
+
+    assert await node.said("Unhealthy") == "Liveness probe failed: sick"
+    assert await node.said("Killing") == "Container web failed liveness probe, will be restarted"
+
+
+async def test_a_startup_probe_holds_readiness_back(node: Bed) -> None:
+    node.runtime.exec_result = ExecResult(1, "not yet")
+    await node.pod(containers=[{**WEB, "startupProbe": {"exec": {"command": ["x"]}}}])
+    pod = await node.until(lambda status: status.get("phase") == "Running")
+
+    node.runtime.exec_result = ExecResult(0, "")
+    after = await node.until(ready)
+
+    assert (first(pod["status"])["started"], first(after["status"])["started"]) == (False, True)
+
+
+async def test_deletion_stops_removes_and_frees_everything(node: Bed) -> None:
+    await node.pod()
+    await node.until(ready)
+
+    await node.client.delete(PODS, "p", "shop")
+    await node.gone()
+
+    assert (await node.runtime.list_pod_sandbox(), node.network.namespaces) == ([], set())
+
+
+async def test_a_deletion_without_grace_cuts_a_long_one_short(tmp_path: Path) -> None:
+    node = Bed(tmp_path, FakeRuntime(stubborn=frozenset({"web"})))
+    async with node.run():
+        await node.pod()
+        await node.until(ready)
+        started = time.monotonic()
+        await node.client.delete(PODS, "p", "shop")
+        await node.said("Killing")
+
+        await node.client.delete(PODS, "p", "shop", grace_period_seconds=0)
+        await node.gone()
+        # The name is free at once; the sandbox follows.
+        await node.pod()
+        await node.until(ready)
+
+    assert time.monotonic() - started < 5
+
+
+async def test_a_pod_of_the_same_name_follows_its_predecessor(tmp_path: Path) -> None:
+    node = Bed(tmp_path, FakeRuntime())
+    async with node.run():
+        await node.pod()
+        before = await node.until(ready)
+        await node.client.delete(PODS, "p", "shop")
+        await node.gone()
+        await node.pod()
+        after = await node.until(ready)
+
+    assert before["metadata"]["uid"] != after["metadata"]["uid"]
+
+
+async def test_a_restarted_kubelet_adopts_and_removes_orphans(tmp_path: Path) -> None:
+    node = Bed(tmp_path, FakeRuntime())
+    async with node.run():
+        await node.pod("stays")
+        await node.pod("goes")
+        before = await node.until(ready, "stays")
+        await node.until(ready, "goes")
+    await node.client.delete(PODS, "goes", "shop", grace_period_seconds=0)
+
+    async with node.run():
+        await node.pod("new")
+        await node.until(ready, "new")
+        after = await node.until(ready, "stays")
+
+    assert before["status"] == after["status"]
+    assert node.network.namespaces == {"t.pod.shop.stays", "t.pod.shop.new"}
+
+
+async def test_an_image_nobody_knows_backs_off(tmp_path: Path) -> None:
+    node = Bed(tmp_path, FakeRuntime(unknown_images=frozenset({"shop/web:1"})))
+    async with node.run():
+        await node.pod()
+        pod = await node.until(waits("ErrImagePull"))
+
+    assert pod["status"]["phase"] == "Pending"
+
+
+async def test_a_missing_config_map_is_waited_for(node: Bed) -> None:
+    await node.pod(containers=[{**WEB, "envFrom": [{"configMapRef": {"name": "conf"}}]}])
+    await node.until(waits("CreateContainerConfigError"))
+
+    meta = {"name": "conf", "namespace": "shop"}
+    await node.client.create(CONFIGMAPS, {"metadata": meta, "data": {"A": "1"}}, "shop")
+    await node.until(ready)
+
+    assert ("A", "1") in next(iter(node.runtime.configs.values())).env
+
+
+async def test_an_unknown_runtime_class_is_named(node: Bed) -> None:
+    await node.pod(runtimeClassName="gvisor")
+
+    assert "gvisor" in await node.said("FailedCreatePodSandBox")
+
+
+async def test_a_deadline_ends_the_pod(node: Bed) -> None:
+    await node.pod(activeDeadlineSeconds=1)
+
+    pod = await node.until(lambda status: status.get("phase") == "Failed")
+
+    assert pod["status"]["reason"] == "DeadlineExceeded"
+
+
+async def test_a_readiness_gate_opens_when_somebody_says_so(node: Bed) -> None:
+    await node.pod(readinessGates=[{"conditionType": "lb"}])
+    pod = await node.until(lambda status: status.get("phase") == "Running")
+
+    conditions = [*pod["status"]["conditions"], {"type": "lb", "status": "True"}]
+    await node.client.patch(PODS, "p", {"status": {"conditions": conditions}}, "shop", subresource="status")
+    after = await node.until(ready)
+
+    assert "lb" in {condition["type"] for condition in after["status"]["conditions"]}
