@@ -17,7 +17,7 @@ from typing import Any
 
 from netemu.client.base import Client
 from netemu.client.events import EventRecorder
-from netemu.kubelet import attempts, env
+from netemu.kubelet import attempts
 from netemu.kubelet.backoff import BackOff
 from netemu.kubelet.materials import Materials
 from netemu.kubelet.probes import Kind, Outcome, ProbeHooks, Prober
@@ -25,12 +25,13 @@ from netemu.kubelet.reporter import Reporter
 from netemu.kubelet.sandbox import Sandboxes
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
 from netemu.kubelet.slots import Slot, wanted
+from netemu.kubelet.starter import PodVoice, Starter
 from netemu.kubelet.status import PodView
 from netemu.model import times
 from netemu.model.errors import ApiError, NetemuError, NotFound, UserError
 from netemu.model.objects import Pod, Probe
 from netemu.model.resources import PODS
-from netemu.runtime.cri import ContainerState, ExecResult, Runtime, RuntimeFailure, SandboxConfig
+from netemu.runtime.cri import ExecResult, Runtime, SandboxConfig
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ class PodWorker:
         self._failed: tuple[str, str] | None = None
         self._finished = False
         self._reporter = Reporter(around.client)
+        self._say = PodVoice(around.events, pod)
+        self._starter = Starter(runtime, around.materials, around.node, around.settings, self._say)
         self._start_time = pod.status.start_time or times.now()
         first, longest = around.settings.back_off
         self._init = [Slot(one, True, BackOff(first, longest)) for one in pod.spec.init_containers]
@@ -120,6 +123,7 @@ class PodWorker:
             return None
         if self._sandbox is None and not await self._ensure_sandbox():
             return self._next_retry()
+        assert self._sandbox is not None
         await self._refresh()
         if self._overdue():
             await self._stop_all(self._grace())
@@ -127,7 +131,9 @@ class PodWorker:
             for is_init, index in wanted(
                 [slot.view() for slot in self._init], [slot.view() for slot in self._main], self.pod.spec.restart_policy
             ):
-                await self._start(self._init[index] if is_init else self._main[index])
+                slot = self._init[index] if is_init else self._main[index]
+                if await self._starter.start(slot, self.pod, self._sandbox, self._places or {}):
+                    await self._refresh()
             # Init containers of emulated images end as they start: go on at once.
             if any(slot.init and slot.running for slot in self._slots) or self._wake.is_set():
                 await self._refresh()
@@ -147,7 +153,7 @@ class PodWorker:
             for old in slot.old_attempts(found):
                 await self._runtime.remove_container(old)
             if slot.running and slot.prober is not None and slot.prober.broken and slot.stopping is None:
-                self._event(
+                self._say(
                     "Normal",
                     "Killing",
                     f"Container {slot.spec.name} failed {slot.prober.broken} probe, will be restarted",
@@ -178,12 +184,12 @@ class PodWorker:
                 return False
             config, warnings = await around.sandboxes.make(self.pod, self._runtime, self._attempt)
         except (NetemuError, OSError) as error:
-            self._event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
+            self._say("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
             await self._report()
             raise NetemuError(str(error)) from error
         self._sandbox = config
         for warning in warnings:
-            self._event("Warning", warning.reason, warning.message)
+            self._say("Warning", warning.reason, warning.message)
         return True
 
     async def _mount_volumes(self) -> Mapping[str, str] | None:
@@ -191,11 +197,11 @@ class PodWorker:
         try:
             places, ignored = await self._around.materials.mount_volumes(self.pod, directory)
         except (UserError, OSError) as error:
-            self._event("Warning", "FailedMount", f"MountVolume.SetUp failed: {error}")
+            self._say("Warning", "FailedMount", f"MountVolume.SetUp failed: {error}")
             self._retry_all()
             return None
         for one in ignored:
-            self._event("Warning", "FailedMount", f"volume {one} is not supported and stays empty")
+            self._say("Warning", "FailedMount", f"volume {one} is not supported and stays empty")
         return places
 
     def _retry_all(self) -> None:
@@ -204,81 +210,6 @@ class PodWorker:
             slot.retry_at = at
 
     # --- containers
-
-    async def _start(self, slot: Slot) -> None:
-        """Start a container unless it must wait; failures become its waiting reason."""
-        now = asyncio.get_running_loop().time()
-        if now < slot.retry_at or slot.stopping is not None:
-            return
-        restart = slot.current is not None and slot.current.state is ContainerState.EXITED
-        if restart and self._hold_back(slot, now):
-            return
-        assert self._sandbox is not None
-        try:
-            await self._start_attempt(slot, restart=restart)
-        except UserError as error:
-            self._postpone(slot, "CreateContainerConfigError", str(error), now)
-        except RuntimeFailure as error:
-            if error.reason == "ErrImagePull":
-                self._pull_failed(slot, error.message, now)
-            else:
-                self._postpone(slot, error.reason, error.message, now)
-        else:
-            slot.backing_off = False
-        await self._refresh()
-
-    def _hold_back(self, slot: Slot, now: float) -> bool:
-        """Whether a container that ended has to wait before its next start."""
-        due = slot.back_off.due(slot.ended_at)
-        if now >= due:
-            slot.back_off.started_again(now)
-            return False
-        full_name = f"{self.pod.name}_{self.pod.namespace}({self.pod.metadata.uid})"
-        text = f"back-off {_span(slot.back_off.pause)} restarting failed container={slot.spec.name} pod={full_name}"
-        slot.waiting, slot.backing_off, slot.retry_at = ("CrashLoopBackOff", text), True, due
-        self._event("Warning", "BackOff", f"Back-off restarting failed container {slot.spec.name}", slot)
-        return True
-
-    async def _start_attempt(self, slot: Slot, *, restart: bool) -> None:
-        assert self._sandbox is not None
-        place = env.Place(
-            self._around.node.name,
-            self._around.node.address,
-            self._sandbox.addresses,
-            {"cpu": self._around.settings.cpu, "memory": self._around.settings.memory},
-        )
-        config = await self._around.materials.config(
-            self.pod,
-            slot.spec,
-            place,
-            self._places or {},
-            attempt=slot.next_attempt,
-            init=slot.init and not _sidecar(slot),
-        )
-        container_id = await self._runtime.create_container(self._sandbox.pod_uid, config)
-        if not restart:
-            self._event("Normal", "Pulled", f'Container image "{slot.spec.image}" already present on machine', slot)
-        self._event("Normal", "Created", f"Created container: {slot.spec.name}", slot)
-        await self._runtime.start_container(container_id)
-        self._event("Normal", "Started", f"Started container {slot.spec.name}", slot)
-
-    def _postpone(self, slot: Slot, reason: str, message: str, now: float) -> None:
-        self._event("Warning", "Failed", f"Error: {message}", slot)
-        slot.waiting, slot.backing_off = (reason, message), slot.current is not None
-        if slot.current is None or slot.current.state is not ContainerState.EXITED:
-            slot.retry_at = now + 2.0
-
-    def _pull_failed(self, slot: Slot, message: str, now: float) -> None:
-        image = slot.spec.image
-        self._event("Warning", "Failed", f'Failed to pull image "{image}": {message}', slot)
-        self._event("Warning", "Failed", "Error: ErrImagePull", slot)
-        slot.pull.started_again(now)
-        slot.retry_at = now + slot.pull.pause
-        if slot.waiting[0] not in ("ErrImagePull", "ImagePullBackOff"):
-            slot.waiting = ("ErrImagePull", message)
-            return
-        self._event("Normal", "BackOff", f'Back-off pulling image "{image}"', slot)
-        slot.waiting = ("ImagePullBackOff", f'Back-off pulling image "{image}": ErrImagePull: {message}')
 
     def _probe(self, slot: Slot) -> None:
         assert slot.current is not None
@@ -295,7 +226,7 @@ class PodWorker:
             )
 
         def unhealthy(kind: Kind, text: str) -> None:
-            self._event("Warning", "Unhealthy", f"{kind.capitalize()} probe failed: {text}", slot)
+            self._say("Warning", "Unhealthy", f"{kind.capitalize()} probe failed: {text}", slot)
 
         honour = not self._runtime.instant or self._around.settings.honour_initial_delay
         slot.prober = Prober(slot.spec, ProbeHooks(attempt, self.wake, unhealthy), honour_delay=honour)
@@ -317,7 +248,7 @@ class PodWorker:
             await self._refresh()
             for slot in self._slots:
                 if slot.running:
-                    self._event("Normal", "Killing", f"Stopping container {slot.spec.name}", slot)
+                    self._say("Normal", "Killing", f"Stopping container {slot.spec.name}", slot)
                 await slot.stop_probing()
             await self._stop_all(0 if self._gone else self._grace())
             await self._refresh()
@@ -402,31 +333,6 @@ class PodWorker:
         if (limit := self.pod.spec.active_deadline_seconds) is not None and self._failed is None:
             timers.append(max(0.0, limit - times.seconds_since(self._start_time)))
         return min(timers, default=None)
-
-    def _event(self, kind: str, reason: str, message: str, slot: Slot | None = None) -> None:
-        about: dict[str, Any] = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": self.pod.name,
-                "namespace": self.pod.namespace,
-                "uid": self.pod.metadata.uid,
-                "resourceVersion": self.pod.metadata.resource_version,
-            },
-        }
-        part = "initContainers" if slot is not None and slot.init else "containers"
-        path = f"spec.{part}{{{slot.spec.name}}}" if slot is not None else ""
-        self._around.events.event(about, kind, reason, message, field_path=path)
-
-
-def _sidecar(slot: Slot) -> bool:
-    return slot.spec.restart_policy == "Always"
-
-
-def _span(seconds: float) -> str:
-    """`10s`, `1m20s`, as Go prints durations."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
 def _is_newer(one: Pod, other: Pod) -> bool:

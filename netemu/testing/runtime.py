@@ -1,7 +1,8 @@
 """A container runtime in a dictionary, and a Pod network in a set: kubelets without a kernel.
 
-`FakeRuntime` implements `cri.Runtime`. Containers "run" until a test ends them (`end`), or until they are stopped; those named
-in `stubborn` ignore the request to end and live through their grace period. `FakeNetwork` stands for CNI and namespaces.
+`FakeRuntime` implements `cri.Runtime`. Containers "run" until a test ends them (`end`), or until they are stopped; those
+named in `stubborn` ignore the request to end and live through their grace period. `FakeNetwork` stands for CNI and
+namespaces.
 """
 
 from __future__ import annotations
@@ -119,7 +120,8 @@ class FakeRuntime:
         if status is None or status.state is not ContainerState.RUNNING:
             return
         if status.name not in self.stubborn:
-            return self._exit(container_id, 0)
+            self._exit(container_id, 0)
+            return
         try:
             await asyncio.wait_for(self._exited[container_id].wait(), timeout)
         except TimeoutError:
