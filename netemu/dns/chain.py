@@ -13,9 +13,10 @@ from netemu.model.errors import UserError
 
 log = logging.getLogger(__name__)
 
-# The rule: what watches all replies stands first (it must see what everybody else does), then what reorders replies, then
-# the cache (so that hits are watched and reordered too), then what answers, most specific first, then what asks others,
-# and what answers everything last. It is CoreDNS's build-time order (`plugin.cfg`), whatever the order in the Corefile.
+# The rule: what watches all replies stands first (it must see what everybody else does), then what reorders replies,
+# then the cache (so that hits are watched and reordered too), then what answers, most specific first, then what asks
+# others, and what answers everything last. It is CoreDNS's build-time order (`plugin.cfg`), whatever the order in the
+# Corefile.
 ORDER = (
     "reload", "ready", "health", "prometheus", "errors", "log", "loadbalance", "cache", "template", "hosts",
     "kubernetes", "loop", "forward", "whoami",

@@ -1,9 +1,10 @@
 """The Corefile: CoreDNS's configuration language, read into blocks and directives.
 
-A file is server blocks `KEY[, KEY...] { directives }`; a directive is a word, its arguments up to the end of the line, and
-perhaps a block of options of the same shape. `#` comments to the end of the line, double quotes keep spaces, `{$NAME}` and
-`{%NAME%}` are environment variables, `(name) { ... }` is a snippet, `import` inserts a snippet or files. Every token
-knows its file and line, so every refusal can point at them. Grammar: `coredns/core/caddyfile`, `caddy/caddyfile/lexer.go`.
+A file is server blocks `KEY[, KEY...] { directives }`; a directive is a word, its arguments up to the end of the
+line, and perhaps a block of options of the same shape. `#` comments to the end of the line, double quotes keep
+spaces, `{$NAME}` and `{%NAME%}` are environment variables, `(name) { ... }` is a snippet, `import` inserts a snippet
+or files. Every token knows its file and line, so every refusal can point at them. Grammar: `coredns/core/caddyfile`,
+`caddy/caddyfile/lexer.go`.
 """
 
 from __future__ import annotations

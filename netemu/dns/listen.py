@@ -1,8 +1,8 @@
 """Sockets of the server: UDP datagrams and TCP connections in, replies out.
 
 UDP is read straight off the socket, many datagrams per wake-up. The address a question came to travels along
-(IP_PKTINFO), because the reply must come from it: resolvers drop replies from elsewhere, and a machine may have several.
-TCP follows RFC 7766: any number of questions per connection, at once, answered in any order, closed when idle.
+(IP_PKTINFO), because the reply must come from it: resolvers drop replies from elsewhere, and a machine may have
+several. TCP follows RFC 7766: any number of questions per connection, at once, answered in any order, closed when idle.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Domain names in wire form.
 
-Everywhere in the DNS room a name is `bytes`: length-prefixed labels with the closing zero, uncompressed, in the spelling it
-came with. That form hashes, compares and concatenates fast, keeps dots inside labels apart from dots between them, and
-`bytes.lower()` folds exactly the ASCII letters of RFC 4343, because no length byte (at most 63) is a letter.
+Everywhere in the DNS room a name is `bytes`: length-prefixed labels with the closing zero, uncompressed, in the
+spelling it came with. That form hashes, compares and concatenates fast, keeps dots inside labels apart from dots
+between them, and `bytes.lower()` folds exactly the ASCII letters of RFC 4343, because no length byte (at most 63) is
+a letter.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ def join(labels: Sequence[bytes], zone: bytes = ROOT) -> bytes:
 
 
 def parse(text: str) -> bytes:
-    r"""A name from its text, absolute with or without the last dot; `\.` and `\DDD` as in zone files. Raises ValueError."""
+    r"""A name from its text, absolute with or without the last dot; `\.` and `\DDD` as in zone files. Raises
+    ValueError."""
     if text in ("", "."):
         return ROOT
     raw, labels, label, i = text.encode(), [], bytearray(), 0

@@ -1,9 +1,9 @@
 """What a plugin is, and what it sees of the server around it.
 
-A server block is a list of plugins in the order of `chain.ORDER`. A query walks down the list: each `serve` says `Response`
-(this is the answer), `Refuse` (this is the answer, and it is only a code) or `NEXT` (not mine). Whatever was said then walks
-back up through `after` of the plugins that were passed, which may reorder it, keep a copy or log it; `done` hears of the
-reply when its size is known. So order is data, and composing plugins is a loop.
+A server block is a list of plugins in the order of `chain.ORDER`. A query walks down the list: each `serve` says
+`Response` (this is the answer), `Refuse` (this is the answer, and it is only a code) or `NEXT` (not mine). Whatever
+was said then walks back up through `after` of the plugins that were passed, which may reorder it, keep a copy or log
+it; `done` hears of the reply when its size is known. So order is data, and composing plugins is a loop.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from netemu.client.base import Client
 from netemu.dns import names
 from netemu.dns.corefile import Directive
 from netemu.dns.metrics import Metrics
 from netemu.dns.wire import Query, Response
+
+if TYPE_CHECKING:
+    from netemu.client.base import Client
 
 
 class Next:
@@ -90,7 +92,8 @@ class Block:
 
 
 class Plugin:
-    """Passes every query on. Subclasses override what they need; `setup` in each module makes one from its directive."""
+    """Passes every query on. Subclasses override what they need; `setup` in each module makes one from its
+    directive."""
 
     name = ""
     any_class = False

@@ -1,9 +1,10 @@
 """The DNS server: a Corefile becomes listening sockets, plugin chains, and answers.
 
-Theory of operation. A packet that was answered before, byte for byte except for its id, gets the same bytes again with its
-own id: `_finished` maps everything behind the id of a question to everything behind the id of the reply. Only replies that
-depend on watched objects alone are kept there (`Response.stable`), and any change of those voids all of them. Other packets are
-parsed, routed to the server block with the longest zone, answered by its chain in a task, packed and sent.
+Theory of operation. A packet that was answered before, byte for byte except for its id, gets the same bytes again
+with its own id: `_finished` maps everything behind the id of a question to everything behind the id of the reply.
+Only replies that depend on watched objects alone are kept there (`Response.stable`), and any change of those voids
+all of them. Other packets are parsed, routed to the server block with the longest zone, answered by its chain in a
+task, packed and sent.
 
 Sockets open first, then plugins start: a query that comes before the cluster is known gets SERVFAIL instead of a lie.
 """
@@ -14,16 +15,15 @@ import asyncio
 import contextlib
 import importlib
 import ipaddress
+import itertools
 import logging
 import random
 import signal
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from netemu.client.base import Client
-from netemu.client.kubeconfig import Credentials, in_cluster, load_kubeconfig
 from netemu.dns import chain, corefile, listen, names, wire
 from netemu.dns.chain import Chain
 from netemu.dns.corefile import ServerBlock
@@ -32,6 +32,9 @@ from netemu.dns.pages import Pages
 from netemu.dns.plugin import Page, Plugin
 from netemu.dns.wire import Malformed, Query, Response
 from netemu.model.errors import NetemuError, UserError
+
+if TYPE_CHECKING:
+    from netemu.client.base import Client
 
 log = logging.getLogger(__name__)
 
@@ -254,10 +257,13 @@ class Server:
         if self._given is not None:
             return self._given
         if self._client is None:
-            if not isinstance(credentials, Credentials):
-                credentials = load_kubeconfig(self.kubeconfig) if self.kubeconfig else in_cluster()
-            module = await asyncio.to_thread(importlib.import_module, "netemu.client.http")
-            self._client = module.HttpClient(credentials, user_agent="netemu-dns")
+            http = await asyncio.to_thread(importlib.import_module, "netemu.client.http")
+            kubeconfig = importlib.import_module("netemu.client.kubeconfig")
+            if credentials is None:
+                credentials = (
+                    kubeconfig.load_kubeconfig(self.kubeconfig) if self.kubeconfig else kubeconfig.in_cluster()
+                )
+            self._client = http.HttpClient(credentials, user_agent="netemu-dns")
         client: Client = self._client
         return client
 
@@ -307,7 +313,7 @@ class Server:
         for plugin in plugins:
             await plugin.start()
         deadline = time.monotonic() + 5
-        while not all(plugin.ready for plugin in plugins) and time.monotonic() < deadline:
+        while not all(plugin.ready for plugin in plugins) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         old, self._zones, self._chains = self._chains, zones, chains
         self.invalidate()
@@ -345,7 +351,7 @@ def _local_addresses() -> tuple[str, ...]:
     """Addresses of this network namespace, loopback and link-local left out."""
     found: dict[str, None] = {}
     lines = _lines("/proc/self/net/fib_trie")
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in itertools.pairwise(lines):
         if line.strip().startswith("/32 host LOCAL"):
             found[before.split()[-1]] = None
     for line in _lines("/proc/self/net/if_inet6"):

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from netemu.client.base import Client
-from netemu.client.informer import Informer
-from netemu.dns.records import Cluster, Options
+from netemu.dns.objects import Cluster, Options
 from netemu.model.objects import EndpointSlice, KubeObject, Namespace, Pod, Service
 from netemu.model.resources import ENDPOINTSLICES, NAMESPACES, PODS, SERVICES
+
+if TYPE_CHECKING:
+    from netemu.client.base import Client
+    from netemu.client.informer import Informer
 
 
 class ClusterStore:
@@ -46,6 +48,10 @@ class ClusterStore:
 
     async def run(self, client: Client) -> None:
         """Follow the API server until cancelled."""
+        # Not above: the client room costs more to import than everything else here, and the sockets must not wait for
+        # it.
+        from netemu.client.informer import Informer
+
         self._informers = [self._follow(Informer(client, NAMESPACES, Namespace), self.namespace)]
         self._informers.append(
             self._follow(Informer(client, SERVICES, Service, label_selector=self._labels), self.service)

@@ -1,6 +1,7 @@
 """Questions to another DNS server: one UDP socket that is used again, TCP where that is asked for.
 
-Every question gets an id of its own, drawn at random; a reply counts only with that id, from that server, to that question.
+Every question gets an id of its own, drawn at random; a reply counts only with that id, from that server, to that
+question.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """DNS messages: bytes in, values out, and back.
 
-Written by hand because the server needs what dnslib does not do (truncation that keeps the question, replies to malformed
-packets, the spelling of names untouched, bytes that can be patched for the next client); dnslib reads the records that a
-Corefile spells as text. RDATA is kept in wire form with names uncompressed, so records from any source look the same.
-Replies compress owner names always: legal, smaller, and address records then do not depend on where they stand.
+Written by hand because the server needs what dnslib does not do (truncation that keeps the question, replies to
+malformed packets, the spelling of names untouched, bytes that can be patched for the next client); dnslib reads the
+records that a Corefile spells as text. RDATA is kept in wire form with names uncompressed, so records from any source
+look the same. Replies compress owner names always: legal, smaller, and address records then do not depend on where
+they stand.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """What a resolver inside a Pod does with a name: each question it sends, to whom, and what comes back.
 
-Theory of operation. A *model* of a resolver (`glibc`) is a generator: it yields the questions that it would send next and is
-given what came of them, until it returns the result. It sees no socket and no clock, so a table of replies tests it.
-`lookup` drives a model with real packets, sent from sockets that were opened inside the Pod's namespace, and notes every
-exchange as a `Step`. Models are a parameter, because libcs differ where it hurts.
+Theory of operation. A *model* of a resolver (`glibc`) is a generator: it yields the questions that it would send next
+and is given what came of them, until it returns the result. It sees no socket and no clock, so a table of replies
+tests it. `lookup` drives a model with real packets, sent from sockets that were opened inside the Pod's namespace,
+and notes every exchange as a `Step`. Models are a parameter, because libcs differ where it hurts.
 
-glibc's behaviour (2.36, measured): /etc/hosts first; dots >= ndots tries the name as it is first, else last; A and AAAA leave
-the same socket together; NXDOMAIN and NODATA go on to the next search name; SERVFAIL and REFUSED go to the next server, and
-after all attempts to the next name; a timeout uses up attempts and then skips to the absolute name; TC is asked again by TCP.
+glibc's behaviour (2.36, measured): /etc/hosts first; dots >= ndots tries the name as it is first, else last; A and
+AAAA leave the same socket together; NXDOMAIN and NODATA go on to the next search name; SERVFAIL and REFUSED go to the
+next server, and after all attempts to the next name; a timeout uses up attempts and then skips to the absolute name;
+TC is asked again by TCP.
 """
 
 from __future__ import annotations
@@ -303,7 +304,7 @@ async def _udp(ask: Ask, netns: str, port: int) -> list[Reply]:
     try:
         async with asyncio.timeout(ask.timeout):
             await loop.sock_connect(sock, (ask.server, port))
-            sent = {ident: kind for ident, kind in zip(_ids(len(ask.types)), ask.types, strict=True)}
+            sent = dict(zip(_ids(len(ask.types)), ask.types, strict=True))
             for ident, kind in sent.items():
                 await loop.sock_sendall(sock, _packet(ident, ask, kind))
             while len(found) < len(ask.types):

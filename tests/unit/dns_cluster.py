@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from netemu.dns import names, wire
-from netemu.dns.records import Cluster, Facts, Options
+from netemu.dns.objects import Cluster, Options
+from netemu.dns.records import Facts, answer
 from netemu.model.objects import EndpointSlice, Namespace, Pod, Service, decode
 
 ZONES = tuple(names.parse(zone) for zone in ("cluster.local", "in-addr.arpa", "ip6.arpa"))
@@ -80,9 +81,9 @@ SERVICES = (
 SLICES = (
     slice_of("web", "1", [endpoint("10.0.0.5"), endpoint("10.0.0.6", "named")], port("http", 8080)),
     slice_of("peers", "1", [endpoint(f"10.0.1.{n}") for n in (1, 2, 3)], port("http", 8080)),
-    slice_of("hosts", "1", [endpoint("10.0.2.1", "db-0"), endpoint("10.0.2.2", "db-1"), endpoint("10.0.2.3", "db-1")], port("db", 5432)),
+    slice_of("hosts", "1", [endpoint("10.0.2.1", "db-0"), endpoint("10.0.2.2", "db-1"), endpoint("10.0.2.3", "db-1")], port("db", 5432)),  # noqa: E501
     slice_of("hosts", "6", [endpoint("fd00::", "", True)], port("db", 5432), family="IPv6"),
-    slice_of("unready", "1", [endpoint("10.0.3.1", ready=False), endpoint("10.0.3.2", ready=False, serving=True, terminating=True)], port("http", 80)),
+    slice_of("unready", "1", [endpoint("10.0.3.1", ready=False), endpoint("10.0.3.2", ready=False, serving=True, terminating=True)], port("http", 80)),  # noqa: E501
     slice_of("eager", "1", [endpoint("10.0.3.3", ready=True, serving=False)], port("http", 80)),
     slice_of("noports", "1", [endpoint("10.0.4.1")]),
     slice_of("kube-dns", "1", [endpoint("10.0.9.53")], port("dns", 53, "UDP"), namespace="kube-system"),
@@ -141,6 +142,6 @@ def ask(of: Cluster, name: str, kind: str, facts: Facts = FACTS) -> Case:
     wanted = names.parse(name)
     zone = next(suffix for suffix in names.suffixes(wanted.lower()) if suffix in of.options.zones)
     number = wire.TYPES.get(kind) or int(kind.removeprefix("TYPE"))
-    answer = of.answer(wanted, number, zone, facts)
-    lines = [f"{wire.type_name(record.type)} {wire.rdata_text(record)}" for record in answer.answers]
-    return Case(name, kind, wire.rcode_name(answer.rcode), tuple(sorted(lines)))
+    said = answer(of, wanted, number, zone, facts)
+    lines = [f"{wire.type_name(record.type)} {wire.rdata_text(record)}" for record in said.answers]
+    return Case(name, kind, wire.rcode_name(said.rcode), tuple(sorted(lines)))

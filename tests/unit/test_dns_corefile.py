@@ -114,7 +114,7 @@ BAD = [
     (kubernetes("ttl"), "3: ttl: expected a number from 0 to 3600, got nothing"),
     (kubernetes("noendpoints x"), "3: noendpoints takes no arguments"),
     (". {\n kubernetes in-addr.arpa\n}", "2: kubernetes: needs a zone that is not a reverse zone"),
-    (". {\n kubernetes a.b\n kubernetes c.d\n}", "3: kubernetes may stand only once in a server block; it does in line 2"),
+    (". {\n kubernetes a.b\n kubernetes c.d\n}", "3: kubernetes may stand only once in a server block; it does in line 2"),  # noqa: E501
     (". {\n errors\n", "1: the block that begins here is not closed; expected }"),
     (". {\n errors\n}\n}", "4: } without {"),
     ('. {\n log "a\n}', '2: a quotation mark is not closed; expected another "'),

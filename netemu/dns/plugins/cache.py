@@ -8,8 +8,8 @@
         keepttl
     }
 
-A reply lives as long as its lowest TTL, within the bounds, and every record in it is given that lifetime, on the way in too;
-from the cache it counts down, never to 0. A hit is authoritative, and keeps the spelling of whoever asked first
+A reply lives as long as its lowest TTL, within the bounds, and every record in it is given that lifetime, on the way
+in too; from the cache it counts down, never to 0. A hit is authoritative, and keeps the spelling of whoever asked first
 (`coredns/plugin/cache/cache.go`). Floors are 5 s, so `ttl 0` elsewhere does not switch caching off.
 """
 

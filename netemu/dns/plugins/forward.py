@@ -12,9 +12,10 @@
         next RCODE...
     }
 
-Each try waits 2 s; on silence or error the next server is asked, as long as fewer than 5 s have passed, so a sole server that
-drops everything costs 6 s. A server that failed is probed twice a second (`. NS`) and not asked while more than `max_fails`
-probes in a row failed; when all are in that state, any is tried (`coredns/plugin/forward/forward.go`).
+Each try waits 2 s; on silence or error the next server is asked, as long as fewer than 5 s have passed, so a sole
+server that drops everything costs 6 s. A server that failed is probed twice a second (`. NS`) and not asked while
+more than `max_fails` probes in a row failed; when all are in that state, any is tried
+(`coredns/plugin/forward/forward.go`).
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ class Forward(Plugin):
                     continue
                 if skipped > len(self.targets):
                     break
-                target = random.choice(self.targets)  # noqa: PLW2901 - none is healthy: the probes may be what is broken
+                target = random.choice(self.targets)
             began = time.monotonic()
             try:
                 reply = await self._try(target.upstream, query)

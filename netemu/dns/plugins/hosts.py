@@ -1,4 +1,5 @@
-"""`hosts [FILE [ZONES...]] { inline lines; ttl N; no_reverse; reload D; fallthrough [ZONES...] }`: names from a hosts file."""
+"""`hosts [FILE [ZONES...]] { inline lines; ttl N; no_reverse; reload D; fallthrough [ZONES...] }`: names from a hosts
+file."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@
         fallthrough [ZONES...]
     }
 
-Before the first lists have arrived nothing can be denied, so SERVFAIL stands where NXDOMAIN would. While the API server is
-away the last state goes on being served.
+Before the first lists have arrived nothing can be denied, so SERVFAIL stands where NXDOMAIN would. While the API
+server is away the last state goes on being served.
 """
 
 from __future__ import annotations
@@ -23,15 +23,19 @@ import contextlib
 import logging
 import time
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from netemu.client.kubeconfig import Credentials, load_kubeconfig
 from netemu.dns import names, wire
 from netemu.dns.corefile import Directive
+from netemu.dns.objects import Options
 from netemu.dns.plugin import NEXT, Block, Fallthrough, Plugin, Refuse, Result, longest_zone
-from netemu.dns.records import Answer, Facts, Options, soa
+from netemu.dns.records import Answer, Facts, answer, soa
 from netemu.dns.store import ClusterStore
 from netemu.dns.wire import Query, Response
 from netemu.model.errors import NetemuError
+
+if TYPE_CHECKING:
+    from netemu.client.kubeconfig import Credentials
 
 log = logging.getLogger(__name__)
 
@@ -86,33 +90,33 @@ class Kubernetes(Plugin):
         if not zone:
             return NEXT
         facts = Facts(self.store.serial, self._addresses(query, zone))
-        answer = self.store.cluster.answer(query.name, query.type, zone, facts)
-        if answer.rcode == wire.REFUSED:
+        found = answer(self.store.cluster, query.name, query.type, zone, facts)
+        if found.rcode == wire.REFUSED:
             return Refuse(wire.REFUSED)
         synced = self.store.synced
-        if answer.rcode == wire.NXDOMAIN:
+        if found.rcode == wire.NXDOMAIN:
             if self.falls(query.lower):
                 return NEXT
             if not synced:
-                answer.rcode = wire.SERVFAIL
-        response = Response(answer.rcode, answer.answers, [], answer.additional, stable=synced)
-        if answer.chase:
-            await self._chase(query, answer, response)
+                found.rcode = wire.SERVFAIL
+        response = Response(found.rcode, found.answers, [], found.additional, stable=synced)
+        if found.chase:
+            await self._chase(query, found, response)
         if not response.answers:
             response.authority = [soa(self.store.cluster, query.name, zone, facts)]
         return response
 
-    async def _chase(self, query: Query, answer: Answer, response: Response) -> None:
+    async def _chase(self, query: Query, found: Answer, response: Response) -> None:
         """Append what the whole server says about the target of an alias; a failure leaves the alias alone."""
         response.stable = False
         if query.depth >= _MOST_ALIASES:
             return
         question = Query(
-            query.id, query.flags, answer.chase, query.type, 1, query.edns, b"", query.transport, query.client,
+            query.id, query.flags, found.chase, query.type, 1, query.edns, b"", query.transport, query.client,
             depth=query.depth + 1,
         )  # fmt: skip
         further = await self.block.host.resolve(question, self.block.ports[0])
-        response.answers = answer.answers + further.answers
+        response.answers = found.answers + further.answers
         response.tc = further.tc
 
     def _addresses(self, query: Query, zone: bytes) -> tuple[str, ...]:
@@ -146,6 +150,8 @@ def setup(directive: Directive, block: Block) -> Plugin:
 
 
 def _credentials(option: Directive) -> Credentials:
+    from netemu.client.kubeconfig import Credentials, load_kubeconfig
+
     if option.name == "endpoint":
         return Credentials(server=option.one("the URL of an API server").rstrip("/"))
     if len(option.args) not in (1, 2):

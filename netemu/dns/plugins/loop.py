@@ -1,7 +1,7 @@
 """`loop`: find out at start whether forwarded questions come back, and stop the server if they do.
 
-A question with a random name goes to this server itself. Seen once it came from us; seen more than twice it was sent back by
-an upstream, and every client's question would circle until all sockets are taken (`coredns/plugin/loop`).
+A question with a random name goes to this server itself. Seen once it came from us; seen more than twice it was sent
+back by an upstream, and every client's question would circle until all sockets are taken (`coredns/plugin/loop`).
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def setup(directive: Directive, block: Block) -> Plugin:
             lines["authority"],
             rcode,
             falls,
-        )  # fmt: skip
+        )
     )
 
 

@@ -1,4 +1,5 @@
-"""`whoami`: the client's own address and port, in the additional section. For finding out what the path does to them."""
+"""`whoami`: the client's own address and port, in the additional section. For finding out what the path does to
+them."""
 
 from __future__ import annotations
 
