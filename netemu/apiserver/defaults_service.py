@@ -75,6 +75,8 @@ def settle(obj: Obj, old: Obj | None) -> None:
         _normalize_update(spec, old["spec"])
         _keep_allocated(spec, old["spec"])
         _drop_meaningless(spec, old["spec"])
+        if old["spec"].get("type") == "LoadBalancer" != spec.get("type") and obj.get("status"):
+            obj["status"] = {**obj["status"], "loadBalancer": {}}
     if spec.get("clusterIP") and not spec.get("clusterIPs"):
         spec["clusterIPs"] = [spec["clusterIP"]]
 

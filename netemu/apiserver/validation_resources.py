@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from netemu.apiserver.schema import QUANTITY
+from netemu.apiserver.schema_types import QUANTITY
 from netemu.apiserver.validation_fields import invalid, invalid_for, qualified_name
 from netemu.client.base import Obj
 from netemu.model.errors import FieldError

@@ -46,7 +46,9 @@ _ONCE = "may not change once set"
 
 def validate_service(obj: Obj, old: Obj | None) -> list[FieldError]:
     """Errors of a Service; what an update takes over from `old` need not be in `obj`."""
-    spec: Obj = settled(obj, old)["spec"]
+    final = settled(obj, old)
+    spec: Obj = final["spec"]
+    balancer = (final.get("status") or {}).get("loadBalancer") or {}
     errors = _type(spec)
     errors += _cluster_ips(spec)
     errors += _ports(spec)
@@ -56,7 +58,7 @@ def validate_service(obj: Obj, old: Obj | None) -> list[FieldError]:
     errors += _source_ranges(spec)
     errors += _traffic_policies(spec)
     errors += _load_balancer(spec)
-    errors += _status(obj.get("status") or {})
+    errors += _status(balancer, spec)
     if old is not None:
         errors += _update(spec, old["spec"])
     return errors
@@ -270,9 +272,12 @@ def _load_balancer(spec: Obj) -> list[FieldError]:
     return errors
 
 
-def _status(status: Obj) -> list[FieldError]:
+def _status(balancer: Obj, spec: Obj) -> list[FieldError]:
     errors: list[FieldError] = []
-    for index, ingress in enumerate((status.get("loadBalancer") or {}).get("ingress") or ()):
+    if balancer.get("ingress") and spec.get("type") != "LoadBalancer":
+        text = 'may only be used when `spec.type` is "LoadBalancer"'
+        errors.append(forbidden("status.loadBalancer.ingress", text))
+    for index, ingress in enumerate(balancer.get("ingress") or ()):
         path = f"status.loadBalancer.ingress[{index}]"
         ip, mode = ingress.get("ip") or "", ingress.get("ipMode")
         if ip:

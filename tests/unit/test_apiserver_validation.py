@@ -235,7 +235,9 @@ def test_metadata(kind: str, fields: dict[str, Any], errors: list[str]) -> None:
     case("Service", "spec.clusterIPs: Forbidden: may not be set for ExternalName services",
          spec={"type": "ExternalName", "externalName": "x.y", "clusterIP": "10.96.0.1"}),
     case("Service", f'status.loadBalancer.ingress[0].ip: Invalid value: "x": {IP}',
-         status={"loadBalancer": {"ingress": [{"ip": "x"}]}}),
+         spec__type="LoadBalancer", status={"loadBalancer": {"ingress": [{"ip": "x"}]}}),
+    case("Service", 'status.loadBalancer.ingress: Forbidden: may only be used when `spec.type` is "LoadBalancer"',
+         status={"loadBalancer": {"ingress": [{"ip": "172.18.255.1"}]}}),
 ])  # fmt: skip
 def test_services(kind: str, fields: dict[str, Any], errors: list[str]) -> None:
     check(kind, fields, errors)
@@ -502,6 +504,9 @@ def update(kind: str, *errors: str, start: dict[str, Any] | None = None, **field
     update("ConfigMap", start={"metadata__uid": "1"}, metadata__uid=DROP),
     update("Service", f"spec.clusterIPs[0]: {ONCE}", spec__clusterIP="10.96.0.8"),
     update("Service", spec={"ports": [{"port": 81}]}),
+    update("Service", start={"spec__type": "LoadBalancer",
+                             "status": {"loadBalancer": {"ingress": [{"ip": "172.18.255.1"}]}}},
+           spec__type="ClusterIP"),
     update("Service", spec__type="ExternalName", spec__externalName="x.y"),
     update("Service", "spec.clusterIPs: Forbidden: may not be set for ExternalName services",
            spec__type="ExternalName", spec__externalName="x.y", spec__clusterIP="10.96.0.8"),
