@@ -69,7 +69,7 @@ def _kernel_findings() -> list[Finding]:
     try:
         return [
             Finding("network namespaces", True, True, ""),
-            _tried(name, "veth", True, "no links between nodes and Pods", "ip link add a type veth peer name b"),
+            _tried(name, "veth", True, "no links at all", "ip link add veth0 type veth peer name veth1"),
             _tried(name, "bridge", True, "no node network", "ip link add br0 type bridge"),
             _tried(name, "iptables nat", True, "no iptables mode of kube-proxy", "iptables -t nat -S"),
             _tried(name, "nf_conntrack", True, "no Services: translation needs connection tracking",
@@ -81,10 +81,11 @@ def _kernel_findings() -> list[Finding]:
             _tried(name, "nf_tables", False, "no nftables mode of kube-proxy", "nft add table ip x"),
             _tried(name, "ip_set", False, "no ipvs mode of kube-proxy", "ipset create x hash:ip"),
             _tried(name, "vxlan", False, "no VXLAN between nodes",
-                   "ip link add v type vxlan id 1 dstport 4789 local 127.0.0.1"),
-            _tried(name, "tbf", False, "no `rate` on links", "tc qdisc add dev lo root tbf rate 1mbit burst 10k latency 1s"),
+                   "ip link add vxlan0 type vxlan id 1 dstport 4789 local 127.0.0.1"),
+            _tried(name, "tbf", False, "no `rate` on links",
+                   "tc qdisc add dev lo root tbf rate 1mbit burst 10k latency 1s"),
             _tried(name, "netem", False, "no `delay` and `loss` on links", "tc qdisc add dev lo root netem delay 1ms"),
-            _tried(name, "dummy", False, "no ipvs mode of kube-proxy", "ip link add d type dummy"),
+            _tried(name, "dummy", False, "no ipvs mode of kube-proxy", "ip link add dummy0 type dummy"),
             Finding("ipvs", Path("/proc/net/ip_vs").exists(), False, "no ipvs mode of kube-proxy"),
             Finding("overlayfs", "overlay" in Path("/proc/filesystems").read_text(), False,
                     "process Pods share the machine's file system instead of a copy"),

@@ -6,6 +6,7 @@ become true, and each is timed.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import subprocess
@@ -21,7 +22,7 @@ import msgspec
 from netemu.lab import remains
 from netemu.lab.api import LabApi, agent_status
 from netemu.lab.config import LabConfig, free_api_port, resolve, save_config, write_file
-from netemu.lab.paths import RUN, LabPaths
+from netemu.lab.paths import RUN, STATE, LabPaths
 from netemu.lab.readiness import nodes_missing, rules_missing, workloads_missing
 from netemu.lab.topology import TopologyFile
 from netemu.model.errors import ApiError, NetemuError, UserError
@@ -83,6 +84,9 @@ def locked(lab: str) -> Iterator[None]:
                 yield
             finally:
                 path.unlink(missing_ok=True)
+                for root in (STATE, RUN):
+                    with contextlib.suppress(OSError):  # other labs are there
+                        root.rmdir()
             return
 
 
@@ -125,7 +129,7 @@ def _wait(config: LabConfig, timeout: float, report: Report) -> None:
         return nodes_missing(api.list(NODES)[0], wanted)
 
     def pods() -> list[str]:
-        if not (LabPaths(config.name).state / "posted").exists():
+        if not LabPaths(config.name).posted.exists():
             return ["manifests are still being posted"]
         return workloads_missing(api.list(DEPLOYMENTS)[0], api.list(PODS)[0])
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import ssl
 from pathlib import Path
@@ -23,15 +22,21 @@ from netemu.apiserver.local import LocalClient
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.server import ApiServer
+from netemu.client import Informer
 from netemu.kernel import netns
 from netemu.lab import addons, manifests, pki
 from netemu.lab.config import API_PORT, LabConfig, load_config
 from netemu.lab.paths import LabPaths
 from netemu.lab.process import exists, run
+from netemu.model.objects import Node
+from netemu.model.resources import NODES
 from netemu.network import names
 from netemu.store.sqlite import SqliteStore
 
 log = logging.getLogger(__name__)
+
+_PATIENCE = 10.0
+"""Seconds that manifests wait for nodes that are late."""
 
 
 async def control_plane(lab: str) -> None:
@@ -96,16 +101,41 @@ def _tls(lab: str) -> ssl.SSLContext:
 
 
 async def _post_once(config: LabConfig, client: LocalClient) -> None:
-    """Post cluster DNS and the topology's manifests, at the first start only: later they are the user's."""
+    """Post cluster DNS and the topology's manifests, at the first start only: later they are the user's.
+
+    DNS is posted at once, since its processes need longest to start; the rest when every node can take Pods, so that
+    the scheduler spreads them over all nodes and not over those that happened to be first.
+    """
     paths = LabPaths(config.name)
-    done = paths.state / "posted"
-    if done.exists():
+    if paths.posted.exists():
         return
     kubeconfig = paths.component_kubeconfig("coredns").read_bytes()
     wanted = msgspec.json.decode(paths.manifests.read_bytes())
     await manifests.post(client, addons.cluster_dns(config, kubeconfig))
-    await manifests.post(client, wanted)
-    done.write_text(f"{os.getpid()}\n")
+    await _nodes_ready(config, client)
+    await manifests.post(client, map(manifests.as_applied, wanted))
+    paths.posted.touch()
+
+
+async def _nodes_ready(config: LabConfig, client: LocalClient) -> None:
+    names_left = {node.name for node in config.nodes}
+    nodes = Informer(client, NODES, Node)
+    every_node = asyncio.Event()
+
+    def changed(_: Node | None, new: Node | None) -> None:
+        if new is not None and new.ready:
+            names_left.discard(new.name)
+        if not names_left:
+            every_node.set()
+
+    nodes.on_change(changed)
+    watching = asyncio.create_task(nodes.run())
+    try:
+        await asyncio.wait_for(every_node.wait(), _PATIENCE)
+    except TimeoutError:
+        log.warning("nodes not Ready after %.0f s: %s; posting manifests all the same", _PATIENCE, sorted(names_left))
+    finally:
+        watching.cancel()
 
 
 if __name__ == "__main__":

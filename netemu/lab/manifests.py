@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import msgspec
+
 from netemu.client.base import Client, Obj
 from netemu.lab.yamlfile import Document, Mistake, Where
 from netemu.model.errors import AlreadyExists
@@ -75,13 +77,18 @@ def _where(path: str) -> Where:
     return tuple(int(index) if index else key or name for index, key, name in parts)
 
 
+def as_applied(obj: Obj) -> Obj:
+    """The object with the note that `kubectl apply` leaves, so that applying the same file later finds its own work."""
+    noted = copy.deepcopy(obj)
+    annotations = noted["metadata"].setdefault("annotations", {})
+    annotations.setdefault("kubectl.kubernetes.io/last-applied-configuration", msgspec.json.encode(obj).decode() + "\n")
+    return noted
+
+
 async def post(client: Client, objects: Iterable[Obj]) -> None:
     """Create each object, namespaces first, leaving alone what is there already."""
 
-    def key(obj: Obj) -> bool:
-        return obj["kind"] != "Namespace"
-
-    for obj in sorted(objects, key=key):
+    for obj in sorted(objects, key=lambda obj: bool(obj["kind"] != "Namespace")):
         resource = resource_of(obj)
         namespace = obj["metadata"].get("namespace") or "default" if resource.namespaced else ""
         try:

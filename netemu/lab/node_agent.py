@@ -28,6 +28,7 @@ from netemu.network.plan import NodePlan
 from netemu.network.pods import PodNetwork
 from netemu.proxy.config import Duration, IptablesConfiguration, KubeProxyConfiguration
 from netemu.proxy.server import ProxyServer
+from netemu.runtime.cri import Runtime
 from netemu.runtime.emulated import EmulatedRuntime
 from netemu.runtime.process import ProcessRuntime
 
@@ -50,8 +51,9 @@ async def node_agent(lab: str) -> None:
         kubelets = [_kubelet(config, node, client, services) for node in config.nodes]
         async with _status(paths, proxies), asyncio.TaskGroup() as tasks:
             tasks.create_task(services.run())
-            for component in (*kubelets, *proxies.values()):
-                tasks.create_task(component.run())
+            for kubelet, proxy in zip(kubelets, proxies.values(), strict=True):
+                tasks.create_task(kubelet.run())
+                tasks.create_task(proxy.run())
             log.info("running %d nodes of lab %s", len(config.nodes), lab)
 
 
@@ -80,7 +82,7 @@ def _kubelet(config: LabConfig, node: NodeConfig, client: HttpClient, services: 
         resolv_conf=str(paths.node_resolv_conf),
         hosts_file=str(paths.node_hosts),
     )
-    runtimes = {
+    runtimes: dict[str, Runtime] = {
         "emulated": EmulatedRuntime(node.name, paths.pods, strict_images=config.strict_images),
         "process": ProcessRuntime(node.name, paths.pods),
     }

@@ -40,6 +40,11 @@ class LabPaths:
         return self.state / "manifests.json"
 
     @property
+    def posted(self) -> Path:
+        """There once the manifests have been posted."""
+        return self.state / "posted"
+
+    @property
     def store(self) -> Path:
         """The API server's SQLite file."""
         return self.state / "store.db"

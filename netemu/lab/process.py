@@ -31,5 +31,5 @@ async def _until_told(main: Callable[[str], Awaitable[None]], lab: str) -> None:
 async def exists(path: Path, *, within: float = 30.0) -> None:
     """Return once a file is there: another process of the lab makes it. Raises TimeoutError."""
     async with asyncio.timeout(within):
-        while not path.exists():
+        while not path.exists():  # noqa: ASYNC110 - the maker is another process
             await asyncio.sleep(0.01)

@@ -80,7 +80,7 @@ def _pod(lab: str, namespace: str, name: str) -> Target:
 
 
 def running_process(target: Target, container: str) -> Process | None:
-    """The process of a Pod's container, if it runs a real one; without a name, the first that does. Raises UserError."""
+    """The real process of a container, if it has one; without a name, of the first that has. Raises UserError."""
     containers = sandboxes.load_containers(Path(target.directory)) if target.directory else []
     known = [entry.config.name for entry in containers]
     if container and container not in known:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from netemu.lab import remains
 from netemu.lab.bring_up import locked
-from netemu.lab.paths import RUN, STATE
 from netemu.lab.remains import Remains
 from netemu.model.errors import UserError
 
@@ -15,9 +12,6 @@ def tear_down(lab: str) -> Remains:
     """Remove everything of a lab; the answer is what there was. Raises UserError if there is no such lab."""
     with locked(lab):
         found = remains.remove(lab)
-    for root in (STATE, RUN):
-        with contextlib.suppress(OSError):  # not empty: other labs are there
-            root.rmdir()
     if not found:
         known = ", ".join(remains.known_labs()) or "none"
         raise UserError(f"no lab named {lab!r}; here are: {known}")

@@ -48,20 +48,19 @@ def test_connections_spread_over_the_endpoints_with_the_clients_own_address(quic
     result = netemu_json("probe", "--lab", quickstart, "-n", "shop", "client", "web:80", "--count", "120")
 
     client = api(quickstart).get(PODS, "client", "shop")["status"]["podIP"]
-    answered = {entry["pod"].rpartition("/")[2]: entry["count"] for entry in result["servers"]}
-    assert answered.keys() == web_pods(quickstart).keys()
-    assert min(answered.values()) > 15
-    assert {entry["address"] for entry in result["sources"]} == {client}
+    assert result["servers"].keys() == web_pods(quickstart).keys()
+    assert min(result["servers"].values()) > 15
+    assert result["sources"] == {client: 120}
 
 
 def test_dig_shows_the_search_path(quickstart: str) -> None:
     found = netemu_json("dig", "--lab", quickstart, "-n", "shop", "client", "web", "A")
-    missing = netemu_json("dig", "--lab", quickstart, "-n", "shop", "client", "nowhere", "A")
+    missing = json.loads(run("dig", "--lab", quickstart, "-n", "shop", "client", "nowhere", "A", "-o", "json").stdout)
 
     service = api(quickstart).get(SERVICES, "web", "shop")["spec"]["clusterIP"]
     assert [step["name"] for step in found["steps"]] == ["web.shop.svc.cluster.local."]
-    assert service in json.dumps(found["steps"][0]["answers"])
-    assert [(step["name"], step["rcode"]) for step in missing["steps"]] == [
+    assert found["result"]["addresses"] == [service]
+    assert [(step["name"], step["reply"]["outcome"]) for step in missing["steps"]] == [
         ("nowhere.shop.svc.cluster.local.", "NXDOMAIN"),
         ("nowhere.svc.cluster.local.", "NXDOMAIN"),
         ("nowhere.cluster.local.", "NXDOMAIN"),
@@ -97,8 +96,7 @@ def test_a_service_without_endpoints_is_refused_at_once(quickstart: str) -> None
 
     refused = run("exec", "--lab", quickstart, "-n", "shop", "client", "--", "curl", "-sS", "http://empty")
 
-    assert refused.returncode == 7  # curl: could not connect
-    assert "refused" in refused.stderr
+    assert refused.returncode == 7  # curl: could not connect; no waiting for a time-out
 
 
 def test_pods_resolve_the_api_server_and_reach_it(quickstart: str) -> None:
@@ -112,7 +110,9 @@ def test_a_pod_has_its_own_hostname_resolver_and_hosts_file(quickstart: str) -> 
     text = netemu("exec", "--lab", quickstart, "-n", "shop", "client", "--", "sh", "-c", script)
 
     assert text.startswith("client\n")
-    assert "search shop.svc.cluster.local svc.cluster.local cluster.local\nnameserver 10.96.0.10\noptions ndots:5" in text
+    assert (
+        "search shop.svc.cluster.local svc.cluster.local cluster.local\nnameserver 10.96.0.10\noptions ndots:5" in text
+    )
     assert "# Kubernetes-managed hosts file." in text
 
 
@@ -140,9 +140,13 @@ def test_slices_list_exactly_the_pods(quickstart: str) -> None:
     assert addresses == set(web_pods(quickstart).values())
 
 
-@pytest.mark.parametrize("command", ["list", "status", "doctor"])
+@pytest.mark.parametrize("command", ["list", "status", "doctor", "logs control-plane"])
 def test_what_prints_a_list_has_json(quickstart: str, command: str) -> None:
-    assert netemu_json(command)
+    lines = netemu(*command.split(), "-o", "json")
+
+    assert all(
+        isinstance(json.loads(part), (dict, list)) for part in ([lines] if lines[1] in " \n" else lines.splitlines())
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,135 @@
+"""Killed processes, killed commands, and what must go on meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from netemu.lab.remains import lab_processes
+from netemu.model.resources import PODS
+from tests.cluster.labs import ROOT, api, eventually, host_network, leftovers, netemu, netemu_json, run, start
+
+_QUICKSTART = str(ROOT / "topologies/quickstart.yaml")
+
+
+@pytest.fixture
+def lab(lab_name: str) -> str:
+    netemu("up", _QUICKSTART, "--name", lab_name)
+    return lab_name
+
+
+def answered(lab: str, count: int = 20) -> int:
+    """How many connections from the client Pod to Service web are answered, by name."""
+    result = run("probe", "--lab", lab, "-n", "shop", "client", "web:80", "--count", str(count), "-o", "json")
+    return 0 if result.returncode else int(result.stdout.split('"answered": ')[1].split(",")[0])
+
+
+def killed(lab: str, process: str) -> int:
+    """Kill a process of the lab with -9; its pid."""
+    pid = lab_processes(lab)[process]
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def test_services_and_dns_work_on_while_the_control_plane_is_dead(lab: str) -> None:
+    pid = killed(lab, "control-plane")
+
+    assert answered(lab) == 20
+
+    eventually(lambda: lab_processes(lab).get("control-plane", pid) != pid, "a new control plane")
+    eventually(lambda: not netemu_json("status", lab)["missing"], "everything ready again")
+    assert api(lab).list(PODS, "shop")[0]
+
+
+def test_the_control_plane_continues_from_its_store(lab: str) -> None:
+    before = {pod["metadata"]["uid"] for pod in api(lab).list(PODS)[0]}
+    revision = int(api(lab).list(PODS)[1])
+
+    pid = killed(lab, "control-plane")
+    eventually(lambda: lab_processes(lab).get("control-plane", pid) != pid, "a new control plane")
+    eventually(lambda: not netemu_json("status", lab)["missing"], "everything ready again")
+
+    pods, after = api(lab).list(PODS)
+    assert {pod["metadata"]["uid"] for pod in pods} == before
+    assert int(after) >= revision
+
+
+def test_the_node_agent_comes_back_to_the_same_pods(lab: str) -> None:
+    before = {pod["metadata"]["uid"]: pod["status"]["podIP"] for pod in api(lab).list(PODS)[0]}
+    restarts = dns_pids(lab)
+
+    pid = killed(lab, "node-agent")
+    eventually(lambda: lab_processes(lab).get("node-agent", pid) != pid, "a new node agent")
+    eventually(lambda: answered(lab, 5) == 5, "Service web answers again")
+
+    assert {pod["metadata"]["uid"]: pod["status"]["podIP"] for pod in api(lab).list(PODS)[0]} == before
+    assert dns_pids(lab) == restarts  # real processes were adopted, not started anew
+
+
+def dns_pids(lab: str) -> set[int]:
+    """Pids of the lab's DNS servers."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().split(b"\0")
+                inside = any(lab in line for line in (entry / "mountinfo").read_text().splitlines())
+            except OSError:
+                continue
+            if b"dns" in command and b"--conf" in command and inside:
+                found.add(int(entry.name))
+    return found
+
+
+def test_down_cleans_up_after_everything_was_killed(lab: str) -> None:
+    for pid in lab_processes(lab).values():
+        os.kill(pid, signal.SIGKILL)
+
+    netemu("down", lab)
+
+    assert leftovers(lab) == "nothing"
+
+
+@pytest.mark.parametrize("after", [0.05, 0.3, 0.6, 0.9, 1.2, 1.6, 2.0])
+def test_an_up_that_is_killed_at_any_stage_leaves_what_down_finds(lab_name: str, after: float) -> None:
+    before = host_network()
+    command = start("up", _QUICKSTART, "--name", lab_name)
+    time.sleep(after)  # the moment of the accident, not a wait for a state
+    command.kill()
+    command.wait()
+
+    run("down", lab_name)
+
+    assert leftovers(lab_name) == "nothing"
+    assert host_network() == before
+
+
+def test_control_c_takes_everything_back(lab_name: str) -> None:
+    command = start("up", _QUICKSTART, "--name", lab_name)
+    eventually(lambda: lab_processes(lab_name), "the lab's processes")
+    command.send_signal(signal.SIGINT)
+
+    assert command.wait(20) == 130
+    assert leftovers(lab_name) == "nothing"
+
+
+def test_down_of_no_lab_says_so(lab_name: str) -> None:
+    refused = run("down", lab_name)
+
+    assert refused.returncode == 1
+    assert f"no lab named '{lab_name}'" in refused.stderr
+
+
+def test_up_and_down_ten_times_leave_nothing(lab_name: str) -> None:
+    before = host_network()
+    for _ in range(10):
+        netemu("up", _QUICKSTART, "--name", lab_name)
+        assert answered(lab_name, 3) == 3
+        netemu("down", lab_name)
+        assert leftovers(lab_name) == "nothing"
+
+    assert host_network() == before
