@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+from netemu.apiserver.validation_affinity import validate_affinity
 from netemu.apiserver.validation_container import validate_containers, validate_init_containers
 from netemu.apiserver.validation_fields import (
     between,
@@ -78,6 +79,7 @@ def validate_pod_spec(path: str, spec: Obj) -> list[FieldError]:
     errors += _policies(path, spec)
     errors += labels(f"{path}.nodeSelector", spec.get("nodeSelector"))
     errors += validate_tolerations(f"{path}.tolerations", spec.get("tolerations") or [])
+    errors += validate_affinity(f"{path}.affinity", spec.get("affinity") or {})
     errors += _names(path, spec)
     errors += _dns_config(path, spec)
     errors += _host_aliases(f"{path}.hostAliases", spec.get("hostAliases") or [])

@@ -244,6 +244,8 @@ def test_services(kind: str, fields: dict[str, Any], errors: list[str]) -> None:
 
 
 C = "spec.containers[0]"
+NODE = "spec.affinity.nodeAffinity"
+PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 
 
 @pytest.mark.parametrize(("kind", "fields", "errors"), [
@@ -361,6 +363,19 @@ def test_containers(kind: str, fields: dict[str, Any], errors: list[str]) -> Non
          spec__hostAliases=[{"ip": "x", "hostnames": ["a"]}]),
     case("Pod", "spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than zero",
          spec__topologySpreadConstraints=[{"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]),
+    case("Pod", f"{NODE}.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms: Required value: "
+         "must have at least one node selector term",
+         spec__affinity__nodeAffinity={"requiredDuringSchedulingIgnoredDuringExecution": {}}),
+    case("Pod", f"{NODE}.{PREFERRED}[0].weight: Invalid value: 101: must be in the range 1-100",
+         f'{NODE}.{PREFERRED}[0].preference.matchExpressions[0].operator: Invalid value: "=": '
+         "not a valid selector operator",
+         spec__affinity__nodeAffinity={PREFERRED: [
+             {"weight": 101, "preference": {"matchExpressions": [{"key": "a", "operator": "="}]}}]}),
+    case("Pod", "spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey: "
+         "Required value: can not be empty",
+         spec__affinity__podAntiAffinity={"requiredDuringSchedulingIgnoredDuringExecution": [{}]}),
+    case("Pod", spec__affinity__podAffinity={PREFERRED: [
+        {"weight": 1, "podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabels": {"a": "b"}}}}]}),
     case("Pod", "spec.ephemeralContainers: Forbidden: cannot be set on create",
          spec__ephemeralContainers=[{"name": "d", "image": "i"}]),
 ])  # fmt: skip
