@@ -76,12 +76,12 @@ def flag(query: Mapping[str, str], name: str) -> bool:
 
 
 def number(query: Mapping[str, str], name: str) -> int:
-    """A non-negative number, 0 where absent. Raises BadRequest."""
+    """A whole number, 0 where absent. Raises BadRequest."""
     text = query.get(name, "")
     if not text:
         return 0
     try:
-        return max(0, int(text))
+        return int(text)
     except ValueError as error:
         raise BadRequest(f'{name}: invalid number "{text}"') from error
 

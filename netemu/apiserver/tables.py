@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from netemu.apiserver.tables_format import UNKNOWN
 from netemu.apiserver.tables_kinds import cells, column_definitions
 from netemu.apiserver.tables_pods import pod_conditions
 from netemu.client.base import Obj
@@ -33,10 +34,9 @@ def table(
     if include not in INCLUDES:
         raise BadRequest(f'unrecognized includeObject value: "{include}"; must be None, Metadata or Object')
     now = now or datetime.now(UTC)
-    row_cells = cells(kind)
     rows = []
     for obj in objects:
-        row: Obj = {"cells": row_cells(obj, now)}
+        row: Obj = {"cells": _cells(kind, obj, now)}
         if kind == "Pod" and (conditions := pod_conditions(obj)):
             row["conditions"] = conditions
         row["object"] = obj if include == "Object" else None if include == "None" else partial_metadata(obj)
@@ -48,6 +48,15 @@ def table(
         "columnDefinitions": column_definitions(kind) if columns else [],
         "rows": rows,
     }
+
+
+def _cells(kind: str, obj: Obj, now: datetime) -> list[Any]:
+    try:
+        return cells(kind)(obj, now)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        # Lists may hold nulls, and fields be absent, that printing relies on; such an object must not hide others.
+        name = obj["metadata"].get("name", "")
+        return [name if column["name"] == "Name" else UNKNOWN for column in column_definitions(kind)]
 
 
 def partial_metadata(obj: Obj) -> Obj:

@@ -30,7 +30,7 @@ _MIN_SECONDS = 1800
 
 def timeout_of(seconds: int) -> float:
     """How long a watch may last."""
-    return float(seconds) if seconds else random.uniform(_MIN_SECONDS, 2 * _MIN_SECONDS)
+    return float(seconds) if seconds > 0 else random.uniform(_MIN_SECONDS, 2 * _MIN_SECONDS)
 
 
 class Watches:

@@ -256,3 +256,12 @@ def test_rows_carry_what_was_asked_for(include: str, kept: str) -> None:
 def test_an_unknown_include_is_refused() -> None:
     with pytest.raises(BadRequest):
         table("Pod", [], {}, "Everything")
+
+
+def test_a_strange_object_keeps_its_name_and_hides_no_other() -> None:
+    strange = {"metadata": {"name": "odd"}, "status": {"conditions": [None], "addresses": [None]}}
+    plain = {"metadata": {"name": "even"}}
+
+    rows = table("Node", [strange, plain], {})["rows"]
+
+    assert [made["cells"][0] for made in rows] == ["odd", "even"]
