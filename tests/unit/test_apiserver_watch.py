@@ -266,6 +266,22 @@ async def test_a_watch_that_did_not_ask_for_bookmarks_gets_none(registry: Regist
         assert [event async for event in events] == []
 
 
+@pytest.mark.looptime
+async def test_a_bookmark_never_overtakes_an_event(registry: Registry) -> None:
+    events = registry.watch(CONFIGMAPS, resource_version=str(registry.revision), bookmarks=True, timeout=70)
+    first = asyncio.create_task(anext(events))
+    await asyncio.sleep(0)
+    await registry.create(CONFIGMAPS, CONFIG, "shop")
+    await first
+    # The consumer is busy when the minute is over, and meanwhile something else happens.
+    await asyncio.sleep(65)
+    await registry.create(CONFIGMAPS, named(CONFIG, "d"), "shop")
+
+    rest = [(event.type, event.object["metadata"]["resourceVersion"]) async for event in events]
+
+    assert rest[:2] == [("ADDED", "3"), ("BOOKMARK", "3")]
+
+
 async def test_a_slow_watcher_is_cut_off_and_others_are_told_everything(store: MemoryStore) -> None:
     cache = Cacher(store, queue=5)
     await cache.start()

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -142,6 +143,27 @@ async def test_a_full_disk_refuses_writes_and_serves_reads_and_later_takes_write
         kept = await store.list("/")
     assert len(kept.items) == 2 + len(answers) - len(refused)
     assert kept.revision == revision == len(kept.items)
+
+
+async def test_writes_that_share_a_transaction_with_a_refused_one_are_refused_and_never_told(path: Path) -> None:
+    async with opened(path) as store, aclosing(store.watch("/", 0)) as batches:
+        assert await anext(batches) == []
+        await _limit_pages(store, 8)
+        # Both wait while the store is busy, so that they get into one transaction.
+        gate = threading.Event()
+        busy = asyncio.ensure_future(store._read(lambda _: gate.wait()))
+        await asyncio.sleep(0)
+        both = asyncio.gather(
+            store.create("/small", b"x"), store.create("/big", bytes(100_000)), return_exceptions=True
+        )
+        await asyncio.sleep(0)
+        gate.set()
+        await busy
+        assert [type(answer) for answer in await both] == [ServiceUnavailable, ServiceUnavailable]
+
+        await _limit_pages(store, 100_000)
+        await store.create("/taken", b"x")
+        assert [change.key for change in await anext(batches)] == ["/taken"]
 
 
 async def _limit_pages(store: SqliteStore, pages: int) -> None:
