@@ -12,9 +12,10 @@ import asyncio
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from netemu.kernel import process
@@ -122,8 +123,9 @@ def restore_text(
     *,
     insert: tuple[tuple[tuple[str, str], str], ...] = (),
     delete: tuple[tuple[str, str], ...] = (),
+    edit: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({}),
 ) -> str:
-    """iptables-restore input: chains with their new content, rules to put at position 1, chains to remove.
+    """iptables-restore input: chains with their new content, rules to put at position 1, chains to remove, commands.
 
     Chains are keyed by (table, chain). Empty where there is nothing to do.
     """
@@ -132,7 +134,22 @@ def restore_text(
         lines = [f":{chain} - [0:0]" for of, chain in (*declare, *delete) if of == table]
         lines += [f"-I {chain} 1 {rule}" for (of, chain), rule in insert if of == table]
         lines += [f"-A {chain} {rule}" for (of, chain), rules in declare.items() if of == table for rule in rules]
+        lines += [command for (of, _), commands in edit.items() if of == table for command in commands]
         lines += [f"-X {chain}" for of, chain in delete if of == table]
         if lines:
             tables[table] = lines
     return "".join("\n".join((f"*{table}", *lines, "COMMIT", "")) for table, lines in tables.items())
+
+
+def edits(chain: str, old: Sequence[str], new: Sequence[str]) -> tuple[str, ...] | None:
+    """Commands that turn a chain's rules into others without touching (or resetting the counters of) those that stay.
+
+    None where that cannot be said rule by rule: rules that occur twice, or that change places.
+    """
+    before, after = set(old), set(new)
+    stay_old, stay_new = [r for r in old if r in after], [r for r in new if r in before]
+    if stay_old != stay_new or len(before) != len(old) or len(after) != len(new):
+        return None
+    removed = (f"-D {chain} {rule}" for rule in old if rule not in after)
+    added = (f"-I {chain} {index} {rule}" for index, rule in enumerate(new, 1) if rule not in before)
+    return (*removed, *added)

@@ -1,9 +1,10 @@
 """iptables mode, the programmer: what is wanted, what is there, and the one restore between the two.
 
 Theory of operation: the programmer remembers what it wrote. A *partial* sync compiles the touched service ports again
-and writes only chains whose rules differ, so its cost follows the change. A *full* sync compiles all ports, reads the
-tables back and writes what differs from them: after a restart with nothing changed that is nothing. Upstream writes all
-chains of touched ports and all shared chains each time; the tables that result are the same.
+and writes only chains whose rules differ, and in long shared chains only the rules, so its cost follows the change. A
+*full* sync compiles all ports, reads the tables back and writes what differs from them: after a restart with nothing
+changed that is nothing. Upstream writes all chains of touched ports and all shared chains each time; the tables that
+result are the same.
 
 Foreign rules are never touched: ours are the chains of `rules/iptables`, the per-port chains, and the jumps.
 """
@@ -15,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from netemu.kernel.iptables import Iptables, Tables, parse_save, restore_text
+from netemu.kernel.iptables import Iptables, Tables, edits, parse_save, restore_text
 from netemu.model.errors import KernelError
 from netemu.proxy.iptables import (
     LARGE_CLUSTER,
@@ -31,6 +32,7 @@ from netemu.proxy.services import PortKey
 from netemu.proxy.tracker import Table
 
 CANARIES: tuple[Place, ...] = tuple((table, "KUBE-PROXY-CANARY") for table in ("mangle", "nat", "filter"))
+_SHORT_CHAIN, _MOST_EDITS = 8, 16
 _KEPT_AT_CLEANUP = ("KUBE-MARK-MASQ", "KUBE-FIREWALL", "KUBE-PROXY-CANARY")
 """Shared with the kubelet; upstream leaves them too."""
 
@@ -143,7 +145,9 @@ class IptablesProgrammer:
             shared = self._wanted_shared(ports, node)
         new_shared = {p: rules for p, rules in shared.items() if self._shared.get(p) != rules}
         gone = tuple(p for p in before if p not in after)
-        await self._apply(restore_text(new_shared | changed, delete=gone))
+        few = {p: c for p, rules in new_shared.items() if (c := _few_edits(p, self._shared.get(p, ()), rules))}
+        whole = {p: rules for p, rules in new_shared.items() if p not in few}
+        await self._apply(restore_text(whole | changed, edit=few, delete=gone))
         self._totals.update(_per_table(after) + _per_table(new_shared))
         self._totals.subtract(_per_table(before) + _per_table({p: self._shared[p] for p in new_shared}))
         self._ports, self._shared = ports, shared
@@ -158,6 +162,12 @@ class IptablesProgrammer:
     async def _apply(self, text: str) -> None:
         if text:
             await self.tool.restore(text)
+
+
+def _few_edits(place: Place, old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Edits of a long chain, where they are cheaper than writing it again."""
+    commands = edits(place[1], old, new) if len(new) > _SHORT_CHAIN else None
+    return commands if commands and len(commands) <= _MOST_EDITS else None
 
 
 def _shared(ports: Mapping[PortKey, Compiled], key: PortKey) -> Mapping[Place, tuple[str, ...]]:

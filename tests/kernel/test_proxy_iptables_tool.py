@@ -124,3 +124,23 @@ async def test_ip6tables_takes_the_same_rules(tmp_path: Path) -> None:
 
     assert written.chains == 0
     assert "[fd00::1]:8080" in await proxy.programmer.tool.save("nat")
+
+
+@pytest.mark.parametrize("index", [0, 10, 19], ids=["first", "middle", "last"])
+async def test_rules_of_other_services_stay_when_one_changes(tool: IptablesTool, index: int) -> None:
+    proxy = Proxy()
+    proxy.programmer = IptablesProgrammer(tool, rulefiles.load("iptables", BASE))
+    for number in range(20):
+        name = f"default/s{number:02}"
+        proxy.add(service(name, f"172.30.1.{number}", type="NodePort", node_ports={"http": 30000 + number}))
+        if number != index:
+            proxy.add(endpoint_slice(name, [(f"10.180.0.{number}", "test-node")]))
+    await proxy.sync()
+    proxy.add(endpoint_slice(f"default/s{index:02}", [("10.180.0.99", "test-node")]))
+    await proxy.sync(full=False)
+    proxy.remove(service(f"default/s{(index + 5) % 20:02}"))
+    await proxy.sync(full=False)
+
+    written = await proxy.programmer.program(proxy.tracker.table, proxy.node, None)
+
+    assert written.chains == 0

@@ -7,8 +7,11 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from netemu.kernel.conntrack import Flow
+from netemu.kernel.iptables import edits
 from netemu.model.errors import KernelError
 from netemu.proxy.flows import stale_flows
 from netemu.proxy.loop import SyncLoop
@@ -309,3 +312,38 @@ async def test_flows_of_a_deleted_service_are_stale() -> None:
     changes = proxy.tracker.take()
 
     assert len(stale_flows([flow("172.30.0.10", 80, "10.180.0.1")], proxy.tracker.table, changes)) == 1
+
+
+_rules = st.lists(st.sampled_from("abcdefgh"), max_size=8)
+
+
+@given(old=_rules, new=_rules)
+def test_edits_turn_one_chain_into_the_other_or_say_they_cannot(old: list[str], new: list[str]) -> None:
+    commands = edits("X", old, new)
+    if commands is None:
+        return
+    rules = list(old)
+    for verb, _, *rest in (command.split(" ") for command in commands):
+        if verb == "-D":
+            rules.remove(rest[0])
+        else:
+            rules.insert(int(rest[0]) - 1, rest[1])
+
+    assert rules == new
+
+
+def test_edits_leave_what_stays_alone() -> None:
+    assert edits("X", ["a", "b", "c"], ["a", "d", "c"]) == ("-D X b", "-I X 2 d")
+
+
+async def test_one_service_among_many_is_one_rule_in_each_shared_chain() -> None:
+    proxy = Proxy()
+    for number in range(50):
+        proxy.add(service(f"default/s{number:02}", f"172.30.1.{number}"))
+        proxy.add(endpoint_slice(f"default/s{number:02}", [HERE]))
+    await proxy.sync()
+    proxy.add(service(), endpoint_slice("default/web", [HERE]))
+
+    (text,) = await proxy.sync(full=False)
+
+    assert sum("KUBE-SERVICES" in line for line in text.splitlines()) == 1
