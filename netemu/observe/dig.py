@@ -14,6 +14,7 @@ TC is asked again by TCP.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import random
 import socket
@@ -235,9 +236,13 @@ async def lookup(
 ) -> Lookup:
     """Resolve `name` as a process inside the network namespace `netns` (name or path; empty: this one) would.
 
+    An address with type PTR stands for its reverse name, as `getnameinfo` has it.
     `on_step` hears of each step as it happens. Raises ValueError for an impossible name, KernelError for a namespace
     that is not there, OSError for files that cannot be read.
     """
+    if "PTR" in types:
+        with contextlib.suppress(ValueError):
+            name = ipaddress.ip_address(name).reverse_pointer + "."
     names.parse(name)
     for kind in types:
         if kind not in wire.TYPES:

@@ -76,6 +76,9 @@ class Kubernetes(Plugin):
             await self.store.run(client)
         except NetemuError as error:
             self.block.host.fail(f"plugin/kubernetes: {error}")
+        except Exception:  # better gone and started again than serving what was true once
+            log.exception("plugin/kubernetes: the watch ended")
+            self.block.host.fail("plugin/kubernetes: the watch ended")
 
     async def close(self) -> None:
         """See Plugin."""
