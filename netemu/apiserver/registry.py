@@ -36,6 +36,9 @@ from netemu.store.base import Store
 __all__ = ["ListResult", "Registry", "RegistryEvent"]
 
 
+_WRITABLE = frozenset({"", "status", "scale", "finalize"})
+
+
 class Registry:
     """All resources of one cluster. `start` before use, `close` after; the store stays the caller's."""
 
@@ -224,6 +227,8 @@ class Registry:
         """Replace what a request sees of an object by `change(seen)`, however the object is stored."""
         if subresource and subresource not in resource.subresources:
             raise NotFound(f"{resource.plural} have no subresource {subresource}")
+        if subresource not in _WRITABLE:
+            raise MethodNotAllowed(f"{resource.plural}/{subresource} can only be created")
 
         def replaced(old: Obj) -> Obj:
             if subresource == "scale":

@@ -97,6 +97,13 @@ async def test_a_binding_without_a_target_is_a_bad_request(registry: Registry) -
         await registry.create_subresource(PODS, "p", "binding", {}, "shop")
 
 
+async def test_a_binding_cannot_be_put_past_the_rules(registry: Registry) -> None:
+    made = await registry.create(PODS, POD, "shop")
+
+    with pytest.raises(MethodNotAllowed):
+        await registry.update(PODS, "p", {**made, "spec": {}}, "shop", subresource="binding")
+
+
 async def test_subresources_that_do_not_exist_are_refused(registry: Registry) -> None:
     await registry.create(CONFIGMAPS, CONFIG, "shop")
 
