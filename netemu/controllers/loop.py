@@ -24,7 +24,7 @@ from netemu.client.base import Client
 from netemu.client.events import EventRecorder
 from netemu.controllers.actions import Action, Again, Create, Delete, Finalize, Patch, Say
 from netemu.controllers.cache import Cache
-from netemu.model.errors import ApiError, Conflict, NotFound
+from netemu.model.errors import ApiError, Conflict, Forbidden, NotFound
 from netemu.model.resources import NAMESPACES, Resource
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 30.0
 _PATIENCE = 30.0
 """How long a key waits for the caches to show its writes; only a broken watch takes longer."""
+_FORBIDDEN_PAUSE = 5.0
 _AT_ONCE = 16
 
 
@@ -164,6 +165,10 @@ class Loop:
             for group in _batches(await self._controller.decide(key)):
                 await self._apply_all(key, group)
             self._failures.pop(key, None)
+        except Forbidden as error:
+            # Nothing can be made in a namespace that ends; its objects will go, and then there is nothing to do.
+            log.debug("%s %s: %s", self._controller.name, key, error)
+            self.queue.mark_after(key, _FORBIDDEN_PAUSE)
         except ApiError as error:
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             pause = min(_FIRST_PAUSE * 2 ** min(failures, 20), _LONGEST_PAUSE)
@@ -177,19 +182,16 @@ class Loop:
             self.queue.mark_after(key, min(0.5 * 2 ** min(self._failures[key], 10), _LONGEST_PAUSE))
 
     async def _apply_all(self, key: str, group: list[Action]) -> None:
-        if len(group) == 1:
-            return await self._apply(key, group[0])
-        limit = asyncio.Semaphore(_AT_ONCE)
-
-        async def one(action: Action) -> None:
-            async with limit:
-                await self._apply(key, action)
-
-        results = await asyncio.gather(*(one(action) for action in group), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return None
+        """Carry out actions of one kind, in batches that double: what fails for one will fail for all
+        (`slowStartBatch`)."""
+        size = 1 if isinstance(group[0], Create) else _AT_ONCE
+        while group:
+            batch, group = group[:size], group[size:]
+            results = await asyncio.gather(*(self._apply(key, action) for action in batch), return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+            size = min(2 * size, _AT_ONCE)
 
     async def _apply(self, key: str, action: Action) -> None:
         match action:

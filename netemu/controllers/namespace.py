@@ -67,7 +67,7 @@ class NamespaceController:
         if namespace is None or not namespace.deleting:
             return ()
         contents: dict[Resource, Sequence[Obj]] = {}
-        for resource in RESOURCES:
+        for resource in reversed(RESOURCES):  # owners come later in the table: they go before what they would replace
             if resource.namespaced and resource != EVENTS_V1:
                 try:
                     contents[resource] = (await self._client.list(resource, key)).items
