@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from netemu.apiserver.schema import Schema
+from netemu.apiserver.schema_types import Place, fits, mistyped
 from netemu.client.base import Obj
 from netemu.model import resources as r
 
@@ -161,6 +164,29 @@ def test_a_wrong_type_is_refused_as_gos_decoder_does(schema: Schema, resource: r
 )
 def test_right_types_pass(schema: Schema, resource: r.Resource, obj: Obj) -> None:
     assert schema.type_errors(resource, obj) == []
+
+
+values = st.none() | st.booleans() | st.integers() | st.floats(-2, 2) | st.sampled_from(["a", "1Gi", "YQ=="])
+ports = st.fixed_dictionaries({}, optional=dict.fromkeys(("name", "port", "targetPort", "nodePort", "x"), values))
+service_specs = st.fixed_dictionaries(
+    {},
+    optional={
+        "ports": values | st.lists(values | ports, max_size=2),
+        "selector": values | st.dictionaries(st.sampled_from("ab"), values, max_size=2),
+        "clusterIPs": values | st.lists(values, max_size=2),
+        "allocateLoadBalancerNodePorts": values,
+    },
+)
+
+
+@given(service_specs)
+@settings(max_examples=200, deadline=None)
+def test_the_quick_answer_agrees_with_the_texts(schema: Schema, spec: Obj) -> None:
+    root = schema.root(r.SERVICES)
+    assert root is not None
+    obj = {"spec": spec}
+
+    assert fits(schema, root, obj) == (list(mistyped(schema, root, obj, Place("Service"))) == [])
 
 
 @pytest.mark.parametrize(
