@@ -272,6 +272,7 @@ def _start(sandbox: Sandbox, container: Container) -> tuple[Process, list[int]]:
     try:
         for stream in ("stdout", "stderr"):
             path = _pipe_path(sandbox.directory, container.id, stream)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
             os.mkfifo(path, 0o600)
             ends.append(os.open(path, os.O_RDWR | os.O_CLOEXEC))

@@ -44,6 +44,7 @@ class Records:
         self.runtime, self.node_name, self.pods = runtime, node_name, pods
         self.sandboxes: dict[str, Sandbox] = {}
         self.entries: dict[str, Entry] = {}
+        self._by_sandbox: dict[str, dict[str, Entry]] = {}
         self._handlers: list[Callable[[ContainerEvent], None]] = []
 
     def load(self) -> None:
@@ -52,7 +53,7 @@ class Records:
             if (sandbox.runtime, sandbox.config.node_name) == (self.runtime, self.node_name):
                 self.sandboxes[sandbox.config.pod_uid] = sandbox
                 for container in load_containers(sandbox.directory):
-                    entry = self.entries[container.id] = Entry(container)
+                    entry = self._remember(container)
                     if container.state is ContainerState.EXITED:
                         entry.exited.set()
 
@@ -74,7 +75,7 @@ class Records:
 
     def of_sandbox(self, sandbox_id: str) -> list[Entry]:
         """Its containers, in order of creation."""
-        return [e for e in self.entries.values() if not sandbox_id or e.container.sandbox_id == sandbox_id]
+        return list((self._by_sandbox.get(sandbox_id, {}) if sandbox_id else self.entries).values())
 
     def add_sandbox(self, config: SandboxConfig) -> str:
         """A ready sandbox of that configuration, replacing an older one of the Pod."""
@@ -93,11 +94,15 @@ class Records:
         """Forget it and remove its directory."""
         for entry in self.of_sandbox(sandbox_id):
             self.entries.pop(entry.container.id, None)
+        self._by_sandbox.pop(sandbox_id, None)
         if (sandbox := self.sandboxes.pop(sandbox_id, None)) is not None:
             await asyncio.to_thread(shutil.rmtree, sandbox.directory, ignore_errors=True)
 
     def add_container(self, sandbox_id: str, config: ContainerConfig) -> str:
-        """A created container; its id is as long and as random-looking as containerd's."""
+        """A created container; its id is as long and as random-looking as containerd's.
+
+        It goes to disk when it starts: one that never did is nothing a later run would miss.
+        """
         sandbox = self.sandbox(sandbox_id)
         unique = f"{sandbox_id}/{sandbox.config.attempt}/{config.name}/{config.attempt}/{config.init}"
         container = Container(
@@ -108,9 +113,13 @@ class Records:
             state=ContainerState.CREATED,
             created_at=times.micro_now(),
         )
-        container.save(sandbox.directory)
-        self.entries[container.id] = Entry(container)
+        self._remember(container)
         return container.id
+
+    def _remember(self, container: Container) -> Entry:
+        entry = self.entries[container.id] = Entry(container)
+        self._by_sandbox.setdefault(container.sandbox_id, {})[container.id] = entry
+        return entry
 
     def change(self, container_id: str, **fields: object) -> Container:
         """Replace some fields of a container, in memory and on disk."""
@@ -140,6 +149,8 @@ class Records:
     def remove_container(self, container_id: str) -> None:
         """Forget it, on disk too."""
         entry = self.entries.pop(container_id, None)
+        if entry is not None:
+            self._by_sandbox.get(entry.container.sandbox_id, {}).pop(container_id, None)
         if entry is not None and (sandbox := self.sandboxes.get(entry.container.sandbox_id)) is not None:
             entry.container.forget(sandbox.directory)
 

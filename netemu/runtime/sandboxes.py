@@ -53,7 +53,6 @@ class Sandbox(Struct, frozen=True):
 
     def save(self) -> None:
         """Write it, making directories as needed."""
-        self.directory.mkdir(parents=True, exist_ok=True)
         _write(self.directory / "sandbox.json", self)
 
 
@@ -95,7 +94,6 @@ class Container(Struct, frozen=True):
 
     def save(self, directory: Path) -> None:
         """Write it into the sandbox of that directory."""
-        (directory / "containers").mkdir(parents=True, exist_ok=True)
         _write(directory / "containers" / f"{self.id}.json", self)
 
     def forget(self, directory: Path) -> None:
@@ -133,7 +131,12 @@ def find(pods: Path, namespace: str, name: str) -> Sandbox | None:
 
 def _write(path: Path, value: Sandbox | Container) -> None:
     fresh = path.with_suffix(".new")
-    fresh.write_bytes(msgspec.json.encode(value))
+    data = msgspec.json.encode(value)
+    try:
+        fresh.write_bytes(data)
+    except FileNotFoundError:  # rarely: asking first would cost as much every time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_bytes(data)
     os.replace(fresh, path)
 
 

@@ -1,6 +1,6 @@
 """A container runtime in a dictionary, and a Pod network in a set: kubelets without a kernel.
 
-`FakeRuntime` implements `cri.Runtime`. Containers "run" until a test ends them (`end`), or until they are stopped; those
+`FakeRuntime` implements `cri.Runtime`. Containers "run" until a test ends them (`end`) or until they are stopped; those
 named in `stubborn` ignore the request to end and live through their grace period. `FakeNetwork` stands for CNI and
 namespaces.
 """
