@@ -97,7 +97,11 @@ class Netlink:
         return self.link(name).index
 
     def link(self, name: str) -> Link:
-        """One link. Raises KernelNotFound."""
+        """One link. Raises KernelNotFound.
+
+        Asking has an effect: the end of a veth pair that was set up first carries packets only once the kernel's
+        deferred work has seen its carrier, up to a second later; since Linux 6.8 this question waits for that work.
+        """
         answer = self._ask(wire.RTM_GETLINK, wire.link_request(name), f"find link {name}")
         return answers.parse_link(answer)
 

@@ -44,6 +44,10 @@ class Ipam:
         if address is not None:
             del self._owners[address]
 
+    def holds(self, owner: str) -> bool:
+        """Whether the owner has an address."""
+        return owner in self._addresses
+
     def owner(self, address: str) -> str:
         """Who holds an address, or ""."""
         return self._owners.get(address, "")

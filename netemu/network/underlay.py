@@ -61,21 +61,27 @@ def build(plan: NetworkPlan) -> None:
         is_node = machine.startswith(f"{plan.lab}.node.")
         _prepare(machine, node.NODE if is_node else node.CLIENT, node.QUIET)
     with Netlink(netns) as router:
-        present = {link.name for link in router.links()}
-        for port in stale_ports(plan) & present:
-            # It may vanish by itself at any moment.
-            with suppress(KernelNotFound):
-                router.apply(DelLink(port))
-            present.remove(port)
-        router.apply(*switches(plan, present), *ports(plan, present), *routing(plan))
-    for each in plan.nodes:
-        _apply(names.node_netns(plan.lab, each.name), node.node_requests(plan, each))
-    for client in plan.clients:
-        _apply(names.client_netns(plan.lab, client.name), node.client_requests(plan, client))
+        _lay(plan, router)
+        for each in plan.nodes:
+            _apply(names.node_netns(plan.lab, each.name), node.node_requests(plan, each))
+        for client in plan.clients:
+            _apply(names.client_netns(plan.lab, client.name), node.client_requests(plan, client))
+        for port in plan.ports.values():
+            router.link(port)  # from here on packets pass; see there
     for link in plan.links:
         shaping.shape(plan, link)
     counts = len(plan.nodes), len(plan.clients)
     _log.info("lab %s: %d nodes, %d clients in %.0f ms", plan.lab, *counts, (time.perf_counter() - started) * 1e3)
+
+
+def _lay(plan: NetworkPlan, router: Netlink) -> None:
+    present = {link.name for link in router.links()}
+    for port in stale_ports(plan) & present:
+        # It may vanish by itself at any moment.
+        with suppress(KernelNotFound):
+            router.apply(DelLink(port))
+        present.remove(port)
+    router.apply(*switches(plan, present), *ports(plan, present), *routing(plan))
 
 
 def destroy(lab: str) -> None:

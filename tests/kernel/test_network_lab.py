@@ -138,6 +138,12 @@ def test_load_balancer_pool_is_spread_over_all_nodes(lab: NetworkPlan) -> None:
     assert {"203.0.113.10 n0", "203.0.113.10 n1", "203.0.113.10 n2"} == answers
 
 
+def test_links_carry_packets_at_once(pods: dict[str, str]) -> None:
+    shown = [_run("ip", "-br", "-n", where, "link") for where in names.of_lab(LAB, netns.names())]
+
+    assert "DOWN" not in "".join(line for text in shown for line in text.splitlines() if not line.startswith("lo"))
+
+
 def test_large_datagram_crosses_in_fragments(pods: dict[str, str]) -> None:
     with netns.entered(pod("c")):
         listening = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -194,17 +200,27 @@ def test_restarted_pod_network_knows_who_has_which_address(pods: dict[str, str],
         assert _pod(lab, networks[0], "new") == "10.244.0.4"
 
 
-def test_deleted_pod_leaves_no_link_and_frees_its_address(lab: NetworkPlan) -> None:
-    tiny = NodePlan("n0", "172.18.0.2", "10.244.0.0/30")
-    network = PodNetwork(LAB, tiny)
+def test_deleted_pod_frees_its_address_and_no_way_leads_to_it(lab: NetworkPlan) -> None:
+    network = PodNetwork(LAB, NodePlan("n0", "172.18.0.2", "10.244.0.0/30"))
     address = _pod(lab, network, "a")
 
     network.delete(pod("a"))
     network.delete(pod("a"))
 
-    assert "veth" not in _run("ip", "-n", N0, "link")
+    assert address not in _run("ip", "-n", N0, "route")
     assert address == _pod(lab, network, "b")
     network.close()
+
+
+def test_pod_is_connected_again_after_a_deletion(lab: NetworkPlan) -> None:
+    with pod_networks(lab) as networks:
+        _pod(lab, networks[0], "a")
+        networks[0].delete(pod("a"))
+
+        address = networks[0].add(pod("a"))
+
+        with server(pod("a")):
+            assert connect(N0, address) == "10.244.0.1"
 
 
 def test_pod_of_the_same_name_gets_a_new_link_after_its_namespace_went(lab: NetworkPlan) -> None:
