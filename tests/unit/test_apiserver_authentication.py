@@ -34,8 +34,9 @@ READER = User("reader", ("viewers",))
 class Https:
     """A server with a CA of its own, and requests with or without a certificate."""
 
-    def __init__(self, folder: Path, ca: Authority, port: int) -> None:
+    def __init__(self, folder: Path, ca: Authority, server: ApiServer, port: int) -> None:
         self._folder, self._ca, self._url = folder, ca, f"https://127.0.0.1:{port}"
+        self.server = server
 
     def context(self, authority: Authority | None = None, user: str = "") -> ssl.SSLContext:
         """What a client brings: trust in the server, and a certificate of `authority` for `user`."""
@@ -68,7 +69,7 @@ async def serving(folder: Path, authorize: Authorize = allow_authenticated) -> A
     listener = socket.create_server(("127.0.0.1", 0))
     try:
         await server.start([listener], server_tls(folder / "server.crt", folder / "server.key", folder / "ca.crt"))
-        yield Https(folder, ca, listener.getsockname()[1])
+        yield Https(folder, ca, server, listener.getsockname()[1])
     finally:
         await server.close()
         await registry.close()
@@ -80,6 +81,22 @@ async def test_a_certificate_of_the_ca_lets_in(tmp_path: Path) -> None:
         status, _ = await https.get("/api/v1/pods", https.context(user="reader"))
 
     assert status == 200
+
+
+async def test_a_second_listener_in_clear_trusts_its_callers(tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    async with serving(tmp_path) as https:
+        await https.server.start([listener], None)
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session,
+            session.get("http://localhost/api/v1/pods") as answer,
+        ):
+            trusted = answer.status
+        strangers, _ = await https.get("/api/v1/pods", https.context())
+
+    assert (trusted, strangers) == (200, 401)
 
 
 async def test_nobody_is_unauthorized(tmp_path: Path) -> None:
