@@ -60,7 +60,10 @@ class IptablesTool:
     async def restore(self, text: str) -> None:
         """See Iptables."""
         argv = (f"{self.prefix}-restore", "-w", _WAIT_SECONDS, "--noflush", "--counters")
-        await self._run(*argv, text=text)
+        try:
+            await self._run(*argv, text=text)
+        except KernelError as error:
+            raise _naming_line(error, text) from error
 
     async def save(self, table: str = "") -> str:
         """See Iptables."""
@@ -101,6 +104,14 @@ async def _hinted(tool: IptablesTool) -> bool:
         return bool(_HINT.search(await tool.save()))
     except KernelError:  # a kernel without this kind
         return False
+
+
+def _naming_line(error: KernelError, text: str) -> KernelError:
+    """The tool tells the number of the line it refused; a reader wants the line."""
+    lines, found = text.splitlines(), re.search(r"line (\d+)", error.detail)
+    if not found or not 0 < int(found[1]) <= len(lines):
+        return error
+    return KernelError.of(error.operation, error.where, error.code, f"{error.detail}: {lines[int(found[1]) - 1]}")
 
 
 def parse_save(text: str) -> Tables:
