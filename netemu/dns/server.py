@@ -1,10 +1,7 @@
 """The DNS server: a Corefile becomes listening sockets, plugin chains, and answers.
 
-Theory of operation. A packet that was answered before, byte for byte except for its id, gets the same bytes again
-with its own id: `_finished` maps everything behind the id of a question to everything behind the id of the reply.
-Only replies that depend on watched objects alone are kept there (`Response.stable`), and any change of those voids
-all of them. Other packets are parsed, routed to the server block with the longest zone, answered by its chain in a
-task, packed and sent.
+Each port answers by itself (`port.py`), from the chain of the server block with the longest zone (`chain.py`); what is
+here opens and closes things, and is what plugins see of the server (`plugin.Host`).
 
 Sockets open first, then plugins start: a query that comes before the cluster is known gets SERVFAIL instead of a lie.
 """
@@ -17,43 +14,26 @@ import importlib
 import ipaddress
 import itertools
 import logging
-import random
 import signal
 import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netemu.dns import chain, corefile, listen, names, wire
+from netemu.dns import chain, corefile, listen, wire
 from netemu.dns.chain import Chain
 from netemu.dns.corefile import ServerBlock
-from netemu.dns.metrics import Metrics, Series
+from netemu.dns.metrics import Metrics
 from netemu.dns.pages import Pages
 from netemu.dns.plugin import Page, Plugin
-from netemu.dns.wire import Malformed, Query, Response
+from netemu.dns.port import Port
+from netemu.dns.wire import Query, Response
 from netemu.model.errors import NetemuError, UserError
 
 if TYPE_CHECKING:
     from netemu.client.base import Client
 
 log = logging.getLogger(__name__)
-
-_MOST_FINISHED = 20_000
-
-
-class _Finished:
-    """A packed reply behind its id; with `chunks`, addresses that go out in another order each time."""
-
-    __slots__ = ("chunks", "head", "request_size", "series", "size", "tail")
-
-    def __init__(self, reply: bytes, series: Series, request_size: int, span: tuple[int, int, int] | None) -> None:
-        self.series, self.size, self.request_size = series, len(reply), request_size
-        self.head, self.tail = reply[2:], b""
-        self.chunks: list[bytes] | None = None
-        if span:
-            start, count, size = span
-            self.head, self.tail = reply[2:start], reply[start + count * size :]
-            self.chunks = [reply[start + i * size : start + (i + 1) * size] for i in range(count)]
 
 
 class Server:
@@ -71,21 +51,19 @@ class Server:
         self._given = client
         self._client: Any = None
         self._pages = Pages()
-        self._zones: dict[int, dict[bytes, Chain]] = {}
+        self._ports: dict[int, Port] = {}
         self._chains: list[Chain] = []
         self._listeners: dict[int, list[Any]] = {}
         self._connections: set[listen.TcpConnection] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._finished: dict[int, dict[bytes, _Finished]] = {}
-        self._generation = 0
 
     # --- life ---
 
     async def start(self, blocks: list[ServerBlock], ports: dict[int, int] | None = None) -> None:
         """Listen and answer. `ports` maps ports of the Corefile to others (0: any free one). Raises UserError."""
-        self._zones, self._chains, binds = self._build(blocks)
+        zones, self._chains, binds = self._build(blocks)
         try:
             for port, addresses in binds.items():
+                self._ports[port] = Port(zones[port], self.metrics)
                 await self._listen(port, addresses, (ports or {}).get(port, port))
             await self._pages.start()
             for plugin in self.plugins():
@@ -101,9 +79,8 @@ class Server:
         self._listeners.clear()
         for connection in list(self._connections):
             connection.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for port in self._ports.values():
+            await port.close()
         await self._pages.close()
         await self._stop(self._chains)
         if self._client is not None and self._client is not self._given:
@@ -141,115 +118,23 @@ class Server:
         return zones, chains, binds
 
     async def _listen(self, port: int, addresses: tuple[str, ...], number: int) -> None:
-        loop = asyncio.get_running_loop()
-        self._finished[port] = {}
-
-        def handle(data: bytes, transport: str, client: tuple[str, int], reply: listen.Reply) -> None:
-            self._handle(port, data, transport, client, reply)
-
-        def finished(data: bytes) -> bytes | None:
-            return self._known(port, data)
-
+        loop, answers = asyncio.get_running_loop(), self._ports[port]
         sockets = listen.open_sockets(addresses, number)
         self.ports[port] = sockets[0].getsockname()[1]
         group = self._listeners.setdefault(port, [])
         for sock in sockets:
             if sock.type == socket.SOCK_DGRAM:
-                group.append(listen.UdpListener(sock, handle, finished))
+                group.append(listen.UdpListener(sock, answers.handle, answers.known))
             else:
                 group.append(
-                    await loop.create_server(lambda: listen.TcpConnection(handle, self._connections), sock=sock)
+                    await loop.create_server(lambda: listen.TcpConnection(answers.handle, self._connections), sock=sock)
                 )
-
-    # --- packets ---
-
-    def _known(self, port: int, data: bytes) -> bytes | None:
-        """The reply to a packet that was answered before, under its own id."""
-        found = self._finished[port].get(data[2:])
-        if found is None:
-            return None
-        series = found.series
-        series.replies += 1
-        series.request_bytes += found.request_size
-        series.response_bytes += found.size
-        if found.chunks is None:
-            return data[:2] + found.head
-        random.shuffle(found.chunks)
-        return data[:2] + found.head + b"".join(found.chunks) + found.tail
-
-    def _handle(self, port: int, data: bytes, transport: str, client: tuple[str, int], reply: listen.Reply) -> None:
-        try:
-            query = wire.parse_query(data, transport, client)
-        except Malformed as malformed:
-            # Silence over TCP must still be said, so that the connection knows that nothing is to come.
-            if malformed.reply or transport == "tcp":
-                reply(malformed.reply)
-            self._count(None, None, Response(wire.FORMERR), transport, client, (len(data), len(malformed.reply)), 0.0)
-            return
-        task = asyncio.get_running_loop().create_task(self._answer(port, data, query, reply))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _answer(self, port: int, data: bytes, query: Query, reply: listen.Reply) -> None:
-        began, generation = time.perf_counter(), self._generation
-        where = self._route(query, port)
-        response = await where[1].serve(query) if where else Response(wire.REFUSED, aa=False)
-        packed = wire.pack(query, response)
-        reply(packed)
-        took = time.perf_counter() - began
-        series = self._count(where, query, response, query.transport, query.client, (len(data), len(packed)), took)
-        if where:
-            for plugin in where[1].finishing:
-                plugin.done(query, response, len(packed))
-        if response.stable and query.transport == "udp" and generation == self._generation:
-            self._keep(port, data, query, response, packed, series)
-
-    def _keep(self, port: int, data: bytes, query: Query, response: Response, packed: bytes, series: Series) -> None:
-        span = None
-        if response.shuffle and not (span := _shuffled_span(query, response, packed)) and _has_addresses(response):
-            return
-        finished = self._finished[port]
-        if len(finished) >= _MOST_FINISHED:
-            finished.clear()
-        finished[data[2:]] = _Finished(packed, series, len(data), span)
-
-    def _count(
-        self,
-        where: tuple[bytes, Chain] | None,
-        query: Query | None,
-        response: Response,
-        transport: str,
-        client: tuple[str, int],
-        sizes: tuple[int, int],
-        seconds: float,
-    ) -> Series:
-        kind = wire.TYPE_NAMES.get(query.type, "other") if query else "other"
-        zone = names.text(where[0]) if where else "dropped"
-        family = "2" if ":" in client[0] else "1"
-        key = ("dns://:53", zone, transport, family, kind, wire.rcode_name(response.rcode), response.plugin)
-        series = self.metrics.series(key)
-        series.replies += 1
-        series.request_bytes += sizes[0]
-        series.response_bytes += sizes[1]
-        series.seconds += seconds
-        return series
-
-    def _route(self, query: Query, port: int) -> tuple[bytes, Chain] | None:
-        zones = self._zones.get(port, {})
-        found = None
-        for suffix in names.suffixes(query.lower):
-            if (each := zones.get(suffix)) is not None:
-                found = (suffix, each)
-                # The parent of a zone speaks for its delegation (RFC 4035, 3.1.4.1).
-                if query.type != wire.DS or suffix != query.lower:
-                    break
-        return found
 
     # --- plugin.Host ---
 
     async def resolve(self, query: Query, port: int) -> Response:
         """See Host."""
-        where = self._route(query, port)
+        where = self._ports[port].route(query)
         return await where[1].serve(query) if where else Response(wire.REFUSED, aa=False)
 
     async def client(self, credentials: object) -> Client:
@@ -273,9 +158,8 @@ class Server:
 
     def invalidate(self) -> None:
         """See Host."""
-        self._generation += 1
-        for finished in self._finished.values():
-            finished.clear()
+        for port in self._ports.values():
+            port.invalidate()
 
     def fail(self, cause: str) -> None:
         """See Host."""
@@ -308,6 +192,7 @@ class Server:
         await old_pages.close()
         await self._pages.start()
         for port in set(binds) - set(self._listeners):
+            self._ports[port] = Port({}, self.metrics)
             await self._listen(port, binds[port], port)
         plugins = [plugin for each in chains for plugin in each.plugins]
         for plugin in plugins:
@@ -315,36 +200,15 @@ class Server:
         deadline = time.monotonic() + 5
         while not all(plugin.ready for plugin in plugins) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-        old, self._zones, self._chains = self._chains, zones, chains
+        old, self._chains = self._chains, chains
+        for number, port_zones in zones.items():
+            self._ports[number].zones = port_zones
         self.invalidate()
         for port in set(self._listeners) - set(binds):
             for listener in self._listeners.pop(port):
                 listener.close()
+            await self._ports.pop(port).close()
         await self._stop(old)
-
-
-def _has_addresses(response: Response) -> bool:
-    """Whether shuffling could change anything."""
-    return any(
-        sum(record.type in (wire.A, wire.AAAA) for record in section) > 1
-        for section in (response.answers, response.additional)
-    )
-
-
-def _shuffled_span(query: Query, response: Response, packed: bytes) -> tuple[int, int, int] | None:
-    """(offset, records, octets each) where the answer is nothing but addresses of the name asked for, else None.
-
-    Such records name their owner by a pointer to the question, so they mean the same in any order. A truncated reply is
-    left to the slow path: there the order decides which of them are seen at all.
-    """
-    answers = response.answers
-    uniform = all(record.type == query.type and record.name == query.name for record in answers)
-    if len(answers) < 2 or query.type not in (wire.A, wire.AAAA) or not uniform or response.additional:
-        return None
-    start = 12 + len(query.question)
-    size = 12 + len(answers[0].rdata)
-    whole = packed[start : start + 2] == b"\xc0\x0c" and not packed[2] & 2
-    return (start, len(answers), size) if whole else None
 
 
 def _local_addresses() -> tuple[str, ...]:
