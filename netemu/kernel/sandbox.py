@@ -223,9 +223,22 @@ def _root(root: str) -> bool:
         copied = False
     for target in _submounts():
         # overlayfs shows the lower file system without what is mounted below it.
-        libc.mount(target, root + target, flags=libc.MS_BIND)
-        libc.mount("", root + target, flags=libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY)
+        _show(target, root + target)
     return copied
+
+
+def _show(source: str, target: str) -> None:
+    """Bind one of the machine's other file systems, read-only; one that cannot be bound so is left out."""
+    try:
+        libc.mount(source, target, flags=libc.MS_BIND)
+    except KernelError as err:
+        _log.debug("%s is not in the view: %s", source, err)
+        return
+    try:
+        libc.mount("", target, flags=libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY)
+    except KernelError as err:
+        _log.debug("%s is not in the view: %s", source, err)
+        libc.umount(target, libc.MNT_DETACH)
 
 
 def _submounts() -> Iterator[str]:
