@@ -8,6 +8,9 @@ Caches lag behind the server. A controller that decided on a stale copy would cr
 not looked at again until the informers show everything that was written for it: for creations and patches the revision
 that the server answered with, for deletions the object gone or marked as deleted. This takes the place of upstream's
 expectations (`controller_utils.go`), and like those it gives up waiting after a while.
+
+A key whose handling took long then rests in proportion. So a Service with thousands of Pods that all become ready in
+one second is written a few times, not thousands of times, while a small one is never kept waiting.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 30.0
 _PATIENCE = 30.0
 """How long a key waits for the caches to show its writes; only a broken watch takes longer."""
 _FORBIDDEN_PAUSE = 5.0
+_QUICK, _REST, _LONGEST_REST = 0.005, 3.0, 0.5
+"""Handling that takes longer than `_QUICK` seconds is followed by a rest of `_REST` times as long."""
 _AT_ONCE = 16
 
 
@@ -128,6 +133,7 @@ class Loop:
         self._recorder = EventRecorder(client, controller.name)
         self._failures: dict[str, int] = {}
         self._unseen: dict[str, _Writes] = {}
+        self._resting: dict[str, float] = {}
         self._informers = {resource: cache.any(resource) for resource in controller.needs}
         self._waiting: dict[Resource, set[str]] = {resource: set() for resource in controller.needs}
         controller.watch(self.queue)
@@ -155,10 +161,25 @@ class Loop:
         while True:
             key = await self.queue.take()
             try:
-                if self._seen(key):
+                if self._rested(key) and self._seen(key):
+                    started = asyncio.get_running_loop().time()
                     await self._handle(key)
+                    self._rest(key, started)
             finally:
                 self.queue.done(key)
+
+    def _rested(self, key: str) -> bool:
+        left = self._resting.get(key, 0.0) - asyncio.get_running_loop().time()
+        if left > 0:
+            self.queue.mark_after(key, left)
+            return False
+        self._resting.pop(key, None)
+        return True
+
+    def _rest(self, key: str, started: float) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - started > _QUICK:
+            self._resting[key] = now + min(_REST * (now - started), _LONGEST_REST)
 
     async def _handle(self, key: str) -> None:
         try:

@@ -127,6 +127,8 @@ def _resize(rs: ReplicaSet, active: Sequence[Pod], related: Sequence[Pod], now: 
     if missing > 0:
         create = Create(PODS, pod_of(rs), rs.namespace, done, failed)
         return [create] * min(missing, _BURST)
+    if not missing:
+        return []
     done = Say(rs, "Normal", "SuccessfulDelete", "Deleted pod: {name}")
     failed = Say(rs, "Warning", "FailedDelete", "Error deleting: {error}")
     chosen = victims(active, min(-missing, _BURST), related, now)
