@@ -91,6 +91,8 @@ class FakeRuntime:
 
     async def create_container(self, sandbox_id: str, config: ContainerConfig) -> str:
         """See cri.Runtime."""
+        if sandbox_id not in self._sandboxes:
+            raise RuntimeFailure("SandboxNotFound", f"no sandbox {sandbox_id}")
         if config.image in self.unknown_images:
             raise RuntimeFailure("ErrImagePull", f"no image {config.image}")
         container_id = f"{config.name}-{next(self._ids)}"
@@ -110,6 +112,8 @@ class FakeRuntime:
 
     async def start_container(self, container_id: str) -> None:
         """See cri.Runtime."""
+        if container_id not in self._containers:
+            raise RuntimeFailure("ContainerNotFound", f"no container {container_id}")
         self._change(container_id, state=ContainerState.RUNNING, started_at=times.micro_now())
         if self.configs[container_id].init:
             self._exit(container_id, 0)
