@@ -21,7 +21,7 @@ from netemu.kernel import netns
 from netemu.lab.paths import LabPaths, lab_names
 from netemu.lab.supervisor import start_time
 from netemu.model.errors import NetemuError
-from netemu.network import names, underlay
+from netemu.network import names
 
 _SUPERVISOR, _MODULES = "netemu.lab.supervisor", "netemu.lab."
 
@@ -65,6 +65,8 @@ def remains(lab: str) -> Remains:
 
 def remove(lab: str) -> Remains:
     """Remove all of a lab; the answer is what was found. Raises NetemuError naming what cannot be removed."""
+    from netemu.network import underlay  # the other callers of this module only look
+
     found = remains(lab)
     left = found
     # A process that is being born while we look shows up at the second look.

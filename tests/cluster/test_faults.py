@@ -124,6 +124,7 @@ def test_down_of_no_lab_says_so(lab_name: str) -> None:
     assert f"no lab named '{lab_name}'" in refused.stderr
 
 
+@pytest.mark.timeout(180)
 def test_up_and_down_ten_times_leave_nothing(lab_name: str) -> None:
     before = host_network()
     for _ in range(10):

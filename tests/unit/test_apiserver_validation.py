@@ -383,6 +383,95 @@ def test_pods(kind: str, fields: dict[str, Any], errors: list[str]) -> None:
     check(kind, fields, errors)
 
 
+V = "spec.volumes[0]"
+
+
+def volume(*errors: str, **source: Any) -> Any:
+    return case("Pod", *errors, spec__volumes=[{"name": "conf", **source}])
+
+
+@pytest.mark.parametrize(("kind", "fields", "errors"), [
+    case("Pod", "spec.volumes[1].name: Required value", spec__volumes=[{"name": "conf"}, {"emptyDir": {}}]),
+    volume(f"{V}.configMap.items[0].key: Required value", f"{V}.configMap.items[0].path: Required value",
+           configMap={"name": "c", "items": [{}]}),
+    volume(f'{V}.configMap.items[0].path: Invalid value: "/x": must be a relative path',
+           configMap={"name": "c", "items": [{"key": "k", "path": "/x"}]}),
+    volume(f'{V}.configMap.items[0].path: Invalid value: "..x": must not start with \'..\'',
+           configMap={"name": "c", "items": [{"key": "k", "path": "..x"}]}),
+    volume(f"{V}.hostPath.path: Required value", hostPath={}),
+    volume(f'{V}.hostPath.path: Invalid value: "/a/../b": must not contain \'..\'', hostPath={"path": "/a/../b"}),
+    volume(f"{V}.persistentVolumeClaim.claimName: Required value", persistentVolumeClaim={}),
+    volume(f"{V}.emptyDir.sizeLimit: Forbidden: SizeLimit field must be a valid resource quantity",
+           emptyDir={"sizeLimit": "-1Mi"}),
+    volume(emptyDir={"sizeLimit": "1Mi", "medium": "Memory"}),
+    volume(f"{V}.downwardAPI[0]: Required value: one of fieldRef and resourceFieldRef is required",
+           downwardAPI={"items": [{"path": "a"}]}),
+    volume(f"{V}.projected.sources[0]: Required value: must specify a projected volume type",
+           projected={"sources": [{}]}),
+    volume(f"{V}.projected.sources[0].serviceAccountToken.expirationSeconds: Invalid value: 60: "
+           "may not specify a duration less than 10 minutes",
+           f"{V}.projected.sources[0].serviceAccountToken.path: Required value",
+           projected={"sources": [{"serviceAccountToken": {"expirationSeconds": 60}}]}),
+    volume(f"{V}.projected.sources[0].configMap.name: Required value", projected={"sources": [{"configMap": {}}]}),
+    volume(projected={"sources": [
+        {"serviceAccountToken": {"path": "token"}}, {"secret": {"name": "s"}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "ns", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}]}),
+    case("Pod", f'{C}.volumeMounts[0].mountPropagation: Unsupported value: "All": '
+         'supported values: "Bidirectional", "HostToContainer", "None"',
+         spec__containers__0__volumeMounts__0__mountPropagation="All"),
+    case("Pod", f"{C}.envFrom[0].configMapRef.name: Required value",
+         spec__containers__0__envFrom=[{"configMapRef": {}}]),
+    case("Pod", f'{C}.envFrom[0]: Invalid value: "": must specify one of: `configMapRef` or `secretRef`',
+         spec__containers__0__envFrom=[{"prefix": "A_"}]),
+    case("Pod", f"{C}.env[0].valueFrom: Invalid value: \"\": "
+         "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`",
+         spec__containers__0__env=[{"name": "A", "valueFrom": {}}]),
+    case("Pod", spec__containers__0__env=[
+        {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
+        {"name": "B", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}]),
+    case("Pod", f'{C}.readinessProbe.httpGet.scheme: Unsupported value: "http": supported values: "HTTP", "HTTPS"',
+         spec__containers__0__readinessProbe={"httpGet": {"port": 1, "scheme": "http"}}),
+    case("Pod", f"{C}.livenessProbe.terminationGracePeriodSeconds: Invalid value: 0: must be greater than 0",
+         spec__containers__0__livenessProbe={"tcpSocket": {"port": 1}, "terminationGracePeriodSeconds": 0}),
+    case("Pod", f"{C}.readinessProbe.terminationGracePeriodSeconds: Invalid value: 9: "
+         "must not be set for readinessProbes",
+         spec__containers__0__readinessProbe={"tcpSocket": {"port": 1}, "terminationGracePeriodSeconds": 9}),
+])  # fmt: skip
+def test_volumes_environment_and_probes(kind: str, fields: dict[str, Any], errors: list[str]) -> None:
+    check(kind, fields, errors)
+
+
+TERM = f"{NODE}.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]"
+
+
+@pytest.mark.parametrize(
+    ("term", "errors"),
+    [
+        ({"matchExpressions": [{"key": "a", "operator": "In"}]},
+         ["matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'"]),
+        ({"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]},
+         ["matchExpressions[0].values: Forbidden: "
+          "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"]),
+        ({"matchExpressions": [{"key": "a", "operator": "Gt", "values": ["1", "2"]}]},
+         ["matchExpressions[0].values: Required value: "
+          "must be specified single value when `operator` is 'Lt' or 'Gt'"]),
+        ({"matchFields": [{"key": "spec.x", "operator": "In", "values": ["n"]}]},
+         ['matchFields[0].key: Invalid value: "spec.x": not a valid field selector key']),
+        ({"matchFields": [{"key": "metadata.name", "operator": "Exists"}]},
+         ['matchFields[0].operator: Invalid value: "Exists": not a valid selector operator']),
+        ({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}],
+          "matchExpressions": [{"key": "zone", "operator": "Lt", "values": ["3"]}]}, []),
+    ],
+)  # fmt: skip
+def test_node_selector_terms(term: Obj, errors: list[str]) -> None:
+    affinity = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+
+    pod = changed(VALID["Pod"], spec__affinity__nodeAffinity=affinity)
+
+    assert problems("Pod", pod) == [f"{TERM}.{error}" for error in errors]
+
+
 @pytest.mark.parametrize(("kind", "fields", "errors"), [
     case("Deployment", "spec.selector: Required value", spec__selector=DROP),
     case("Deployment", "spec.selector: Invalid value: v1.LabelSelector{MatchLabels:map[string]string(nil), "
@@ -504,6 +593,11 @@ POD_UPDATES = (
     "tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
 )
 FROZEN = "field is immutable when `immutable` is set"
+DUAL = {
+    "spec__clusterIPs": ["10.96.0.7", "fd00:10:96::7"],
+    "spec__ipFamilies": ["IPv4", "IPv6"],
+    "spec__ipFamilyPolicy": "PreferDualStack",
+}
 ONCE = 'Invalid value: []string{"10.96.0.8"}: may not change once set'
 
 
@@ -534,6 +628,12 @@ def update(kind: str, *errors: str, start: dict[str, Any] | None = None, **field
            "MatchExpressions:[]v1.LabelSelectorRequirement(nil)}: field is immutable",
            spec__selector={"matchLabels": {"app": "x"}}, spec__template__metadata__labels={"app": "x"}),
     update("Deployment", spec__replicas=3),
+    update("Service", "spec.ipFamilyPolicy: Invalid value: \"PreferDualStack\": "
+           "must be set to 'SingleStack' when releasing the secondary clusterIP",
+           start=DUAL, spec__clusterIPs=["10.96.0.7"]),
+    update("Service", start=DUAL, spec__clusterIPs=["10.96.0.7"], spec__ipFamilies=["IPv4"],
+           spec__ipFamilyPolicy="SingleStack"),
+    update("Service", spec__clusterIPs=["10.96.0.7", "fd00:10:96::7"], spec__ipFamilyPolicy="RequireDualStack"),
     update("Pod", spec__containers__0__image="web:2"),
     update("Pod", spec__tolerations=[{"key": "a", "operator": "Exists"}]),
     update("Pod", spec__activeDeadlineSeconds=10),
