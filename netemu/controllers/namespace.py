@@ -13,7 +13,8 @@ from netemu.model.errors import NotFound
 from netemu.model.objects import KubeObject, Namespace
 from netemu.model.resources import EVENTS_V1, NAMESPACES, RESOURCES, Resource
 
-_RETRY = 2.0
+_SOON, _LATER = 0.1, 2.0
+"""Seconds until the next look: after deletions, and while others still work on what was deleted."""
 
 
 def reconcile(namespace: Namespace, contents: Mapping[Resource, Sequence[Obj]]) -> Actions:
@@ -30,7 +31,7 @@ def reconcile(namespace: Namespace, contents: Mapping[Resource, Sequence[Obj]]) 
                 actions.append(Delete(resource, meta["name"], namespace.name, meta["uid"], "Background"))
     if not left:
         return [Finalize(namespace.name)]
-    return [*actions, Again(_RETRY)]
+    return [*actions, Again(_SOON if actions else _LATER)]
 
 
 class NamespaceController:

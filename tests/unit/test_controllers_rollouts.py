@@ -13,6 +13,8 @@ from netemu.testing.client import FakeClient
 from netemu.testing.cluster import kubelet, running, settled, until
 from tests.unit.objects_world import deployment
 
+pytestmark = pytest.mark.looptime  # pauses cost nothing, and a wait for what never comes fails at once
+
 
 def _status(client: FakeClient) -> dict[str, Any]:
     return dict(client.stored(DEPLOYMENTS)[0].get("status", {}))

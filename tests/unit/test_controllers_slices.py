@@ -17,6 +17,8 @@ from netemu.testing.client import FakeClient
 from netemu.testing.cluster import running, settled
 from tests.unit.objects_world import a_node, a_pod, a_service, pod, service
 
+pytestmark = pytest.mark.looptime  # pauses cost nothing, and a wait for what never comes fails at once
+
 
 def _applied(actions: Sequence[Action], slices: Sequence[EndpointSlice] = ()) -> list[EndpointSlice]:
     """The slices after `actions`."""

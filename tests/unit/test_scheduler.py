@@ -17,6 +17,8 @@ from netemu.testing.client import FakeClient
 from netemu.testing.cluster import running, settled
 from tests.unit.objects_world import a_node, a_pod, node, pod
 
+pytestmark = pytest.mark.looptime  # pauses cost nothing, and a wait for what never comes fails at once
+
 _DEDICATED = [{"key": "dedicated", "value": "db", "effect": "NoSchedule"}]
 _WEB = {"labelSelector": {"matchLabels": {"app": "web"}}, "topologyKey": "kubernetes.io/hostname"}
 
