@@ -6,6 +6,7 @@ Upstream: kubernetes/pkg/probe/{http,tcp,grpc}. A redirect counts as success wit
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import ssl
@@ -64,7 +65,8 @@ async def _connect(node_netns: str, host: str, port: int) -> socket.socket:
         await asyncio.get_running_loop().sock_connect(sock, (host, port))
     except OSError as error:
         sock.close()
-        raise OSError(error.errno, f"dial tcp {host}:{port}: connect: {(error.strerror or '').lower()}") from error
+        why = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise ValueError(f"dial tcp {host}:{port}: connect: {why}") from error
     except BaseException:  # cancelled by the probe's timeout
         sock.close()
         raise
