@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
-from netemu.client.base import Obj
+from netemu.client.base import Client, Obj
 from netemu.model import times
 from netemu.model.errors import NotFound
 from netemu.model.resources import PODS
@@ -58,7 +58,7 @@ def ready_status(address: str, *, ready: bool = True, since: str = "") -> dict[s
     }
 
 
-async def kubelet(client: FakeClient, *, accepts: Callable[[Obj], bool] = lambda _: True) -> None:
+async def kubelet(client: Client, *, accepts: Callable[[Obj], bool] = lambda _: True) -> None:
     """Make every accepted Pod ready, with addresses counted up from 10.0.0.1, and end those that are deleted."""
     count = 0
     async with aclosing(client.watch(PODS, resource_version="0")) as events:
