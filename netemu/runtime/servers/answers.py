@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,12 +21,16 @@ _SHOWN_BODY = 64 * 1024
 
 
 def http_answer(program: str, who: Identity, request: Request, client: Client, port: int) -> Response:
-    """The response of that program on that port."""
+    """The response of that program on that port. Headers say who answered, and whom it saw, for every program."""
     if program == "netexec":
-        return _netexec(who, request, client)
-    if program == "serve-hostname":
-        return Response(body=who.hostname.encode())
-    return _echo(who, request, client, port)
+        response = _netexec(who, request, client)
+    elif program == "serve-hostname":
+        response = Response(body=who.hostname.encode())
+    else:
+        response = _echo(who, request, client, port)
+    address = f"[{client[0]}]:{client[1]}" if ":" in client[0] else f"{client[0]}:{client[1]}"
+    about = (("X-Netemu-Pod", who.pod), ("X-Netemu-Node", who.node), ("X-Netemu-Client", address))
+    return replace(response, headers=(*response.headers, *about))
 
 
 def udp_answer(program: str, who: Identity, data: bytes, client: Client, port: int) -> bytes:
@@ -47,12 +52,7 @@ def _echo(who: Identity, request: Request, client: Client, port: int) -> Respons
     about |= {"method": request.method, "path": request.target, "headers": dict(request.headers)}
     if request.body:
         about |= {"body": request.body[:_SHOWN_BODY].decode(errors="replace"), "bodyLength": len(request.body)}
-    headers = [
-        ("X-Netemu-Pod", who.pod),
-        ("X-Netemu-Node", who.node),
-        ("X-Netemu-Client", f"[{client[0]}]:{client[1]}" if ":" in client[0] else f"{client[0]}:{client[1]}"),
-    ]
-    return Response(body=msgspec.json.encode(about) + b"\n", headers=headers, content_type="application/json")
+    return Response(body=msgspec.json.encode(about) + b"\n", content_type="application/json")
 
 
 def _netexec(who: Identity, request: Request, client: Client) -> Response:
