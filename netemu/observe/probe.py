@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from netemu.kernel import netns as namespaces
 from netemu.model.errors import UserError
 from netemu.observe import probe_result as results
+from netemu.observe.dig import lookup
 from netemu.observe.probe_result import Answer, Attempt, ProbeResult, read_answer, summarize
-from netemu.observe.resolver import ResolvConf, Unresolvable, open_socket, parse_resolv_conf, resolve
 
 _LARGEST_ANSWER: Final = 1 << 20
 # What agnhost's netexec answers over UDP with its name; to an echo it is as good as anything.
@@ -95,30 +97,45 @@ async def probe(
 class _Prober:
     def __init__(self, place: Place, destination: Destination, udp: bool, timeout: float) -> None:
         self._place, self._destination, self._udp, self._timeout = place, destination, udp, timeout
-        self._conf = parse_resolv_conf(_read(place.resolv_conf)) if place.resolv_conf else ResolvConf()
-        self._hosts = _read(place.hosts) if place.hosts else ""
 
     async def attempt(self) -> Attempt:
         started = time.perf_counter()
-        try:
-            addresses = await resolve(self._destination.host, self._place.netns, self._conf, self._hosts)
-        except Unresolvable as err:
-            return Attempt(error=results.UNRESOLVABLE, detail=str(err), lookup_seconds=time.perf_counter() - started)
-        address, connecting = addresses[0], time.perf_counter()
-        lookup = 0.0 if address == self._destination.host else connecting - started
+        address, why = await self._address()
+        connecting = time.perf_counter()
+        looked_up = 0.0 if address == self._destination.host else connecting - started
+        if not address:
+            return Attempt(error=results.UNRESOLVABLE, detail=why, lookup_seconds=looked_up)
         shown = f"[{address}]:{self._destination.port}" if ":" in address else f"{address}:{self._destination.port}"
         try:
             async with asyncio.timeout(self._timeout):
                 answer = await (self._datagram(address) if self._udp else self._connection(address))
         except TimeoutError:
             detail = f"no answer from {shown} within {self._timeout:g} s"
-            return Attempt(None, address, 0.0, lookup, results.TIMEOUT, detail)
+            return Attempt(None, address, 0.0, looked_up, results.TIMEOUT, detail)
         except OSError as err:
             kind = _KINDS.get(err.errno or 0, results.OTHER)
-            return Attempt(None, address, 0.0, lookup, kind, f"{shown}: {err.strerror or err}")
+            return Attempt(None, address, 0.0, looked_up, kind, f"{shown}: {err.strerror or err}")
         except EOFError:
-            return Attempt(None, address, 0.0, lookup, results.CLOSED, f"{shown}: closed without an answer")
-        return Attempt(answer, address, time.perf_counter() - connecting, lookup)
+            return Attempt(None, address, 0.0, looked_up, results.CLOSED, f"{shown}: closed without an answer")
+        return Attempt(answer, address, time.perf_counter() - connecting, looked_up)
+
+    async def _address(self) -> tuple[str, str]:
+        """Where the name leads, by the resolver of the place; else why nowhere."""
+        host = self._destination.host
+        if _is_address(host):
+            return host, ""
+        if not self._place.resolv_conf:
+            return "", f"{host}: no resolver here"
+        try:
+            found = await lookup(
+                host, resolv_conf=self._place.resolv_conf, hosts=self._place.hosts or None, netns=self._place.netns
+            )
+        except ValueError as err:
+            return "", str(err)
+        if found.result.addresses:
+            return found.result.addresses[0], ""
+        outcomes = dict.fromkeys(step.reply.outcome for step in found.steps)
+        return "", f"{host}: {found.result.status} ({', '.join(outcomes)})"
 
     async def _datagram(self, address: str) -> Answer:
         loop = asyncio.get_running_loop()
@@ -132,8 +149,8 @@ class _Prober:
         with open_socket(self._place.netns, address, socket.SOCK_STREAM) as sock:
             await loop.sock_connect(sock, (address, self._destination.port))
             answer, body = await self._get(sock, self._destination.path)
-            # netexec tells the time at /; its name is at another path, to be asked on the same connection.
-            if body.startswith(b"NOW: ") and self._destination.path == "/":
+            # The real netexec tells the time at /; its name is at another path, to be asked on the same connection.
+            if body.startswith(b"NOW: ") and answer.server.startswith("NOW: "):
                 answer, _ = await self._get(sock, "/hostname")
             return answer
 
@@ -181,6 +198,17 @@ def split(received: bytes) -> tuple[Mapping[str, str], bytes]:
     return {name.strip().lower(): value.strip() for name, _, value in pairs}, body
 
 
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        return file.read()
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def open_socket(netns: str, address: str, kind: int) -> socket.socket:
+    """A non-blocking socket of the namespace, of the family of `address`. Raises KernelNotFound."""
+    with namespaces.entered(netns):
+        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
+    sock.setblocking(False)
+    return sock

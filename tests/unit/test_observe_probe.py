@@ -7,9 +7,6 @@ import pytest
 from netemu.model.errors import UserError
 from netemu.observe.probe import Destination, complete, split
 from netemu.observe.probe_result import Answer, Attempt, Percentiles, percentiles, read_answer, summarize
-from netemu.observe.resolver import ResolvConf, candidates, in_hosts, parse_resolv_conf
-
-POD_CONF = ResolvConf(("10.96.0.10",), ("shop.svc.cluster.local", "svc.cluster.local"), ndots=5)
 
 
 @pytest.mark.parametrize(
@@ -111,36 +108,3 @@ def test_failed_attempts_do_not_count_for_latency() -> None:
 def test_percentiles_are_values_that_occurred() -> None:
     assert percentiles([float(n) for n in range(200, 0, -1)]) == Percentiles(1.0, 100.0, 180.0, 198.0, 200.0)
     assert percentiles([]) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "tried"),
-    [
-        pytest.param("web", ["web.shop.svc.cluster.local", "web.svc.cluster.local", "web"], id="few dots"),
-        pytest.param("a.b.c.d.e.f", ["a.b.c.d.e.f", "a.b.c.d.e.f.shop.svc.cluster.local",
-                                     "a.b.c.d.e.f.svc.cluster.local"], id="enough dots"),
-        pytest.param("web.", ["web"], id="a final dot"),
-    ],
-)  # fmt: skip
-def test_names_are_tried_in_order(name: str, tried: list[str]) -> None:
-    assert candidates(name, POD_CONF) == tried
-
-
-def test_resolv_conf_of_a_pod_is_read() -> None:
-    text = """# made by kubelet
-search shop.svc.cluster.local svc.cluster.local .
-nameserver 10.96.0.10
-options ndots:5 edns0 timeout:1 attempts:3
-"""
-
-    assert parse_resolv_conf(text) == ResolvConf(
-        ("10.96.0.10",), ("shop.svc.cluster.local", "svc.cluster.local"), ndots=5, timeout=1, attempts=3
-    )
-
-
-def test_empty_resolv_conf_has_the_defaults_of_glibc() -> None:
-    assert parse_resolv_conf("") == ResolvConf((), (), 1, 5.0, 2)
-
-
-def test_hosts_file_answers_for_its_names() -> None:
-    assert in_hosts("Web", "127.0.0.1 localhost\n10.244.0.5\tweb web.shop # the Pod\n\n") == ["10.244.0.5"]
