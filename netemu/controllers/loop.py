@@ -17,14 +17,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import Protocol
+from typing import Any, Protocol
 
 from netemu.client.base import Client
 from netemu.client.events import EventRecorder
+from netemu.client.informer import Informer
 from netemu.controllers.actions import Action, Again, Create, Delete, Finalize, Patch, Say
 from netemu.controllers.cache import Cache
 from netemu.model.errors import ApiError, Conflict, Forbidden, NotFound
@@ -124,6 +125,52 @@ class _Writes:
     """(resource, key) -> uid."""
 
 
+class Unseen:
+    """What was written for each key and is not in the caches yet, as far as `informers` know those resources."""
+
+    def __init__(self, informers: Mapping[Resource, Informer[Any]]) -> None:
+        self._informers = informers
+        self._writes: dict[str, _Writes] = {}
+
+    def wrote(self, key: str, resource: Resource, version: str) -> None:
+        """Something was created or patched for `key`."""
+        if resource in self._informers:
+            revisions = self._of(key).revisions
+            revisions[resource] = max(revisions.get(resource, 0), int(version))
+
+    def deleted(self, key: str, resource: Resource, name: str, uid: str) -> None:
+        """The deletion of the object with key `name` was asked for."""
+        if resource in self._informers:
+            self._of(key).deleted[resource, name] = uid
+
+    def behind(self, key: str) -> tuple[Resource, float] | None:
+        """A resource whose cache does not show all that was written for `key`, and how long to wait for it."""
+        writes = self._writes.get(key)
+        if writes is None:
+            return None
+        left = writes.since + _PATIENCE - asyncio.get_running_loop().time()
+        resource = self._late(writes)
+        if left > 0 and resource is not None:
+            return resource, left
+        del self._writes[key]
+        return None
+
+    def _of(self, key: str) -> _Writes:
+        writes = self._writes.setdefault(key, _Writes(0.0))
+        writes.since = asyncio.get_running_loop().time()
+        return writes
+
+    def _late(self, writes: _Writes) -> Resource | None:
+        for resource, revision in writes.revisions.items():
+            if int(self._informers[resource].resource_version or 0) < revision:
+                return resource
+        return next((r for (r, name), uid in writes.deleted.items() if self._stands(r, name, uid)), None)
+
+    def _stands(self, resource: Resource, key: str, uid: str) -> bool:
+        obj = self._informers[resource].get(key)
+        return obj is not None and not obj.deleting and (not uid or obj.metadata.uid == uid)
+
+
 class Loop:
     """Runs one controller until cancelled."""
 
@@ -132,9 +179,9 @@ class Loop:
         self.queue = Queue()
         self._recorder = EventRecorder(client, controller.name)
         self._failures: dict[str, int] = {}
-        self._unseen: dict[str, _Writes] = {}
         self._resting: dict[str, float] = {}
         self._informers = {resource: cache.any(resource) for resource in controller.needs}
+        self._unseen = Unseen(self._informers)
         self._waiting: dict[Resource, set[str]] = {resource: set() for resource in controller.needs}
         controller.watch(self.queue)
         for resource, informer in self._informers.items():
@@ -167,6 +214,16 @@ class Loop:
                     self._rest(key, started)
             finally:
                 self.queue.done(key)
+
+    def _seen(self, key: str) -> bool:
+        """Whether the caches show all that was written for `key`; if not, it is marked when they may."""
+        behind = self._unseen.behind(key)
+        if behind is None:
+            return True
+        resource, left = behind
+        self._waiting[resource].add(key)
+        self.queue.mark_after(key, left)
+        return False
 
     def _rested(self, key: str) -> bool:
         left = self._resting.get(key, 0.0) - asyncio.get_running_loop().time()
@@ -235,7 +292,7 @@ class Loop:
         except ApiError as error:
             self._say(action.failed, error=str(error))
             raise
-        self._wrote(key, action.resource, obj["metadata"]["resourceVersion"])
+        self._unseen.wrote(key, action.resource, obj["metadata"]["resourceVersion"])
         self._say(action.done, name=obj["metadata"]["name"])
 
     async def _patch(self, key: str, action: Patch) -> None:
@@ -245,7 +302,7 @@ class Loop:
         obj = await self._client.patch(
             action.resource, action.name, patch, action.namespace, subresource=action.subresource
         )
-        self._wrote(key, action.resource, obj["metadata"]["resourceVersion"])
+        self._unseen.wrote(key, action.resource, obj["metadata"]["resourceVersion"])
         self._say(action.done, name=action.name)
 
     async def _delete(self, key: str, action: Delete) -> None:
@@ -262,9 +319,8 @@ class Loop:
         except ApiError as error:
             self._say(action.failed, name=action.name, error=str(error))
             raise
-        if action.resource in self._informers:
-            name = f"{action.namespace}/{action.name}" if action.namespace else action.name
-            self._writes(key).deleted[action.resource, name] = action.uid
+        name = f"{action.namespace}/{action.name}" if action.namespace else action.name
+        self._unseen.deleted(key, action.resource, name, action.uid)
         self._say(action.done, name=action.name)
 
     async def _finalize(self, name: str) -> None:
@@ -276,40 +332,6 @@ class Loop:
     def _say(self, say: Say | None, **values: str) -> None:
         if say is not None:
             self._recorder.event(say.about, say.type, say.reason, say.message.format(**values))
-
-    def _writes(self, key: str) -> _Writes:
-        writes = self._unseen.setdefault(key, _Writes(0.0))
-        writes.since = asyncio.get_running_loop().time()
-        return writes
-
-    def _wrote(self, key: str, resource: Resource, version: str) -> None:
-        if resource in self._informers:
-            revisions = self._writes(key).revisions
-            revisions[resource] = max(revisions.get(resource, 0), int(version))
-
-    def _seen(self, key: str) -> bool:
-        """Whether the caches show all that was written for `key`."""
-        writes = self._unseen.get(key)
-        if writes is None:
-            return True
-        left = writes.since + _PATIENCE - asyncio.get_running_loop().time()
-        if left > 0 and (resource := self._behind(writes)) is not None:
-            self._waiting[resource].add(key)
-            self.queue.mark_after(key, left)
-            return False
-        del self._unseen[key]
-        return True
-
-    def _behind(self, writes: _Writes) -> Resource | None:
-        """A resource whose cache does not show all of `writes`."""
-        for resource, revision in writes.revisions.items():
-            if int(self._informers[resource].resource_version or 0) < revision:
-                return resource
-        return next((r for (r, name), uid in writes.deleted.items() if self._stands(r, name, uid)), None)
-
-    def _stands(self, resource: Resource, key: str, uid: str) -> bool:
-        obj = self._informers[resource].get(key)
-        return obj is not None and not obj.deleting and (not uid or obj.metadata.uid == uid)
 
 
 def _batches(actions: Sequence[Action]) -> list[list[Action]]:
