@@ -76,7 +76,7 @@ def spawn(
     Blocks for some milliseconds. The command is found by the PATH of `env`. Raises KernelNotFound, as containerd
     words it, for a command that is not there; KernelError naming the step when the view cannot be built.
     """
-    started: list[Process | BaseException] = []
+    started: list[int | BaseException] = []
 
     def work() -> None:
         try:
@@ -90,7 +90,8 @@ def spawn(
     thread.join()
     if isinstance(started[0], BaseException):
         raise started[0]
-    return started[0]
+    # Read from here: the thread shared the view, in which the command has mounted a /proc of its own by now.
+    return Process(started[0], start_time(started[0]))
 
 
 def enter(sandbox: Sandbox, process: Process | None = None) -> None:
@@ -129,7 +130,7 @@ def _forward(child: int) -> None:
 
 def _spawn_here(
     argv: Sequence[str], sandbox: Sandbox, env: Mapping[str, str], cwd: str, stdout: int, stderr: int
-) -> Process:
+) -> int:
     _leave_mounts()
     _name(sandbox)
     if sandbox.netns:
@@ -147,12 +148,11 @@ def _spawn_here(
     defaults = [signal.SIGPIPE, signal.SIGXFSZ]
     shell = ["sh", "-c", _INIT, command, *argv[1:]]
     try:
-        pid = os.posix_spawn(
+        return os.posix_spawn(
             "/bin/sh", shell, dict(env), file_actions=actions, setsid=True, setsigmask=(), setsigdef=defaults
         )
     except OSError as err:
         raise KernelError.of(f"start {argv[0]}", sandbox.netns, err.errno or 0) from err
-    return Process(pid, start_time(pid))
 
 
 def _find(name: str, env: Mapping[str, str], cwd: str) -> str:

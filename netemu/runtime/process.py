@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from netemu.kernel.pidfd import Process, adopt, start_time
+from netemu.kernel.pidfd import Process, adopt
 from netemu.kernel.sandbox import DEFAULT_PATH, spawn
 from netemu.kernel.sandbox import Sandbox as View
 from netemu.model import times
@@ -290,9 +290,7 @@ def _start(sandbox: Sandbox, container: Container) -> tuple[Process, list[int]]:
         for end in ends:
             os.close(end)
         raise
-    # Read again from here: the thread that started it shares the view in which the command mounts a /proc of its own,
-    # and may have looked for the process there. Taken for another, it would count as ended while it runs.
-    return Process(process.pid, start_time(process.pid)), ends
+    return process, ends
 
 
 def _view(sandbox: Sandbox, config: ContainerConfig) -> View:
