@@ -21,8 +21,8 @@ import msgspec
 
 from netemu.lab import remains
 from netemu.lab.api import LabApi, agent_status
-from netemu.lab.config import LabConfig, free_api_port, resolve, save_config, write_file
-from netemu.lab.paths import RUN, STATE, LabPaths
+from netemu.lab.config import LabConfig, free_api_port, load_config, resolve, save_config, write_file
+from netemu.lab.paths import RUN, STATE, LabPaths, lab_names
 from netemu.lab.readiness import nodes_missing, rules_missing, workloads_missing
 from netemu.lab.topology import TopologyFile
 from netemu.model.errors import ApiError, NetemuError, UserError
@@ -55,9 +55,8 @@ def bring_up(
         begin = time.monotonic()
         if left := remains.remove(lab):
             report(f"clean-up of an earlier {lab} ({left})", time.monotonic() - begin, "")
-        config = resolve(file.topology, api_port=free_api_port(), strict_images=strict_images)
         try:
-            _write(config, file)
+            config = _write(file, strict_images=strict_images)
             _start(lab)
             _wait(config, timeout, report)
         except BaseException:
@@ -97,13 +96,28 @@ def _same_file(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _write(config: LabConfig, file: TopologyFile) -> None:
-    paths = LabPaths(config.name)
+def _write(file: TopologyFile, *, strict_images: bool) -> LabConfig:
+    paths = LabPaths(file.topology.metadata.name)
     paths.run.mkdir(parents=True, mode=0o755)
     paths.state.mkdir(parents=True, mode=0o755)
-    manifests = [document.value for document in file.manifests]
-    write_file(paths.manifests, msgspec.json.encode(manifests))
-    save_config(config)
+    write_file(paths.manifests, msgspec.json.encode([document.value for document in file.manifests]))
+    # Two labs that start at the same moment must not choose the same port: it is taken once it is written down.
+    directory = os.open(STATE, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        config = resolve(file.topology, api_port=free_api_port(_ports_of_labs()), strict_images=strict_images)
+        save_config(config)
+    finally:
+        os.close(directory)
+    return config
+
+
+def _ports_of_labs() -> set[int]:
+    ports = set()
+    for lab in lab_names():
+        with contextlib.suppress(UserError):
+            ports.add(load_config(lab).api_port)
+    return ports
 
 
 def _start(lab: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -124,9 +125,11 @@ def _clients(topology: Topology) -> tuple[ClientConfig, ...]:
     return tuple(ClientConfig(name=c.name, address=c.address or next(free)) for c in topology.spec.clients)
 
 
-def free_api_port() -> int:
-    """The first free port of 127.0.0.1 from 6443 on; each running lab takes one. Raises UserError."""
+def free_api_port(taken: Collection[int] = ()) -> int:
+    """The first free port of 127.0.0.1 from 6443 on that no lab in `taken` is about to use. Raises UserError."""
     for port in range(API_PORT, API_PORT + 1000):
+        if port in taken:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

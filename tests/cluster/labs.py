@@ -44,7 +44,7 @@ def netemu_json(*args: str) -> Any:
 
 
 def eventually(check: Callable[[], Any], what: str, within: float = 20.0) -> Any:
-    """The first true answer of `check`; after `within` seconds an AssertionError that says `what` and the last answer."""
+    """The first true answer of `check`; after `within` seconds an AssertionError with `what` and the last answer."""
     deadline = time.monotonic() + within
     while True:
         answer = check()

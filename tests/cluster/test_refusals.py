@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from netemu.lab.config import load_config
 from netemu.model.resources import EVENTS, PODS
-from tests.cluster.labs import ROOT, api, eventually, leftovers, netemu, netemu_json, run
+from tests.cluster.labs import ROOT, api, eventually, leftovers, netemu, netemu_json, run, start
 
 _QUICKSTART = str(ROOT / "topologies/quickstart.yaml")
 _POD = """\
@@ -85,6 +86,25 @@ def test_two_labs_at_once_do_not_meet(lab_name: str) -> None:
         assert "say which with --lab" in ambiguous.stderr
     finally:
         run("down", other)
+
+
+def test_labs_may_start_at_the_same_moment(lab_name: str) -> None:
+    names = [lab_name, f"{lab_name}-2", f"{lab_name}-3"]
+    try:
+        commands = [start("up", _QUICKSTART, "--name", name) for name in names]
+
+        assert [command.wait(90) for command in commands] == [0, 0, 0]
+        assert len({load_config(name).api_port for name in names}) == 3
+    finally:
+        for name in names[1:]:
+            run("down", name)
+
+
+def test_of_two_ups_of_one_lab_one_is_refused_and_the_other_works(lab_name: str) -> None:
+    commands = [start("up", _QUICKSTART, "--name", lab_name) for _ in range(2)]
+
+    assert sorted(command.wait(90) for command in commands) == [0, 1]
+    assert not netemu_json("status", lab_name)["missing"]
 
 
 def test_a_lab_that_runs_is_not_started_again(lab_name: str) -> None:
