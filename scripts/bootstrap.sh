@@ -45,7 +45,7 @@ need_venv() {
     if [ ! -e "$stamp" ] || [ "$root/pyproject.toml" -nt "$stamp" ]; then
         echo "installing Python packages into .venv" >&2
         [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$root${extra:+[$extra]}" ||
+        "$venv/bin/python" -m pip install -qq --disable-pip-version-check --editable "$root${extra:+[$extra]}" ||
             fail "pip could not install netemu's dependencies"
         touch "$venv/.installed" "$stamp"
     fi

@@ -52,14 +52,17 @@ def up(
 
 @app.command()
 def down(
-    lab: Annotated[str, typer.Argument(metavar="[LAB]", help="Name of the lab")] = "",
+    lab: Annotated[
+        str, typer.Argument(metavar="[LAB]", help="Name of the lab; may be left out while there is one")
+    ] = "",
+    lab_option: Lab = "",
     all_labs: Annotated[bool, typer.Option("--all", help="Every lab on this machine")] = False,
     output: Output = Format.table,
 ) -> None:
     """Remove a lab and prove that nothing of it is left."""
     from netemu.cli import labs
 
-    labs.down(lab, all_labs=all_labs, output=output)
+    labs.down(lab or lab_option, all_labs=all_labs, output=output)
 
 
 @app.command("list")

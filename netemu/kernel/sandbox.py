@@ -23,6 +23,7 @@ import shutil
 import signal
 import socket
 import stat
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -182,7 +183,8 @@ def _build(sandbox: Sandbox, *, own_proc: bool) -> None:
     """Make the view and make it the thread's root."""
     with ExitStack() as files:
         # Opened before the root changes: afterwards their paths mean something else.
-        sources = {inside: _source(outside, files) for inside, outside in sandbox.mounts.items()}
+        mounts = {**dict.fromkeys(code := _own_code()), **sandbox.mounts}
+        sources = {inside: _source(outside or inside, files) for inside, outside in mounts.items()}
         libc.mount("netemu", _SCRATCH, "tmpfs", libc.MS_NODEV, "mode=0755")
         root = f"{_SCRATCH}/root"
         for name in ("root", "upper", "work", "run", "tmp"):
@@ -193,10 +195,18 @@ def _build(sandbox: Sandbox, *, own_proc: bool) -> None:
         os.chdir(root)
         libc.pivot_root(".", ".")
         for inside in sorted(sources):
-            _bind(sources[inside], inside, read_only=inside in sandbox.read_only, copied=copied)
+            _bind(sources[inside], inside, read_only=inside in sandbox.read_only or inside in code, copied=copied)
         # The former root lies on top of the new one, and is where we still stand.
         libc.umount(".", libc.MNT_DETACH)
         os.chdir("/")
+
+
+def _own_code() -> list[str]:
+    """Where this Python and netemu are, if that is in a part of the tree that views have their own of, such as /tmp."""
+    checkout = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    places = {checkout, sys.prefix, sys.base_prefix}
+    hidden = [place for place in places if place.startswith(tuple(own + "/" for own in _OWN))]
+    return [place for place in hidden if not any(place.startswith(other + "/") for other in hidden)]
 
 
 def _source(path: str, files: ExitStack) -> int:

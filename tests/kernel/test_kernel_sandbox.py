@@ -205,3 +205,19 @@ async def test_cancelled_call_kills_its_tool(tmp_path: Path) -> None:
     with alive, pytest.raises(asyncio.CancelledError):
         await task
     assert task.cancelled()
+
+
+async def test_python_itself_stays_in_sight_wherever_it_is_installed(
+    box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv/marker").write_text("here")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+    script = f"cat {tmp_path}/venv/marker; echo x > {tmp_path}/venv/new || echo read-only; ls {tmp_path}"
+
+    status, seen = await _output(script + " 2>/dev/null", box, tmp_path)
+
+    assert status == 0
+    assert seen.startswith("here")
+    assert seen.endswith("venv\n")  # nothing else of that directory
+    assert not (tmp_path / "venv/new").exists()
