@@ -74,11 +74,15 @@ async def _connect(node_netns: str, host: str, port: int) -> socket.socket:
 
 
 async def _http(action: HTTPGetAction, node_netns: str, host: str, port: int) -> Outcome:
-    sock = await _connect(node_netns, host, port)
+    path = action.path if action.path.startswith("/") else f"/{action.path}"
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    asked = f'Get "{action.scheme.lower()}://{shown}{path}"'
+    try:
+        sock = await _connect(node_netns, host, port)
+    except ValueError as error:
+        return Outcome(False, f"{asked}: {error}")
     headers = {"Host": shown, "User-Agent": _USER_AGENT, "Accept": "*/*", "Connection": "close"}
     headers |= {header.name: header.value for header in action.http_headers}
-    path = action.path if action.path.startswith("/") else f"/{action.path}"
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     context = _anything_goes() if action.scheme == "HTTPS" else None
     reader, writer = await asyncio.open_connection(sock=sock, ssl=context, server_hostname=host if context else None)
@@ -91,7 +95,7 @@ async def _http(action: HTTPGetAction, node_netns: str, host: str, port: int) ->
         writer.close()
     match = _STATUS.match(answer)
     if match is None:
-        return Outcome(False, f'Get "{action.scheme.lower()}://{shown}{path}": malformed HTTP response')
+        return Outcome(False, f"{asked}: malformed HTTP response")
     code = int(match[1])
     return Outcome(200 <= code < 400, f"HTTP probe failed with statuscode: {code}")
 

@@ -77,7 +77,8 @@ class Starter:
         full_name = f"{pod.name}_{pod.namespace}({pod.metadata.uid})"
         text = f"back-off {_span(slot.back_off.pause)} restarting failed container={slot.spec.name} pod={full_name}"
         slot.waiting, slot.backing_off, slot.retry_at = ("CrashLoopBackOff", text), True, due
-        self._say("Warning", "BackOff", f"Back-off restarting failed container {slot.spec.name}", slot)
+        said = f"Back-off restarting failed container {slot.spec.name} in pod {full_name}"
+        self._say("Warning", "BackOff", said, slot)
         return True
 
     async def _attempt(
