@@ -16,9 +16,10 @@ import base64
 import hashlib
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from netemu.proxy.endpoints import Chosen, Endpoint, choose
+from netemu.proxy.facts import Detector, NodeFacts
 from netemu.proxy.rulefiles import Place
 from netemu.proxy.services import Family, ServicePort
 
@@ -41,41 +42,6 @@ _MARK_MASQ = "-j KUBE-MARK-MASQ"
 
 
 @dataclass(frozen=True, slots=True)
-class Detector:
-    """How to tell traffic of this cluster's Pods: both matches as iptables options, empty where it cannot be told."""
-
-    if_local: str = ""
-    if_not_local: str = ""
-
-    @staticmethod
-    def cidr(network: str) -> Detector:
-        """Sources inside a CIDR (detectLocalMode ClusterCIDR, NodeCIDR)."""
-        return Detector(f"-s {network}", f"! -s {network}")
-
-    @staticmethod
-    def interface(name: str) -> Detector:
-        """Packets that come in by an interface, `name+` for a prefix (BridgeInterface, InterfaceNamePrefix)."""
-        return Detector(f"-i {name}", f"! -i {name}")
-
-
-@dataclass(frozen=True, slots=True)
-class NodeFacts:
-    """What rules depend on besides the service port."""
-
-    family: Family = Family.IPV4
-    node_ip: str = ""
-    """Decides whether source ranges include the node itself."""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    detector: Detector = Detector()
-    masquerade_all: bool = False
-    localhost_node_ports: bool = True
-    node_port_networks: tuple[str, ...] = ()
-    """Where node ports answer; empty: everywhere."""
-    addresses: tuple[str, ...] = ()
-    """The node's own addresses; needed only with `node_port_networks`."""
-
-
-@dataclass(frozen=True, slots=True)
 class Compiled:
     """The rules of one service port."""
 
@@ -86,6 +52,16 @@ class Compiled:
     no_local_internal: bool = False
     no_local_external: bool = False
     """Whether a Local policy finds no endpoint here though there are some elsewhere (two of upstream's gauges)."""
+
+
+def source_matches(detector: Detector) -> tuple[str, str]:
+    """Options that match Pods' traffic, and all other; both empty where it cannot be told."""
+    match = ""
+    if detector.network:
+        match = f"-s {detector.network}"
+    elif detector:
+        match = f"-i {detector.interface_name or detector.interface_prefix + '+'}"
+    return match, f"! {match}" if match else ""
 
 
 def suffix(text: str) -> str:
@@ -138,6 +114,7 @@ class _Port:
 
     def __init__(self, port: ServicePort, chosen: Chosen, node: NodeFacts, comments: bool) -> None:
         self.port, self.chosen, self.node, self.comments = port, chosen, node, comments
+        self.if_local, self.if_not_local = source_matches(node.detector)
         self.text, self.proto, self.bits = port.key.text, port.protocol, node.family.bits
         tail = suffix(self.text + self.proto)
         self.svc, self.svl, self.ext, self.fw = (f"KUBE-{kind}-{tail}" for kind in ("SVC", "SVL", "EXT", "FW"))
@@ -245,7 +222,7 @@ class _Port:
 
     def _masquerade_cluster_ip(self) -> tuple[str, ...]:
         """The rule about sources that could not be answered otherwise: those outside of the Pod network."""
-        source = "" if self.node.masquerade_all else self.node.detector.if_not_local
+        source = "" if self.node.masquerade_all else self.if_not_local
         if not self.has_internal or not (source or self.node.masquerade_all):
             return ()
         match = self._match(f"{self.text} cluster IP", ip=self.port.cluster_ip, port=self.port.port)
@@ -257,7 +234,7 @@ class _Port:
             yield f'-m comment --comment "masquerade traffic {about}" {_MARK_MASQ}'
         else:
             # Pods of the cluster and this node itself are as good as inside: any endpoint will do for them.
-            if pods := self.node.detector.if_local:
+            if pods := self.if_local:
                 yield f'{pods} -m comment --comment "pod traffic {about}" -j {self.svc}'
             here = "-m addrtype --src-type LOCAL"
             yield f'-m comment --comment "masquerade LOCAL traffic {about}" {here} {_MARK_MASQ}'

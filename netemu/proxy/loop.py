@@ -3,7 +3,7 @@
 Theory of operation: event handlers put objects into the tracker and ask the runner. A sync takes what is pending,
 hands it to the mode's programmer, cleans stale UDP flows up and publishes a status. Nothing is programmed before both
 caches are synced. After a failure everything is suspect, so the next sync is a full one; so are the first, one after
-the node's labels changed, one each hour, and one after somebody flushed the tables.
+the node's labels changed, one each hour (each sync period in ipvs mode), and one after somebody flushed the tables.
 """
 
 from __future__ import annotations
@@ -11,44 +11,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from netemu.model.errors import KernelError
 from netemu.model.objects import EndpointSlice, Service
-from netemu.proxy.iptables import NodeFacts
+from netemu.proxy.facts import NodeFacts
 from netemu.proxy.metrics import SyncMetrics
-from netemu.proxy.programmer import Written
+from netemu.proxy.programmer import Programmer
 from netemu.proxy.runner import BoundedRunner
-from netemu.proxy.services import PortKey
 from netemu.proxy.tracker import Changes, Table, Tracker
 
 log = logging.getLogger(__name__)
 
 FULL_SYNC_SECONDS = 3600.0
 _FLUSH_POLL, _FLUSH_LIMIT = 0.1, 5.0
-
-
-class Programmer(Protocol):
-    """What differs between modes."""
-
-    async def program(self, table: Table, node: NodeFacts, touched: Iterable[PortKey] | None) -> Written:
-        """Bring the kernel to `table`; `touched` None: trust nothing. Idempotent. Raises KernelError."""
-        ...
-
-    async def intact(self) -> bool:
-        """Whether nobody has flushed the tables."""
-        ...
-
-    async def flushed(self) -> bool:
-        """Whether a flush that `intact` noticed is complete."""
-        ...
-
-    async def cleanup(self) -> None:
-        """Remove everything of ours. Absent is success."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +61,14 @@ class SyncLoop:
         min_sync_period: float,
         revisions: Callable[[], tuple[str, str] | None],
         clean_flows: Callable[[Table, Changes], Awaitable[None]],
+        longest_period: float = FULL_SYNC_SECONDS,
+        addresses: Callable[[NodeFacts], Awaitable[NodeFacts]] | None = None,
         synced: Callable[[Table], Awaitable[None]] | None = None,
     ) -> None:
         self.tracker, self.programmer, self.metrics = tracker, programmer, SyncMetrics()
         self._sync_period, self._revisions, self._clean_flows = sync_period, revisions, clean_flows
-        self._synced = synced
-        self._runner = BoundedRunner(self._sync, min_interval=min_sync_period, max_interval=FULL_SYNC_SECONDS)
+        self._longest, self._with_addresses, self._synced = longest_period, addresses, synced
+        self._runner = BoundedRunner(self._sync, min_interval=min_sync_period, max_interval=longest_period)
         self._node: NodeFacts | None = None
         self._pending, self._full, self._syncing = Changes(), True, False
         self._last_full = 0.0
@@ -162,14 +142,15 @@ class SyncLoop:
         if revisions is None or self._node is None:
             return
         now = asyncio.get_running_loop().time()
-        full = self._full or now - self._last_full >= FULL_SYNC_SECONDS
+        full = self._full or now - self._last_full >= self._longest
         # What comes in while the kernel is busy belongs to the next sync.
         self._full, self._syncing, self.queued_since = False, True, None
         self._pending = self._pending | self.tracker.take()
         queued = time.time()
         try:
             touched = None if full else self._pending.touched
-            written = await self.programmer.program(self.tracker.table, self._node, touched)
+            node = await self._with_addresses(self._node) if self._with_addresses else self._node
+            written = await self.programmer.program(self.tracker.table, node, touched)
         except KernelError as error:
             self._syncing = False
             self._failed(error, full, queued)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from netemu.kernel import sysctl
-from netemu.model.errors import KernelError
 from netemu.model.objects import Node
-from netemu.proxy import rulefiles
 from netemu.proxy.config import KubeProxyConfiguration
-from netemu.proxy.iptables import Detector
+from netemu.proxy.facts import Detector
 from netemu.proxy.services import Family, family_of, of_family
 
 
@@ -43,24 +42,11 @@ def node_ip(bind_address: str, node: Node | None, family: Family) -> str:
     return next(iter(of_family(by_type, family)), "")
 
 
-def base_rules(config: KubeProxyConfiguration, family: Family, *, liberal: bool) -> rulefiles.Base:
-    """The files of `rules/iptables` that apply."""
-    names = ["base.rules"] if liberal else ["drop-invalid.rules", "base.rules"]
-    if family is Family.IPV4 and config.iptables.localhost_node_ports:
-        names.append("localhost-nodeports.rules")
-    return rulefiles.load("iptables", names, mark=f"{1 << config.iptables.masquerade_bit:#x}")
+def set_sysctls(config: KubeProxyConfiguration, netns: str, of_mode: Mapping[str, str | int]) -> None:
+    """What the mode (`of_mode`) and `conntrack` ask for.
 
-
-def liberal_conntrack(netns: str) -> bool:
-    """Whether conntrack takes segments outside of the window for valid."""
-    try:
-        return sysctl.read("net/netfilter/nf_conntrack_tcp_be_liberal", netns) != "0"
-    except KernelError:
-        return False
-
-
-def set_sysctls(config: KubeProxyConfiguration, netns: str) -> None:
-    """What the mode and `conntrack` ask for. nf_conntrack_max is the machine's, so only its own namespace sets it."""
+    nf_conntrack_max is the machine's, so only its own namespace sets it.
+    """
     conntrack = config.conntrack
     timeouts = {
         "tcp_timeout_established": int(conntrack.tcp_established_timeout),
@@ -74,10 +60,7 @@ def set_sysctls(config: KubeProxyConfiguration, netns: str) -> None:
         wanted = max(conntrack.min, conntrack.max_per_core * (os.cpu_count() or 1)) if conntrack.max_per_core else 0
         if wanted and int(sysctl.read("net/netfilter/nf_conntrack_max")) != wanted:
             values["net/netfilter/nf_conntrack_max"] = wanted
-    reachable = config.node_port_addresses
-    if config.iptables.localhost_node_ports and (not reachable or any(n.startswith(("127.", "0.")) for n in reachable)):
-        values["net/ipv4/conf/all/route_localnet"] = 1
-    sysctl.write(values, netns, optional=True)
+    sysctl.write(values | dict(of_mode), netns, optional=True)
 
 
 def _is_host_namespace() -> bool:

@@ -1,40 +1,14 @@
-"""iptables mode, the programmer: what is wanted, what is there, and the one restore between the two.
-
-Theory of operation: the programmer remembers what it wrote. A *partial* sync compiles the touched service ports again
-and writes only chains whose rules differ, and in long shared chains only the rules, so its cost follows the change. A
-*full* sync compiles all ports, reads the tables back and writes what differs from them: after a restart with nothing
-changed that is nothing. Upstream writes all chains of touched ports and all shared chains each time; the tables that
-result are the same.
-
-Foreign rules are never touched: ours are the chains of `rules/iptables`, the per-port chains, and the jumps.
-"""
+"""What a mode's programmer is to the sync loop."""
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from netemu.kernel.iptables import Iptables, Tables, edits, parse_save, restore_text
-from netemu.model.errors import KernelError
-from netemu.proxy.iptables import (
-    LARGE_CLUSTER,
-    PORT_CHAIN_PREFIXES,
-    Compiled,
-    NodeFacts,
-    assemble,
-    compile_port,
-    node_port_tail,
-)
-from netemu.proxy.rulefiles import Base, Place
+from netemu.proxy.facts import NodeFacts
 from netemu.proxy.services import PortKey
 from netemu.proxy.tracker import Table
-
-CANARIES: tuple[Place, ...] = tuple((table, "KUBE-PROXY-CANARY") for table in ("mangle", "nat", "filter"))
-_SHORT_CHAIN, _MOST_EDITS = 8, 16
-_KEPT_AT_CLEANUP = ("KUBE-MARK-MASQ", "KUBE-FIREWALL", "KUBE-PROXY-CANARY")
-"""Shared with the kubelet; upstream leaves them too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +17,7 @@ class Written:
 
     full: bool
     chains: int = 0
+    """Chains, or what the mode has in their place, that were written."""
     rules: Mapping[str, int] = field(default_factory=dict)
     """Rules written, by table."""
     total: Mapping[str, int] = field(default_factory=dict)
@@ -52,135 +27,24 @@ class Written:
     seconds: float = 0.0
 
 
-class IptablesProgrammer:
-    """One family's rules of one node. Not reentrant: one sync at a time."""
-
-    def __init__(self, tool: Iptables, base: Base, clock: Callable[[], float] = time.monotonic) -> None:
-        self.tool, self._base, self._clock = tool, base, clock
-        self._ports: dict[PortKey, Compiled] = {}
-        self._shared: dict[Place, tuple[str, ...]] = {}
-        self._totals: Counter[str] = Counter()
+class Programmer(Protocol):
+    """One mode's rules of one family in one namespace. Not reentrant: one call at a time."""
 
     async def program(self, table: Table, node: NodeFacts, touched: Iterable[PortKey] | None) -> Written:
-        """Bring the kernel to `table`. `touched` names the ports that may differ; None means anything may.
+        """Bring the kernel to `table`. `touched` names the ports that may differ; None: trust nothing.
 
-        Raises KernelError; then the next call must be with None.
+        Idempotent. Raises KernelError; then the next call must be with None.
         """
-        started = self._clock()
-        full = touched is None
-        endpoints = sum(len(table.endpoints.get(key, ())) for key in table.ports)
-        names = table.ports.keys() if touched is None else touched
-        fresh = {
-            key: compile_port(port, table.endpoints.get(key, ()), node, comments=endpoints <= LARGE_CLUSTER)
-            for key in names
-            if (port := table.ports.get(key)) is not None
-        }
-        if touched is None:
-            written = await self._full(fresh, node)
-        else:
-            written = await self._partial(fresh, frozenset(touched), node)
-        lonely = [(c.no_local_internal, c.no_local_external) for c in self._ports.values()]
-        return Written(
-            full,
-            len(written),
-            _per_table(written),
-            dict(self._totals),
-            (sum(i for i, _ in lonely), sum(e for _, e in lonely)),
-            self._clock() - started,
-        )
+        ...
 
     async def intact(self) -> bool:
-        """Whether the canary of table mangle still sings. One process."""
-        return await self.tool.has_chain(*CANARIES[0])
+        """Whether nobody has removed what was programmed, as far as that can be told cheaply."""
+        ...
 
     async def flushed(self) -> bool:
-        """Whether all canaries are gone, so that whoever flushes is through."""
-        try:
-            tables = parse_save(await self.tool.save())
-        except KernelError:
-            return False
-        return not any(chain in tables.get(table, {}) for table, chain in CANARIES)
+        """Whether a removal that `intact` noticed is complete, so that programming again is not in vain."""
+        ...
 
     async def cleanup(self) -> None:
-        """Remove everything of ours but what the kubelet shares. Absent is success. Foreign rules stay."""
-        tables = parse_save(await self.tool.save())
-        ours = {p for p in self._base.chains if p[1] not in _KEPT_AT_CLEANUP}
-        ours |= {("nat", c) for c in tables.get("nat", {}) if c.startswith(PORT_CHAIN_PREFIXES)}
-        present = tuple(p for p in sorted(ours) if p[1] in tables.get(p[0], {}))
-        text = restore_text({}, delete=present)
-        for (table, chain), rule in self._base.jumps:
-            _, _, target = rule.rpartition("-j ")
-            if rule in tables.get(table, {}).get(chain, ()) and (table, target) in ours:
-                text = text.replace(f"*{table}\n", f"*{table}\n-D {chain} {rule}\n", 1)
-        if text:
-            await self.tool.restore(text)
-        self._ports, self._shared = {}, {}
-
-    # --- one sync
-
-    async def _full(self, fresh: dict[PortKey, Compiled], node: NodeFacts) -> dict[Place, tuple[str, ...]]:
-        actual = parse_save(await self.tool.save())
-        shared = self._wanted_shared(fresh, node)
-        own = {("nat", chain): rules for c in fresh.values() for chain, rules in c.chains.items()}
-        wanted = {**shared, **own}
-        changed = {p: rules for p, rules in wanted.items() if _rules_at(actual, p) != rules}
-        jumps = tuple(j for j in self._base.jumps if j[1] not in (_rules_at(actual, j[0]) or ()))
-        stale = tuple(
-            ("nat", c) for c in actual.get("nat", {}) if c.startswith(PORT_CHAIN_PREFIXES) and ("nat", c) not in own
-        )
-        await self._apply(restore_text(changed, insert=jumps, delete=stale))
-        self._ports, self._shared = fresh, shared
-        self._totals = Counter(_per_table(wanted)) + Counter(table for (table, _), _ in self._base.jumps)
-        return changed
-
-    async def _partial(
-        self, fresh: dict[PortKey, Compiled], touched: frozenset[PortKey], node: NodeFacts
-    ) -> dict[Place, tuple[str, ...]]:
-        before = {("nat", c): r for k in touched if k in self._ports for c, r in self._ports[k].chains.items()}
-        after = {("nat", c): r for one in fresh.values() for c, r in one.chains.items()}
-        changed = {p: rules for p, rules in after.items() if before.get(p) != rules}
-        ports = {k: v for k, v in self._ports.items() if k not in touched} | fresh
-        shared = self._shared
-        if node.node_port_networks or any(_shared(self._ports, k) != _shared(fresh, k) for k in touched):
-            shared = self._wanted_shared(ports, node)
-        new_shared = {p: rules for p, rules in shared.items() if self._shared.get(p) != rules}
-        gone = tuple(p for p in before if p not in after)
-        few = {p: c for p, rules in new_shared.items() if (c := _few_edits(p, self._shared.get(p, ()), rules))}
-        whole = {p: rules for p, rules in new_shared.items() if p not in few}
-        await self._apply(restore_text(whole | changed, edit=few, delete=gone))
-        self._totals.update(_per_table(after) + _per_table(new_shared))
-        self._totals.subtract(_per_table(before) + _per_table({p: self._shared[p] for p in new_shared}))
-        self._ports, self._shared = ports, shared
-        return new_shared | changed
-
-    def _wanted_shared(self, ports: Mapping[PortKey, Compiled], node: NodeFacts) -> dict[Place, tuple[str, ...]]:
-        """All chains that are not a port's own, fixed rules first."""
-        # Which service comes first has no meaning; sorting makes equal tables equal text.
-        added = assemble((ports[key] for key in sorted(ports)), node_port_tail(node))
-        return {place: rules + added.get(place, ()) for place, rules in self._base.chains.items()}
-
-    async def _apply(self, text: str) -> None:
-        if text:
-            await self.tool.restore(text)
-
-
-def _few_edits(place: Place, old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Edits of a long chain, where they are cheaper than writing it again."""
-    commands = edits(place[1], old, new) if len(new) > _SHORT_CHAIN else None
-    return commands if commands and len(commands) <= _MOST_EDITS else None
-
-
-def _shared(ports: Mapping[PortKey, Compiled], key: PortKey) -> Mapping[Place, tuple[str, ...]]:
-    return ports[key].shared if key in ports else {}
-
-
-def _rules_at(tables: Tables, place: Place) -> tuple[str, ...] | None:
-    rules = tables.get(place[0], {}).get(place[1])
-    return None if rules is None else tuple(rules)
-
-
-def _per_table(chains: Mapping[Place, tuple[str, ...]]) -> Counter[str]:
-    counted: Counter[str] = Counter()
-    for (table, _), rules in chains.items():
-        counted[table] += len(rules)
-    return counted
+        """Remove everything of ours. Absent is success. Foreign rules stay."""
+        ...

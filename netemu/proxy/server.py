@@ -13,26 +13,26 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from netemu.client.base import Client
 from netemu.client.informer import Informer
 from netemu.kernel.conntrack import Conntrack
-from netemu.kernel.iptables import IptablesTool, choose
 from netemu.kernel.netlink import Netlink
 from netemu.model import resources
 from netemu.model.errors import KernelError, UserError
 from netemu.model.objects import EndpointSlice, Node, Service
 from netemu.proxy.config import KubeProxyConfiguration
+from netemu.proxy.facts import NodeFacts
 from netemu.proxy.flows import stale_flows
 from netemu.proxy.healthcheck import NOT_FOUND, Answer, Handler, ServiceHealth, health_answer, listen
-from netemu.proxy.iptables import NodeFacts
 from netemu.proxy.loop import Programmed, SyncLoop
 from netemu.proxy.metrics import exposition
-from netemu.proxy.node import base_rules, detector, liberal_conntrack, node_ip, pod_cidrs, set_sysctls
-from netemu.proxy.programmer import IptablesProgrammer
-from netemu.proxy.services import HEADLESS_LABEL, PROXY_NAME_LABEL, Family, family_of, of_family
+from netemu.proxy.modes import DEFAULT_MODE, MODES, Site, mode_of
+from netemu.proxy.node import detector, node_ip, pod_cidrs, set_sysctls
+from netemu.proxy.services import HEADLESS_LABEL, PROXY_NAME_LABEL, Family, of_family
 from netemu.proxy.tracker import Changes, Table, Tracker
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,8 @@ class ProxyServer:
         self.config, self.node_name, self.netns, self._families = config, node_name, netns, families
         if state_dir:
             state_dir.mkdir(parents=True, exist_ok=True)
-        self._lock_file = state_dir / "xtables.lock" if state_dir else None
+        self._mode = mode_of(config.mode)
+        self._site = Site(netns, state_dir / "xtables.lock" if state_dir else None)
         self._services = Informer(client, resources.SERVICES, Service, label_selector=SELECTOR)
         self._slices = Informer(client, resources.ENDPOINTSLICES, EndpointSlice, label_selector=SELECTOR)
         self._nodes = Informer(client, resources.NODES, Node, field_selector=f"metadata.name={node_name}")
@@ -92,7 +93,7 @@ class ProxyServer:
 
     async def run(self) -> None:
         """Program until cancelled. Raises UserError where a tool is missing, KernelError where a sysctl is refused."""
-        await asyncio.to_thread(set_sysctls, self.config, self.netns)
+        await asyncio.to_thread(set_sysctls, self.config, self.netns, self._mode.sysctls(self.config))
         for family in self._families:
             self._loops[family] = await self._loop(family)
         for loop in self._loops.values():
@@ -112,14 +113,8 @@ class ProxyServer:
             self._service_health.close()
 
     async def cleanup(self) -> None:
-        """Remove every rule of ours in both kinds of the tool's tables, as `kube-proxy --cleanup` does."""
-        for family in self._families:
-            await (await self._programmer(family)).cleanup()
-
-    async def _programmer(self, family: Family) -> IptablesProgrammer:
-        tool = await choose(self.netns, ipv6=family is Family.IPV6, lock_file=self._lock_file)
-        liberal = await asyncio.to_thread(liberal_conntrack, self.netns)
-        return IptablesProgrammer(tool, base_rules(self.config, family, liberal=liberal))
+        """Remove every rule of the mode, as `kube-proxy --cleanup` does."""
+        await self._mode.cleanup(self.config, self._site)
 
     async def _loop(self, family: Family) -> SyncLoop:
         conntrack, ipv6 = Conntrack(self.netns), family is Family.IPV6
@@ -135,13 +130,16 @@ class ProxyServer:
         async def synced(table: Table) -> None:
             await self._service_health.update(_health_ports(table))
 
+        periods = self._mode.periods(self.config)
         return SyncLoop(
             Tracker(family, self.node_name),
-            await self._programmer(family),
-            sync_period=self.config.iptables.sync_period,
-            min_sync_period=self.config.iptables.min_sync_period,
+            await self._mode.programmer(self.config, family, self._site),
+            sync_period=periods.sync,
+            min_sync_period=periods.min_sync,
+            longest_period=periods.longest,
             revisions=self._revisions,
             clean_flows=clean,
+            addresses=self._with_addresses,
             synced=synced,
         )
 
@@ -165,17 +163,24 @@ class ProxyServer:
             loop.node_changed(self._facts(node, family))
 
     def _facts(self, node: Node | None, family: Family) -> NodeFacts:
-        config = self.config
+        config, mode = self.config, self._mode
+        primary = node_ip(config.bind_address, node, family)
         return NodeFacts(
             family,
-            node_ip=node_ip(config.bind_address, node, family),
+            node_ip=primary,
             labels=node.labels if node else {},
+            name=self.node_name,
             detector=detector(config, node, family),
-            masquerade_all=config.iptables.masquerade_all,
+            masquerade_all=mode.masquerade_all(config),
             localhost_node_ports=config.iptables.localhost_node_ports,
-            node_port_networks=tuple(n for n in config.node_port_addresses if family_of(n) is family),
-            addresses=self._own_addresses(family) if config.node_port_addresses else (),
+            node_port_networks=mode.node_port_networks(config, family, primary),
         )
+
+    async def _with_addresses(self, facts: NodeFacts) -> NodeFacts:
+        """Interfaces get and lose addresses without the API's knowing, so each sync looks again."""
+        if not self._mode.needs_addresses(facts.node_port_networks):
+            return facts
+        return replace(facts, addresses=await asyncio.to_thread(self._own_addresses, facts.family))
 
     def _own_addresses(self, family: Family) -> tuple[str, ...]:
         with Netlink(self.netns) as netlink:
@@ -215,7 +220,7 @@ class ProxyServer:
 
     def _metrics(self, path: str) -> Answer:
         if path == "/proxyMode":
-            return Answer(200, self.config.mode or "iptables", "text/plain; charset=utf-8")
+            return Answer(200, self.config.mode or DEFAULT_MODE, "text/plain; charset=utf-8")
         if path == "/healthz":
             return Answer(200, "ok", "text/plain; charset=utf-8")
         if path != "/metrics" or not self._loops:
@@ -256,20 +261,9 @@ async def run_standalone(config_path: Path, *, hostname_override: str = "", clea
         raise UserError("no node name: set hostnameOverride or give --hostname-override")
     path = config.client_connection.kubeconfig
     if cleanup:
-        for family in (Family.IPV4, Family.IPV6):
-            await _clean_all(config, family)
+        for mode in MODES:
+            await mode_of(mode).cleanup(config, Site())
         return
     credentials = load_kubeconfig(config_path.parent / path) if path else in_cluster()
     async with HttpClient(credentials, user_agent="kube-proxy") as client:
         await ProxyServer(client, config, node_name=node_name).run()
-
-
-async def _clean_all(config: KubeProxyConfiguration, family: Family) -> None:
-    """Both kinds of the tool: somebody may have switched between them."""
-    name = "ip6tables" if family is Family.IPV6 else "iptables"
-    for kind in ("nft", "legacy"):
-        tool = IptablesTool(f"{name}-{kind}")
-        try:
-            await IptablesProgrammer(tool, base_rules(config, family, liberal=False)).cleanup()
-        except KernelError as error:
-            log.warning("proxy: %s not cleaned up: %s", tool.prefix, error)

@@ -10,8 +10,8 @@ import pytest
 from netemu.kernel import netns
 from netemu.kernel.iptables import Iptables, IptablesTool, choose, parse_save
 from netemu.proxy import rulefiles
-from netemu.proxy.iptables import NodeFacts
-from netemu.proxy.programmer import IptablesProgrammer
+from netemu.proxy.facts import NodeFacts
+from netemu.proxy.iptables_programmer import IptablesProgrammer
 from netemu.proxy.services import Family
 from tests.unit.iptables_contract import BEHAVIOUR, REFUSED, check_refusal
 from tests.unit.proxy_world import BASE, DATA, NODE, Proxy, endpoint_slice, service, world

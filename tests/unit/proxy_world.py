@@ -15,8 +15,8 @@ import yaml
 from netemu.model import objects
 from netemu.model.objects import EndpointSlice, Service, decode
 from netemu.proxy import rulefiles
-from netemu.proxy.iptables import Detector, NodeFacts
-from netemu.proxy.programmer import IptablesProgrammer
+from netemu.proxy.facts import Detector, NodeFacts
+from netemu.proxy.iptables_programmer import IptablesProgrammer
 from netemu.proxy.services import Family
 from netemu.proxy.tracker import Tracker
 from netemu.testing.iptables import FakeIptables

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from netemu.proxy.iptables import Detector, NodeFacts
+from netemu.proxy.facts import Detector, NodeFacts
 from netemu.testing.packets import Fate, Node, Packet
 from tests.unit.proxy_world import BASE, NODE, Proxy, endpoint_slice, service
 

@@ -1,0 +1,80 @@
+"""iptables mode: what the core asks of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from netemu.kernel import sysctl
+from netemu.kernel.iptables import IptablesTool, choose
+from netemu.model.errors import KernelError
+from netemu.proxy import rulefiles
+from netemu.proxy.config import KubeProxyConfiguration
+from netemu.proxy.iptables_programmer import IptablesProgrammer
+from netemu.proxy.modes import Mode, Periods, Site
+from netemu.proxy.services import Family, networks_of_family
+
+log = logging.getLogger(__name__)
+
+
+class IptablesMode:
+    """See Mode."""
+
+    def periods(self, config: KubeProxyConfiguration) -> Periods:
+        """See Mode."""
+        return Periods(config.iptables.sync_period, config.iptables.min_sync_period)
+
+    def masquerade_all(self, config: KubeProxyConfiguration) -> bool:
+        """See Mode."""
+        return config.iptables.masquerade_all
+
+    def node_port_networks(self, config: KubeProxyConfiguration, family: Family, node_ip: str) -> tuple[str, ...]:
+        """See Mode."""
+        return networks_of_family(config.node_port_addresses, family)
+
+    def needs_addresses(self, networks: tuple[str, ...]) -> bool:
+        """See Mode."""
+        return bool(networks)
+
+    def sysctls(self, config: KubeProxyConfiguration) -> Mapping[str, str | int]:
+        """Node ports on 127.0.0.1 take route_localnet."""
+        reachable = config.node_port_addresses
+        loopback = not reachable or any(n.startswith(("127.", "0.")) for n in reachable)
+        return {"net/ipv4/conf/all/route_localnet": 1} if config.iptables.localhost_node_ports and loopback else {}
+
+    async def programmer(self, config: KubeProxyConfiguration, family: Family, site: Site) -> IptablesProgrammer:
+        """See Mode."""
+        tool = await choose(site.netns, ipv6=family is Family.IPV6, lock_file=site.lock_file)
+        liberal = await asyncio.to_thread(liberal_conntrack, site.netns)
+        return IptablesProgrammer(tool, base_rules(config, family, liberal=liberal))
+
+    async def cleanup(self, config: KubeProxyConfiguration, site: Site) -> None:
+        """Both kinds of the tool: somebody may have switched between them."""
+        for family in Family:
+            name = "ip6tables" if family is Family.IPV6 else "iptables"
+            for kind in ("nft", "legacy"):
+                tool = IptablesTool(f"{name}-{kind}", site.netns, site.lock_file)
+                try:
+                    await IptablesProgrammer(tool, base_rules(config, family, liberal=False)).cleanup()
+                except KernelError as error:
+                    log.debug("proxy: %s not cleaned up: %s", tool.prefix, error)
+
+
+MODE: Mode = IptablesMode()
+
+
+def base_rules(config: KubeProxyConfiguration, family: Family, *, liberal: bool) -> rulefiles.Base:
+    """The files of `rules/iptables` that apply."""
+    names = ["base.rules"] if liberal else ["drop-invalid.rules", "base.rules"]
+    if family is Family.IPV4 and config.iptables.localhost_node_ports:
+        names.append("localhost-nodeports.rules")
+    return rulefiles.load("iptables", names, mark=f"{1 << config.iptables.masquerade_bit:#x}")
+
+
+def liberal_conntrack(netns: str) -> bool:
+    """Whether conntrack takes segments outside of the window for valid."""
+    try:
+        return sysctl.read("net/netfilter/nf_conntrack_tcp_be_liberal", netns) != "0"
+    except KernelError:
+        return False
