@@ -27,8 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(needs_root)
 
 
-def _children() -> set[int]:
-    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+def _children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
 def _namespaces() -> set[str]:
@@ -43,17 +43,24 @@ def _run(*argv: str) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
+def _machine(request: pytest.FixtureRequest) -> dict[str, set[str]]:
+    """What a test may have changed; unit tests have no way to make namespaces or links."""
+    children = {"child processes": _children()}
+    if "unit" in request.path.parts:
+        return children
+    return {"namespaces": _namespaces(), "host links": _links(), **children}
+
+
 @pytest.fixture(autouse=True)
 def leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail a test that leaves namespaces, host links or child processes behind. Unit tests cannot make the first two."""
-    kernel = "unit" not in request.path.parts
-    before = (_namespaces(), _links(), _children()) if kernel else (set(), set(), _children())
+    """Fail a test that leaves namespaces, host links or child processes behind."""
+    before = _machine(request)
 
     yield
 
-    assert not (kernel and (left := _namespaces() - before[0])), f"namespaces left behind: {sorted(left)}"
-    assert not (pids := _children() - before[2]), f"child processes left behind: {sorted(pids)}"
-    assert not (kernel and (left := _links() - before[1])), f"host links left behind: {sorted(left)}"
+    after = _machine(request)
+    left = {what: sorted(after[what] - before[what]) for what in after if after[what] - before[what]}
+    assert not left, f"left behind: {left}"
 
 
 @pytest.fixture(autouse=True)
