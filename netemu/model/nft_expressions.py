@@ -254,8 +254,6 @@ class Limit(msgspec.Struct, frozen=True, gc=False):
         """As the tool writes it."""
         burst = f" burst {self.burst} packets" if self.burst != 5 else ""  # 5 is what the tool does not mention
         return f"limit rate {'over ' if self.over else ''}{self.rate}/{self.unit}{burst}"
-            f" burst {self.burst} packets" if self.burst != 5 else ""
-        )
 
 
 class Counter(msgspec.Struct, frozen=True, gc=False):
