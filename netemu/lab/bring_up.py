@@ -21,8 +21,8 @@ import msgspec
 
 from netemu.lab import remains
 from netemu.lab.api import LabApi, agent_status
-from netemu.lab.config import LabConfig, free_api_port, load_config, resolve, save_config, write_file
-from netemu.lab.paths import RUN, STATE, LabPaths, lab_names
+from netemu.lab.config import LabConfig, resolve, save_config, write_file
+from netemu.lab.paths import RUN, STATE, LabPaths
 from netemu.lab.readiness import nodes_missing, rules_missing, workloads_missing
 from netemu.lab.topology import TopologyFile
 from netemu.model.errors import ApiError, NetemuError, UserError
@@ -101,23 +101,9 @@ def _write(file: TopologyFile, *, strict_images: bool) -> LabConfig:
     paths.run.mkdir(parents=True, mode=0o755)
     paths.state.mkdir(parents=True, mode=0o755)
     write_file(paths.manifests, msgspec.json.encode([document.value for document in file.manifests]))
-    # Two labs that start at the same moment must not choose the same port: it is taken once it is written down.
-    directory = os.open(STATE, os.O_RDONLY)
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
-        config = resolve(file.topology, api_port=free_api_port(_ports_of_labs()), strict_images=strict_images)
-        save_config(config)
-    finally:
-        os.close(directory)
+    config = resolve(file.topology, strict_images=strict_images)
+    save_config(config)
     return config
-
-
-def _ports_of_labs() -> set[int]:
-    ports = set()
-    for lab in lab_names():
-        with contextlib.suppress(UserError):
-            ports.add(load_config(lab).api_port)
-    return ports
 
 
 def _start(lab: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
-from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -49,8 +47,8 @@ class LabConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     proxy_mode: str = "iptables"
     dns_domain: str = "cluster.local"
     dns_replicas: int = 2
-    api_port: int = API_PORT
-    """On 127.0.0.1 of the host; inside the lab it is always 6443."""
+    api_port: int = 0
+    """On 127.0.0.1 of the host; 0 until the control plane has taken one. Inside the lab it is always 6443."""
     strict_images: bool = False
 
     @property
@@ -69,7 +67,7 @@ class LabConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return str(ipaddress.ip_network(self.service_cidr)[10])
 
 
-def resolve(topology: Topology, *, api_port: int, strict_images: bool = False) -> LabConfig:
+def resolve(topology: Topology, *, strict_images: bool = False) -> LabConfig:
     """Decide everything a topology leaves open. Pure."""
     spec = topology.spec
     named = [(name, node) for node in spec.nodes for name in node_names(node)]
@@ -99,7 +97,6 @@ def resolve(topology: Topology, *, api_port: int, strict_images: bool = False) -
         proxy_mode=spec.proxy.mode,
         dns_domain=spec.dns.domain,
         dns_replicas=spec.dns.replicas,
-        api_port=api_port,
         strict_images=strict_images,
     )
 
@@ -123,21 +120,6 @@ def _clients(topology: Topology) -> tuple[ClientConfig, ...]:
     given = {client.address for client in topology.spec.clients if client.address}
     free = (f"203.0.113.{last}" for last in range(10, 255) if f"203.0.113.{last}" not in given)
     return tuple(ClientConfig(name=c.name, address=c.address or next(free)) for c in topology.spec.clients)
-
-
-def free_api_port(taken: Collection[int] = ()) -> int:
-    """The first free port of 127.0.0.1 from 6443 on that no lab in `taken` is about to use. Raises UserError."""
-    for port in range(API_PORT, API_PORT + 1000):
-        if port in taken:
-            continue
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise UserError(f"no free port on 127.0.0.1 from {API_PORT} to {API_PORT + 999} for the API server")
 
 
 def save_config(config: LabConfig) -> None:

@@ -8,6 +8,7 @@ through a Unix socket. Started again after a crash it continues from the store.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -25,9 +26,10 @@ from netemu.apiserver.server import ApiServer
 from netemu.client import Informer
 from netemu.kernel import netns
 from netemu.lab import addons, manifests, pki
-from netemu.lab.config import API_PORT, LabConfig, load_config
+from netemu.lab.config import API_PORT, LabConfig, load_config, save_config
 from netemu.lab.paths import LabPaths
 from netemu.lab.process import exists, run
+from netemu.model.errors import UserError
 from netemu.model.objects import Node
 from netemu.model.resources import NODES
 from netemu.network import names
@@ -35,13 +37,15 @@ from netemu.store.sqlite import SqliteStore
 
 log = logging.getLogger(__name__)
 
+_PORTS = 1000
 _PATIENCE = 10.0
 """Seconds that manifests wait for nodes that are late."""
 
 
 async def control_plane(lab: str) -> None:
     """Run the control plane of a lab until cancelled."""
-    config, paths = load_config(lab), LabPaths(lab)
+    paths = LabPaths(lab)
+    host, config = _host_socket(load_config(lab))
     pki.ensure_pki(config)
     store = await SqliteStore.open(paths.store)
     schema = Schema.load()
@@ -51,7 +55,7 @@ async def control_plane(lab: str) -> None:
     client = LocalClient(registry)
     try:
         async with asyncio.TaskGroup() as tasks:
-            await server.start([_host_socket(config)], _tls(lab))
+            await server.start([host], _tls(lab))
             await server.start([_unix_socket(paths.api_socket)], None)
             tasks.create_task(_serve_the_node(config, server))
             await bootstrap(
@@ -70,8 +74,20 @@ async def control_plane(lab: str) -> None:
         await store.close()
 
 
-def _host_socket(config: LabConfig) -> socket.socket:
-    return socket.create_server(("127.0.0.1", config.api_port), backlog=128)
+def _host_socket(config: LabConfig) -> tuple[socket.socket, LabConfig]:
+    """Listen on the lab's port of 127.0.0.1: at the first start the first that is free, which it keeps from then on.
+
+    Raises UserError if there is none, OSError if somebody else has taken the lab's.
+    """
+    if config.api_port:
+        return socket.create_server(("127.0.0.1", config.api_port), backlog=128), config
+    for port in range(API_PORT, API_PORT + _PORTS):
+        with contextlib.suppress(OSError):
+            listener = socket.create_server(("127.0.0.1", port), backlog=128)
+            config = msgspec.structs.replace(config, api_port=port)
+            save_config(config)
+            return listener, config
+    raise UserError(f"no free port on 127.0.0.1 from {API_PORT} to {API_PORT + _PORTS - 1} for the API server")
 
 
 def _unix_socket(path: Path) -> socket.socket:

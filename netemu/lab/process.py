@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -16,8 +16,21 @@ def run(main: Callable[[str], Awaitable[None]]) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s %(message)s"
     )
-    with contextlib.suppress(asyncio.CancelledError):
+    try:
         asyncio.run(_until_told(main, sys.argv[1]))
+    except asyncio.CancelledError:
+        return
+    except Exception as error:
+        traceback.print_exc()
+        # Last, in one line, what `netemu up` repeats when a process ends before its lab is ready.
+        sys.exit("; ".join(f"{type(leaf).__name__}: {leaf}" for leaf in _leaves(error)))
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """What failed, out of the groups that task groups wrap it in."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
 
 
 async def _until_told(main: Callable[[str], Awaitable[None]], lab: str) -> None:

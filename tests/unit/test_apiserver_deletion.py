@@ -115,7 +115,7 @@ async def test_a_precondition_that_does_not_hold_is_a_conflict(registry: Registr
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"gracePeriodSeconds": "soon"}, BadRequest),
+        ({"dryRun": ["Some"]}, BadRequest),
         ({"propagationPolicy": "Sideways"}, Invalid),
         ({"propagationPolicy": "Orphan", "orphanDependents": True}, Invalid),
     ],
@@ -124,6 +124,18 @@ async def test_a_precondition_that_does_not_hold_is_a_conflict(registry: Registr
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         parse(options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"gracePeriodSeconds": "soon"}, {"preconditions": []}, {"propagationPolicy": {}}, {"dryRun": "All"}],
+    ids=str,
+)
+async def test_options_of_wrong_types_are_refused(registry: Registry, options: dict[str, Any]) -> None:
+    await registry.create(CONFIGMAPS, CONFIG, "shop")
+
+    with pytest.raises(BadRequest, match="DeleteOptions"):
+        await registry.delete(CONFIGMAPS, "c", "shop", options=options)
 
 
 async def test_a_dry_run_of_a_deletion_keeps_the_object(registry: Registry) -> None:

@@ -71,13 +71,13 @@ async def test_objects_that_go_in_are_neither_changed_nor_kept(registry: Registr
     assert (await registry.get(CONFIGMAPS, "c", "shop"))["data"] == {"a": "1"}
 
 
-async def test_nulls_are_dropped(registry: Registry) -> None:
+async def test_null_is_an_absent_field_and_an_empty_value_of_a_map(registry: Registry) -> None:
     given = {"metadata": {"name": "c", "creationTimestamp": None, "labels": {"x": None}}, "data": None}
 
     made = await registry.create(CONFIGMAPS, given, "shop")
 
     assert "data" not in made
-    assert made["metadata"]["labels"] == {}
+    assert made["metadata"]["labels"] == {"x": ""}
 
 
 async def test_generated_names_differ_and_begin_as_asked(registry: Registry) -> None:

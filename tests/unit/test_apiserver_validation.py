@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from netemu.apiserver.defaults import apply_defaults
+from netemu.apiserver.quantities import quantity
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.validation import validate
-from netemu.apiserver.validation_resources import quantity
 from netemu.client.base import Obj
 from netemu.model import resources as r
 from netemu.model.errors import Invalid

@@ -37,13 +37,13 @@ def read(folder: Path, text: str) -> TopologyFile:
 
 
 def decided(folder: Path, spec: str) -> LabConfig:
-    return resolve(read(folder, _HEAD + textwrap.indent(textwrap.dedent(spec), "  ")).topology, api_port=6443)
+    return resolve(read(folder, _HEAD + textwrap.indent(textwrap.dedent(spec), "  ")).topology)
 
 
 def test_plain_manifests_are_a_lab_on_three_nodes_named_after_the_file(tmp_path: Path) -> None:
     file = read(tmp_path, _SERVICE)
 
-    config = resolve(file.topology, api_port=6443)
+    config = resolve(file.topology)
 
     assert config.name == "my-lab"
     assert [(node.name, node.address, node.pod_cidr) for node in config.nodes] == [
@@ -98,7 +98,9 @@ def test_clients_without_address_get_free_ones(tmp_path: Path) -> None:
         pytest.param("  podCIDRs: x", 6, "spec.podCIDRs: unknown field; did you mean podCIDR?", id="nearest field"),
         pytest.param("  nodes: [{nam: a}]", 6, "did you mean name?", id="unknown field in a list"),
         pytest.param("  nodes: [{name: a}, {name: a}]", 6, "node 'a' is already there", id="duplicate node"),
-        pytest.param("  nodes:\n    - {name: w, count: 2}\n    - {name: w-2}", 8, "'w-2' is already", id="counted twin"),
+        pytest.param(
+            "  nodes:\n    - {name: w, count: 2}\n    - {name: w-2}", 8, "'w-2' is already", id="counted twin"
+        ),
         pytest.param("  nodes: [{name: A_b}]", 6, "must be a DNS label", id="bad name"),
         pytest.param("  nodes: []", 6, "at least one node", id="no nodes"),
         pytest.param("  nodes: [{name: a, count: zero}]", 6, "expected int", id="wrong type"),
@@ -107,7 +109,9 @@ def test_clients_without_address_get_free_ones(tmp_path: Path) -> None:
         pytest.param("  podCIDR: 10.244.0.1/16", 6, "must be 10.244.0.0/16", id="host bits"),
         pytest.param("  nodeCIDR: 300.0.0.0/8", 6, "must be an IPv4 network", id="bad address"),
         pytest.param("  serviceCIDR: 10.96.0.0/30", 6, "too small", id="network too small"),
-        pytest.param("  podCIDR: 10.244.0.0/22\n  nodes: [{name: w, count: 9}]", 6, "room for 4", id="no room for Pods"),
+        pytest.param(
+            "  podCIDR: 10.244.0.0/22\n  nodes: [{name: w, count: 9}]", 6, "room for 4", id="no room for Pods"
+        ),
         pytest.param("  clients: [{name: a, address: 8.8.8.8}]", 6, "203.0.113.2 to", id="client address"),
         pytest.param("  clients: [{name: a}, {name: a}]", 6, "'a' is already there, on line 6", id="duplicate client"),
         pytest.param("  links: {mtu: 10}", 6, "must be 576 to 65535", id="bad mtu"),
@@ -115,7 +119,9 @@ def test_clients_without_address_get_free_ones(tmp_path: Path) -> None:
         pytest.param("  proxy: {mode: magic}", 6, "is no proxy mode; must be iptables", id="bad proxy mode"),
         pytest.param("  dns: {replicas: 0}", 6, "must be 1 to 100", id="no DNS"),
         pytest.param("  dns: {domain: a_b}", 6, "must be a domain like cluster.local", id="bad domain"),
-        pytest.param("  podCIDR: 10.1.0.0/16\n  podCIDR: 10.2.0.0/16", 7, "given twice, first on line 6", id="key twice"),
+        pytest.param(
+            "  podCIDR: 10.1.0.0/16\n  podCIDR: 10.2.0.0/16", 7, "given twice, first on line 6", id="key twice"
+        ),
         pytest.param("  nodes: [", 7, "not valid YAML", id="not YAML"),
     ],
 )
@@ -148,7 +154,9 @@ def test_a_mistake_in_a_manifest_is_found_before_anything_starts(tmp_path: Path,
 
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(Mistakes) as refused:
-        read(tmp_path, _HEAD + "  nodes: [{name: A}]\n  podCIDR: x\n  dns: {replicas: 0}\n---\nkind: X\napiVersion: v1\n")
+        read(
+            tmp_path, _HEAD + "  nodes: [{name: A}]\n  podCIDR: x\n  dns: {replicas: 0}\n---\nkind: X\napiVersion: v1\n"
+        )
 
     assert [mistake.line for mistake in refused.value.mistakes] == [6, 7, 8, 10]
 
