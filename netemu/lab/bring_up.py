@@ -122,7 +122,10 @@ def _wait(config: LabConfig, timeout: float, report: Report) -> None:
     wanted = [node.name for node in config.nodes]
 
     def server() -> list[str]:
-        api.request("GET", "/readyz")
+        try:
+            api.request("GET", "/readyz")
+        except UserError:
+            return ["does not answer yet"]
         return []
 
     def nodes() -> list[str]:

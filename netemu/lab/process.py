@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from netemu.model.errors import NetemuError
+
 
 def run(main: Callable[[str], Awaitable[None]]) -> None:
     """`python -m netemu.lab.<process> LAB`: run `main(lab)` until it ends or SIGTERM or SIGINT cancels it."""
@@ -23,7 +25,11 @@ def run(main: Callable[[str], Awaitable[None]]) -> None:
     except Exception as error:
         traceback.print_exc()
         # Last, in one line, what `netemu up` repeats when a process ends before its lab is ready.
-        sys.exit("; ".join(f"{type(leaf).__name__}: {leaf}" for leaf in _leaves(error)))
+        sys.exit("; ".join(dict.fromkeys(map(_said, _leaves(error)))))
+
+
+def _said(error: BaseException) -> str:
+    return str(error) if isinstance(error, NetemuError) else f"{type(error).__name__}: {error}"
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

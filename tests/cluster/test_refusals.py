@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -138,3 +139,27 @@ def test_without_a_lab_commands_say_how_to_start_one(command: str) -> None:
 
     assert refused.returncode == 1
     assert "no lab is running; `netemu up FILE` starts one" in refused.stderr
+
+
+def test_a_missing_tool_is_named(lab_name: str) -> None:
+    # Debian has iptables in /usr/sbin.
+    environment = {**os.environ, "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "-m", "netemu", "up", _QUICKSTART, "--name", lab_name]
+    refused = subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    assert refused.returncode == 1
+    assert "iptables-restore is not installed" in refused.stderr
+    assert leftovers(lab_name) == "nothing"
+
+
+def test_a_missing_kernel_feature_is_named(tmp_path: Path, lab_name: str) -> None:
+    doctor = {finding["name"]: finding["present"] for finding in netemu_json("doctor")}
+    file = tmp_path / "slow.yaml"
+    file.write_text(
+        "apiVersion: netemu.dev/v1alpha1\nkind: Topology\nmetadata: {name: slow}\nspec: {links: {delay: 5ms}}\n"
+    )
+
+    done = run("up", str(file), "--name", lab_name)
+
+    assert (done.returncode == 0) == doctor["netem"]
+    assert doctor["netem"] or "this kernel has no sch_netem" in done.stderr
