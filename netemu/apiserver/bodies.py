@@ -1,7 +1,7 @@
 """What a request's body is checked for before the registry sees it: its kind and its unknown fields.
 
 `fieldValidation` says what becomes of a field that the kind does not have: `Strict` refuses the request, `Warn` (the
-default) answers with a warning header, `Ignore` says nothing; the field itself is kept in any case but Strict.
+default) answers with a warning header, `Ignore` says nothing. The field itself is never stored.
 Upstream: apiserver `endpoints/handlers/{create,update,patch}.go`, apimachinery `runtime/serializer/json`.
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from netemu.apiserver.discovery import subresource_kind
+from netemu.apiserver.json_patch import json_patch
 from netemu.apiserver.negotiation import PATCH_TYPES, decode_body
 from netemu.apiserver.routing import Target
 from netemu.apiserver.schema import Schema
@@ -76,11 +77,10 @@ class Bodies:
             return
         self._refuse(self._schema.unknown_fields(target.resource, _without_directives(patch)), validation, patch)
 
-    def check_patched(self, target: Target, patched: Obj, before: Obj, patch: Any, validation: FieldValidation) -> None:
-        """Unknown fields that a JSON patch brought in, seen by its result. Raises Invalid."""
-        known = set(self._schema.unknown_fields(target.resource, before))
-        fresh = [text for text in self._schema.unknown_fields(target.resource, patched) if text not in known]
-        self._refuse(fresh, validation, patch)
+    def check_json_patch(self, target: Target, before: Obj, patch: Any, validation: FieldValidation) -> None:
+        """Unknown fields that a JSON patch brings in, which only its result shows. Raises Invalid."""
+        if validation.directive != "Ignore":
+            self._refuse(self._schema.unknown_fields(target.resource, json_patch(before, patch)), validation, patch)
 
     @staticmethod
     def _refuse(unknown: Iterable[str], validation: FieldValidation, patch: Any) -> None:

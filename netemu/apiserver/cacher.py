@@ -11,6 +11,7 @@ import contextlib
 import heapq
 import itertools
 import logging
+import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 
@@ -33,6 +34,18 @@ _REPLAY = 4 * HISTORY
 def key_of(resource: Resource, namespace: str, name: str) -> str:
     """Where an object is stored."""
     return f"{_ROOT}{resource.group or 'core'}/{resource.plural}/{namespace}/{name}"
+
+
+def revision_number(text: str) -> int:
+    """A resourceVersion of a request, 0 where there is none. Raises BadRequest unless it is a number of 64 bits."""
+    if not text:
+        return 0
+    if not _REVISION.fullmatch(text) or (number := int(text)) >= 1 << 64:
+        raise BadRequest(f"Invalid value: {text!r}: resourceVersion: invalid number")
+    return number
+
+
+_REVISION = re.compile(r"[0-9]{1,20}")
 
 
 def _parts(key: str) -> tuple[tuple[str, str], str, str]:
@@ -130,7 +143,7 @@ class Cacher:
         if match == "Exact":
             if number < self._of(resource).revision or number < self._floor:
                 raise Expired(f"The provided resource version {number} is no longer available")
-            return wanted
+            return str(number)
         return str(self.revision)
 
     def watch(
@@ -140,16 +153,21 @@ class Cacher:
         wanted: str,
         *,
         bookmarks: bool = False,
-        initial: bool = False,
+        initial: bool | None = None,
         timeout: float | None = None,
     ) -> AsyncGenerator[RegistryEvent, None]:
         """See Registry.watch. Raises BadRequest when called, Expired when iterated."""
-        if wanted and not wanted.isdecimal():
-            raise BadRequest(f"invalid resource version: {wanted!r} is not a number")
+        revision_number(wanted)
         return self._stream(resource, Watcher(selection, self._queue), wanted, bookmarks, initial, timeout)
 
     async def _stream(
-        self, resource: Resource, watcher: Watcher, wanted: str, bookmarks: bool, initial: bool, timeout: float | None
+        self,
+        resource: Resource,
+        watcher: Watcher,
+        wanted: str,
+        bookmarks: bool,
+        initial: bool | None,
+        timeout: float | None,
     ) -> AsyncGenerator[RegistryEvent, None]:
         cache, loop = self._of(resource), asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
@@ -181,18 +199,18 @@ class Cacher:
                 timer.cancel()
 
     def _beginning(
-        self, resource: Resource, cache: WatchCache, selection: Selection, wanted: str, initial: bool
+        self, resource: Resource, cache: WatchCache, selection: Selection, wanted: str, initial: bool | None
     ) -> list[RegistryEvent]:
-        number = self._not_future(wanted or "0")
-        if initial or not number:
+        number = self._not_future(wanted)
+        if initial or (initial is None and not number):
             return [RegistryEvent("ADDED", obj) for obj in self.select(resource, selection)]
+        if not number:
+            return []
         seen = (change.seen_through(selection) for change in cache.since(number))
         return [event for event in seen if event is not None]
 
     def _not_future(self, wanted: str) -> int:
-        if not wanted.isdecimal():
-            raise BadRequest(f"invalid resource version: {wanted!r} is not a number")
-        if (number := int(wanted)) > self.revision:
+        if (number := revision_number(wanted)) > self.revision:
             raise Expired(f"too large resource version: {number}, current: {self.revision}")
         return number
 

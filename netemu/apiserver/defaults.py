@@ -4,16 +4,15 @@
 what makes a second `kubectl apply` say "unchanged". Facts come from `pkg/apis/*/v1*/defaults.go` of Kubernetes 1.32,
 and from what every registry strategy and the default admission plugins add before an object is stored.
 
-Absent, null and empty mean the same for a field whose Go type is no pointer: clients that send protobuf send
-`type: ""` or `strategy: {}`. Pointer fields (`replicas`) keep a zero. Nulls are dropped throughout, as decoding into Go
-structs and encoding again drops them.
+Objects come decoded (`Schema.decoded`), so there is no null in them. Absent and empty mean the same for a field whose
+Go type is no pointer: clients that send protobuf send `type: ""` or `strategy: {}`. Pointer fields (`replicas`) keep a
+zero.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from typing import Any
 
 from netemu.apiserver.defaults_pod import default_pod, default_pod_template
 from netemu.apiserver.defaults_service import default_service
@@ -23,22 +22,9 @@ from netemu.model.resources import Resource
 
 def apply_defaults(resource: Resource, obj: Obj) -> None:
     """Fill in the defaults of the resource's kind, in place. The object's name must be set already."""
-    drop_nulls(obj)
     obj.setdefault("metadata", {})
     if default := _DEFAULTS.get((resource.group, resource.kind)):
         default(obj)
-
-
-def drop_nulls(value: Any) -> None:
-    """Remove keys whose value is null from all maps under `value`, in place."""
-    if isinstance(value, dict):
-        for key in [key for key, inner in value.items() if inner is None]:
-            del value[key]
-        for inner in value.values():
-            drop_nulls(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            drop_nulls(inner)
 
 
 def _default_namespace(obj: Obj) -> None:

@@ -7,19 +7,21 @@ its kubelet, a Namespace has to be emptied. Until then it stays, with `deletionT
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from netemu.client.base import Obj
 from netemu.model import times
 from netemu.model.errors import BadRequest, Conflict, FieldError, Forbidden, Invalid
 from netemu.model.resources import NAMESPACES, PODS, Resource
 
+DELETE_OPTIONS = Resource("meta.k8s.io", "v1", "DeleteOptions", "deleteoptions")
+
 _POLICIES = {"Foreground": "foregroundDeletion", "Orphan": "orphan", "Background": ""}
 _IMMORTAL = frozenset({"default", "kube-system", "kube-public"})
 _DEFAULT_GRACE = 30
+_LONGEST_GRACE = 100 * 365 * 86400
+"""Seconds that a `deletionTimestamp` may lie ahead: it must remain a time that can be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +36,12 @@ class DeleteOptions:
     dry_run: bool = False
 
 
-def parse(options: Mapping[str, Any]) -> DeleteOptions:
-    """Read the body of a DELETE. Raises BadRequest, Invalid."""
-    grace, policy = options.get("gracePeriodSeconds"), options.get("propagationPolicy")
-    preconditions = options.get("preconditions") or {}
-    if (grace is not None and (not isinstance(grace, int) or isinstance(grace, bool))) or not isinstance(
-        preconditions, Mapping
-    ):
-        raise BadRequest("DeleteOptions: gracePeriodSeconds must be an integer and preconditions a map")
+def parse(options: Obj) -> DeleteOptions:
+    """Read the decoded body of a DELETE. Raises BadRequest, Invalid."""
+    policy, preconditions = options.get("propagationPolicy"), options.get("preconditions") or {}
+    for value in options.get("dryRun") or ():
+        if value != "All":
+            raise BadRequest(f'dryRun: Unsupported value: "{value}": supported values: "All"')
     orphan = options.get("orphanDependents")
     if orphan is not None and policy is not None:
         why = "Invalid value: orphanDependents and deletionPropagation cannot be both set"
@@ -52,7 +52,7 @@ def parse(options: Mapping[str, Any]) -> DeleteOptions:
         why = f'Unsupported value: "{policy}": supported values: "Foreground", "Background", "Orphan", "nil"'
         raise Invalid.of_fields("DeleteOptions", "", [FieldError("propagationPolicy", "FieldValueNotSupported", why)])
     return DeleteOptions(
-        grace=grace,
+        grace=options.get("gracePeriodSeconds"),
         policy=policy,
         uid=preconditions.get("uid") or "",
         resource_version=preconditions.get("resourceVersion") or "",
@@ -133,4 +133,4 @@ def _grace(resource: Resource, obj: Obj, options: DeleteOptions, now: datetime) 
         return 0, now
     grace = options.grace if options.grace is not None else spec.get("terminationGracePeriodSeconds", _DEFAULT_GRACE)
     grace = 1 if grace < 0 else grace
-    return grace, now + timedelta(seconds=grace)
+    return grace, now + timedelta(seconds=min(grace, _LONGEST_GRACE))

@@ -53,12 +53,19 @@ class ResourceHandlers:
 
     async def _get(self, request: web.Request, target: Target) -> web.Response:
         form_of(request.headers.get("Accept", ""))
-        obj = await self._registry.get(target.resource, target.name, target.namespace, subresource=target.subresource)
+        obj = await self._registry.get(
+            target.resource,
+            target.name,
+            target.namespace,
+            subresource=target.subresource,
+            resource_version=request.query.get("resourceVersion", ""),
+        )
         return _object_response(request, target, obj)
 
     async def _list(self, request: web.Request, target: Target) -> web.Response:
         query, resource = request.query, target.resource
         form = form_of(request.headers.get("Accept", ""))
+        _check_list(query)
         page = await self._registry.list(
             resource,
             target.namespace,
@@ -92,8 +99,8 @@ class ResourceHandlers:
         form, include = form_of(request.headers.get("Accept", "")), query.get("includeObject", "")
         if include not in INCLUDES:
             raise BadRequest(f'unrecognized includeObject value: "{include}"')
-        initial = flag(query, "sendInitialEvents")
-        _check_initial_events(query, initial)
+        initial = flag(query, "sendInitialEvents") if "sendInitialEvents" in query else None
+        _check_watch(query, initial)
         selector = query.get("fieldSelector", "")
         if target.name:
             selector = ",".join(filter(None, (selector, f"metadata.name={target.name}")))
@@ -142,13 +149,9 @@ class ResourceHandlers:
         patch, media = decode_patch(await request.read(), _content_type(request))
         self._bodies.check_patch(target, patch, media, validation)
         options = {"subresource": target.subresource, "content_type": media}
-        if isinstance(patch, list) and validation.directive == "Strict" and not target.subresource:
-            # What a JSON patch adds can only be judged by its result.
+        if isinstance(patch, list) and not target.subresource:
             before = await self._registry.get(target.resource, target.name, target.namespace)
-            tried = await self._registry.patch(
-                target.resource, target.name, patch, target.namespace, **options, dry_run=True
-            )
-            self._bodies.check_patched(target, tried, before, patch, validation)
+            self._bodies.check_json_patch(target, before, patch, validation)
         trial = dry_run(request.query.getall("dryRun", []))
         patched = await self._registry.patch(
             target.resource, target.name, patch, target.namespace, **options, dry_run=trial
@@ -236,21 +239,31 @@ async def _delete_options(request: web.Request) -> tuple[dict[str, Any], bool]:
         if not isinstance(body, dict):
             raise BadRequest("the body of the request is not an object of kind DeleteOptions")
         options |= body
-    trial = dry_run([*query.getall("dryRun", []), *(options.pop("dryRun", None) or [])])
-    return options, trial
+    return options, dry_run(query.getall("dryRun", []))
 
 
-def _check_initial_events(query: Mapping[str, str], initial: bool) -> None:
+def _check_list(query: Mapping[str, str]) -> None:
+    """Parameters that a list cannot have (apimachinery `internalversion/validation`). Raises Invalid."""
+    if "sendInitialEvents" in query:
+        raise _forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list")
+    if query.get("continue") and query.get("resourceVersionMatch"):
+        raise _forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided")
+
+
+def _check_watch(query: Mapping[str, str], initial: bool | None) -> None:
     """`sendInitialEvents` and `resourceVersionMatch` need each other on a watch. Raises Invalid."""
-    match, problem = query.get("resourceVersionMatch", ""), None
-    if "sendInitialEvents" in query and match != "NotOlderThan":
-        message = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-        problem = FieldError("resourceVersionMatch", "FieldValueForbidden", message)
-    elif match and "sendInitialEvents" not in query:
-        message = "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
-        problem = FieldError("resourceVersionMatch", "FieldValueForbidden", message)
-    elif initial and not flag(query, "allowWatchBookmarks"):
-        message = "Forbidden: sendInitialEvents requires setting allowWatchBookmarks to true"
-        problem = FieldError("allowWatchBookmarks", "FieldValueForbidden", message)
-    if problem is not None:
-        raise Invalid.of_fields("ListOptions", "", [problem], "meta.k8s.io")
+    match = query.get("resourceVersionMatch", "")
+    if initial is not None and match != "NotOlderThan":
+        why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+        raise _forbidden("resourceVersionMatch", why)
+    if match and initial is None:
+        why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+        raise _forbidden("resourceVersionMatch", why)
+    if initial and not flag(query, "allowWatchBookmarks"):
+        why = "sendInitialEvents requires setting allowWatchBookmarks to true"
+        raise _forbidden("allowWatchBookmarks", why)
+
+
+def _forbidden(field: str, why: str) -> Invalid:
+    problem = FieldError(field, "FieldValueForbidden", f"Forbidden: {why}")
+    return Invalid.of_fields("ListOptions", "", [problem], "meta.k8s.io")

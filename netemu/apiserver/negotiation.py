@@ -11,9 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, Literal
 
-import msgspec
-
-from netemu.apiserver import protobuf
+from netemu.apiserver import json_values, protobuf
 from netemu.model.errors import BadRequest, NotAcceptable, UnsupportedMediaType
 
 Form = Literal["object", "table", "metadata"]
@@ -79,11 +77,11 @@ def decode_body(raw: bytes, content_type: str, *, api_version: str = "", kind: s
     """What a request's body says, as JSON values. Raises BadRequest, UnsupportedMediaType."""
     media = media_type(content_type)
     if media == JSON:
-        return _json(raw)
+        return json_values.decode(raw)
     if media in ("application/yaml", "application/x-yaml", "text/yaml"):
         return _yaml(raw)
     if media == "application/vnd.kubernetes.protobuf":
-        return protobuf.decode(raw, api_version, kind)
+        return json_values.copied(protobuf.decode(raw, api_version, kind))
     raise UnsupportedMediaType(
         f'the body of the request was in an unknown format - accepted media types include: {_ACCEPTED}; not "{media}"'
     )
@@ -101,24 +99,33 @@ def decode_patch(raw: bytes, content_type: str) -> tuple[Any, str]:
         raise UnsupportedMediaType(
             "the body of the request was in an unknown format - accepted media types include: " + ", ".join(PATCH_TYPES)
         )
-    patch = _json(raw)
+    patch = json_values.decode(raw)
     expected = list if media == PATCH_TYPES[0] else dict
     if not isinstance(patch, expected):
         raise BadRequest(f"error decoding patch: {media} must be a JSON {'array' if expected is list else 'object'}")
     return patch, media
 
 
-def _json(raw: bytes) -> Any:
-    try:
-        return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(f"the body of the request is not valid JSON: {error}") from error
-
-
 def _yaml(raw: bytes) -> Any:
     import yaml
 
     try:
-        return yaml.load(raw, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
+        value = yaml.load(raw, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise BadRequest(f"the body of the request is not valid YAML: {' '.join(str(error).split())}") from error
+    if _values_in(value, len(raw)) > len(raw):
+        raise BadRequest("the body of the request is not valid YAML: document contains excessive aliasing")
+    return json_values.copied(value, "the body of the request")
+
+
+def _values_in(value: Any, limit: int) -> int:
+    """How large a value is, in values and characters, counted up to `limit`: a few aliases can make it endless."""
+    count, todo = 0, [value]
+    while todo and count <= limit:
+        value = todo.pop()
+        if isinstance(value, dict):
+            todo += [*value.keys(), *value.values()]
+        elif isinstance(value, (list, set, tuple)):
+            todo += value
+        count += len(value) if isinstance(value, (str, bytes)) else 1
+    return count

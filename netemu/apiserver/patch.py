@@ -1,4 +1,4 @@
-"""PATCH bodies: RFC 6902 (JSON patch), RFC 7386 (merge patch) and Kubernetes' strategic merge patch.
+"""PATCH bodies: RFC 7386 (merge patch), Kubernetes' strategic merge patch, and (`json_patch`) RFC 6902.
 
 Strategic merge follows apimachinery `util/strategicpatch/patch.go`. Which lists merge, and by which key, comes from the
 schema (`x-kubernetes-patch-strategy`, `-patch-merge-key`); every other list is replaced. Directives:
@@ -17,13 +17,11 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+from netemu.apiserver.json_patch import json_patch
 from netemu.apiserver.schema import Schema, Shape
 from netemu.client.base import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, Obj
-from netemu.model.errors import BadRequest, Invalid, UnsupportedMediaType
+from netemu.model.errors import BadRequest, UnsupportedMediaType
 from netemu.model.resources import Resource
-
-MAX_JSON_PATCH_OPERATIONS = 10_000
-"""As upstream's limit in `handlers/patch.go`."""
 
 _PATCH = "$patch"
 _RETAIN_KEYS = "$retainKeys"
@@ -54,25 +52,6 @@ def _object(value: Any) -> Obj:
     if not isinstance(value, dict):
         raise BadRequest(f"a patch of this type must be a JSON object, not {type(value).__name__}")
     return value
-
-
-def json_patch(obj: Obj, operations: Any) -> Obj:
-    """RFC 6902. Raises BadRequest for malformed operations and Invalid for those that do not apply."""
-    import jsonpatch
-    import jsonpointer
-
-    if not isinstance(operations, list) or not all(isinstance(operation, dict) for operation in operations):
-        raise BadRequest("a JSON patch must be a list of operations")
-    if len(operations) > MAX_JSON_PATCH_OPERATIONS:
-        raise BadRequest(f"the allowed maximum operations in a JSON patch is {MAX_JSON_PATCH_OPERATIONS}")
-    try:
-        patched: Any = jsonpatch.JsonPatch(operations).apply(obj)
-    except jsonpatch.InvalidJsonPatch as error:
-        raise BadRequest(f"malformed JSON patch: {error}") from error
-    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
-        message = f"the server rejected our request due to an error in our request: {error}"
-        raise Invalid(message, {"causes": [{"message": str(error)}]}) from error
-    return copy.deepcopy(_object(patched))
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
@@ -120,7 +99,7 @@ class _Merger:
             if isinstance(result.get(key), list):
                 field = self.schema.field(shape, key)
                 merge_key = field.patch_merge_key if field else ""
-                result[key] = _ordered(result[key], _list(order), original.get(key) or [], merge_key)
+                result[key] = _ordered(result[key], _list(order), original.get(key), merge_key)
         return result
 
     def _merge_field(self, result: Obj, key: str, value: Any, shape: Shape | None) -> None:
@@ -137,7 +116,7 @@ class _Merger:
 
     def _merge_list(self, original: list[Any], patch: list[Any], shape: Shape) -> list[Any]:
         if not any(isinstance(item, dict) for item in (*original, *patch)):
-            return list(dict.fromkeys([*original, *patch]))
+            return list({_identity(item): item for item in (*original, *patch)}.values())
         merge_key = shape.patch_merge_key
         kept, changes = _special_elements(original, patch, merge_key)
         result = list(kept)
@@ -181,7 +160,7 @@ def _identity(value: Any) -> Any:
 def _retained(original: Obj, patch: Obj) -> Obj:
     if _RETAIN_KEYS not in patch:
         return dict(original)
-    keep = set(_list(patch[_RETAIN_KEYS]))
+    keep = _list(patch[_RETAIN_KEYS])
     for key, value in patch.items():
         if not _is_directive(key) and value is not None and key not in keep:
             raise BadRequest(f"$retainKeys list doesn't contain {key!r}, which the patch sets")
@@ -211,8 +190,9 @@ def _special_elements(original: list[Any], patch: list[Any], merge_key: str) -> 
     return ([], changes) if any(item.get(_PATCH) == "replace" for item in patch) else (original, changes)
 
 
-def _ordered(merged: list[Any], order: list[Any], server: list[Any], merge_key: str) -> list[Any]:
+def _ordered(merged: list[Any], order: list[Any], server: Any, merge_key: str) -> list[Any]:
     """`merged` in the order asked for; elements that only the server has keep their place relative to the rest."""
+    server = server if isinstance(server, list) else []
     by: Callable[[Any], Any] = (
         (lambda item: _identity(item.get(merge_key) if isinstance(item, dict) else item)) if merge_key else _identity
     )

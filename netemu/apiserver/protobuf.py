@@ -18,8 +18,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NamedTuple
 
-import msgspec
-
+from netemu.apiserver import json_values
 from netemu.client.base import Obj
 from netemu.model.errors import BadRequest
 from netemu.model.times import time_text
@@ -55,7 +54,7 @@ def decode(body: bytes, api_version: str = "", kind: str = "") -> Obj:
         kind = _message_bytes(names.get(2, b"")).decode() or kind
         message = _root(api_version, kind)
         obj = _decode(message, _message_bytes(envelope.get(2, b"")))
-    except (_Malformed, UnicodeDecodeError, struct.error) as error:
+    except (_Malformed, ValueError, OverflowError, OSError, struct.error) as error:
         raise BadRequest(f"the body of the request cannot be read as protobuf: {error}") from error
     return {"apiVersion": api_version, "kind": kind, **obj}
 
@@ -174,7 +173,7 @@ def _quantity(data: bytes) -> str:
 
 def _json(data: bytes) -> Any:
     raw = _message_bytes(dict(_wire(data)).get(1, b""))
-    return msgspec.json.decode(raw) if raw else {}
+    return json_values.decode(raw) if raw else {}
 
 
 def _strings(data: bytes) -> list[str]:

@@ -21,10 +21,12 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from netemu.apiserver import deletion, events, strategy, subresources
-from netemu.apiserver.cacher import Cacher
+from netemu.apiserver.cacher import Cacher, revision_number
 from netemu.apiserver.expiry import expire_events
+from netemu.apiserver.json_values import copied
 from netemu.apiserver.paging import ListResult, Pages
 from netemu.apiserver.rules import Allocator, Rules
+from netemu.apiserver.schema import Schema
 from netemu.apiserver.selection import Selection
 from netemu.apiserver.watchcache import RegistryEvent
 from netemu.apiserver.writer import Writer
@@ -42,8 +44,8 @@ _WRITABLE = frozenset({"", "status", "scale", "finalize"})
 class Registry:
     """All resources of one cluster. `start` before use, `close` after; the store stays the caller's."""
 
-    def __init__(self, store: Store, schema: Any, allocator: Allocator, *, rules: Rules | None = None) -> None:
-        self._cacher = Cacher(store)
+    def __init__(self, store: Store, schema: Schema, allocator: Allocator, *, rules: Rules | None = None) -> None:
+        self._cacher, self._schema = Cacher(store), schema
         self._allocator = allocator
         self._writer = Writer(store, self._cacher, allocator, schema, rules or Rules.upstream())
         self._pages = Pages()
@@ -67,8 +69,11 @@ class Registry:
         """The newest revision reflected here."""
         return self._cacher.revision
 
-    async def get(self, resource: Resource, name: str, namespace: str = "", *, subresource: str = "") -> Obj:
-        """One object, or its `status` or `scale`. Raises NotFound."""
+    async def get(
+        self, resource: Resource, name: str, namespace: str = "", *, subresource: str = "", resource_version: str = ""
+    ) -> Obj:
+        """One object, or its `status` or `scale`, not older than a revision. Raises NotFound, BadRequest, Expired."""
+        self._cacher.listable(resource, resource_version)
         obj = self._cacher.find(events.stored_as(resource), namespace, name)
         if obj is None:
             raise NotFound.named(resource.plural, name, resource.group)
@@ -91,6 +96,8 @@ class Registry:
         """Matching objects in the order of their keys. Raises BadRequest, Invalid, Expired."""
         selection = Selection.parse(resource, namespace, label_selector, field_selector)
         if continue_:
+            if revision_number(resource_version):
+                raise BadRequest("specifying resource version is not allowed when using continue")
             page = self._pages.next(continue_, limit)
         else:
             stored = events.stored_as(resource)
@@ -111,10 +118,14 @@ class Registry:
         field_selector: str = "",
         resource_version: str = "",
         bookmarks: bool = False,
-        send_initial_events: bool = False,
+        send_initial_events: bool | None = None,
         timeout: float | None = None,
     ) -> AsyncGenerator[RegistryEvent, None]:
-        """Changes after a revision ("" or "0": first every object as ADDED); see the module's docstring."""
+        """Changes after a revision; see the module's docstring.
+
+        After none ("" or "0") every object comes first as ADDED. With `send_initial_events` that is so after any
+        revision, and a marked bookmark ends them; if it is False, they never come.
+        """
         selection = Selection.parse(resource, namespace, label_selector, field_selector)
         stream = self._cacher.watch(
             events.stored_as(resource),
@@ -130,7 +141,7 @@ class Registry:
         self, resource: Resource, obj: Mapping[str, Any], namespace: str = "", *, dry_run: bool = False
     ) -> Obj:
         """A new object as stored. Raises AlreadyExists, Invalid, Forbidden, NotFound (of its namespace)."""
-        new = strategy.accept(resource, obj, namespace)
+        new = strategy.accept(self._schema, resource, obj, namespace)
         stored = await self._writer.create(events.stored_as(resource), events.to_stored(resource, new), dry_run=dry_run)
         return events.shown_as(resource, stored)
 
@@ -161,7 +172,8 @@ class Registry:
         """Change an object or subresource by a patch; a resourceVersion in the result is a precondition."""
 
         def patched(shown: Obj) -> Mapping[str, Any]:
-            return self._writer.patched(resource, shown, patch, content_type)
+            shape = subresources.SCALES if subresource == "scale" else resource
+            return self._writer.patched(shape, shown, patch, content_type)
 
         return await self._change(resource, namespace, name, subresource, patched, dry_run)
 
@@ -175,7 +187,7 @@ class Registry:
         dry_run: bool = False,
     ) -> tuple[Obj, bool]:
         """The object as it was left, and whether it is gone at once. Raises NotFound, Conflict, Forbidden."""
-        decision = deletion.parse(options or {})
+        decision = self._decision(options)
         stored, gone = await self._writer.delete(events.stored_as(resource), namespace, name, decision, dry_run=dry_run)
         return events.shown_as(resource, stored), gone
 
@@ -191,7 +203,7 @@ class Registry:
     ) -> ListResult:
         """Delete every matching object; the answer lists them as they were left."""
         found = await self.list(resource, namespace, label_selector=label_selector, field_selector=field_selector)
-        decision, stored, left = deletion.parse(options or {}), events.stored_as(resource), []
+        decision, stored, left = self._decision(options), events.stored_as(resource), []
         for item in found.items:
             meta = item["metadata"]
             try:
@@ -216,9 +228,11 @@ class Registry:
         """POST to a subresource; `pods/NAME/binding` answers with a Status. Raises Conflict where it is bound."""
         if resource is not PODS or subresource != "binding":
             raise MethodNotAllowed(f"{resource.plural}/{subresource} cannot be created")
+        binding = self._schema.decoded(subresources.BINDINGS, copied(body))
         await self._writer.modify(
-            resource, namespace, name, lambda pod: subresources.bound(pod, body), subresource="binding", dry_run=dry_run
-        )
+            resource, namespace, name, lambda pod: subresources.bound(pod, binding), subresource=subresource,
+            dry_run=dry_run,
+        )  # fmt: skip
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
     async def _change(
@@ -232,16 +246,18 @@ class Registry:
 
         def replaced(old: Obj) -> Obj:
             if subresource == "scale":
-                return subresources.scaled(old, change(subresources.scale_of(old)))
+                scale = copied(change(subresources.scale_of(old)))
+                return subresources.scaled(old, self._schema.decoded(subresources.SCALES, scale))
             given = change(events.shown_as(resource, old))
-            if not isinstance(given, Mapping):
-                raise BadRequest("the object is not a JSON object")
-            return events.to_stored(resource, strategy.accept(resource, given, namespace, name))
+            return events.to_stored(resource, strategy.accept(self._schema, resource, given, namespace, name))
 
         stored, _ = await self._writer.modify(
             events.stored_as(resource), namespace, name, replaced, subresource=subresource, dry_run=dry_run
         )
         return subresources.scale_of(stored) if subresource == "scale" else events.shown_as(resource, stored)
+
+    def _decision(self, options: Mapping[str, Any] | None) -> deletion.DeleteOptions:
+        return deletion.parse(self._schema.decoded(deletion.DELETE_OPTIONS, copied(options or {}, "DeleteOptions")))
 
 
 def stored_elsewhere(resource: Resource) -> bool:

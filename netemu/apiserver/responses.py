@@ -10,6 +10,8 @@ from aiohttp import web
 
 from netemu.model.errors import ApiError
 
+_WARNING, _WARNINGS = 256, 4096
+"""Characters of one warning and of all: clients read only so much of an answer's head (`filters/warning.go`)."""
 JSON_TYPE = "application/json"
 
 
@@ -26,15 +28,29 @@ def json_response(
     """`body` as JSON; each warning becomes a header that kubectl prints."""
     response = web.Response(body=msgspec.json.encode(body), status=code, headers={"Content-Type": content_type})
     response.headers["Cache-Control"] = "no-cache, private"
+    room = _WARNINGS
     for text in warnings:
-        quoted = text.replace("\\", "\\\\").replace('"', '\\"')
-        response.headers.add("Warning", f'299 - "{quoted}"')
+        header = _warning(text)
+        room -= len(header)
+        if room < 0:
+            break
+        response.headers.add("Warning", header)
     return response
+
+
+def _warning(text: str) -> str:
+    # A header is one line; what a client wrote need not be.
+    line = "".join(char if char.isprintable() else " " for char in text[:_WARNING])
+    quoted = line.replace("\\", "\\\\").replace('"', '\\"')
+    return f'299 - "{quoted}"'
 
 
 def error_response(error: ApiError) -> web.Response:
     """The `Status` of a failure. Clients retry a 429 only if it says when."""
-    response = json_response(error.status(), error.code)
+    status = error.status()
+    # Texts of headers and URLs may hold bytes that were no UTF-8.
+    status["message"] = error.message.encode("utf-8", "replace").decode()
+    response = json_response(status, error.code)
     if error.code == 429:
         response.headers["Retry-After"] = "1"
     return response

@@ -6,6 +6,7 @@ Upstream: apiserver `endpoints/request/requestinfo.go`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -76,14 +77,14 @@ def flag(query: Mapping[str, str], name: str) -> bool:
 
 
 def number(query: Mapping[str, str], name: str) -> int:
-    """A whole number, 0 where absent. Raises BadRequest."""
-    text = query.get(name, "")
-    if not text:
-        return 0
-    try:
-        return int(text)
-    except ValueError as error:
-        raise BadRequest(f'{name}: invalid number "{text}"') from error
+    """A whole number of 64 bits, 0 where absent. Raises BadRequest."""
+    text = query.get(name, "") or "0"
+    if _NUMBER.fullmatch(text) and -(1 << 63) <= (value := int(text)) < 1 << 63:
+        return value
+    raise BadRequest(f'{name}: invalid number "{text}"')
+
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,19}")
 
 
 def dry_run(values: list[str]) -> bool:

@@ -19,9 +19,10 @@ from typing import Any
 
 import msgspec
 
-from netemu.apiserver.schema_types import Place, fits, mistyped
+from netemu.apiserver.schema_decoding import SCALAR_ZEROS, decoded
+from netemu.apiserver.schema_types import INT_OR_STRING, Place, fits, mistyped
 from netemu.client.base import Obj
-from netemu.model.errors import UserError
+from netemu.model.errors import BadRequest, UserError
 from netemu.model.resources import Resource
 
 VERSION = "1.32.0"
@@ -29,6 +30,7 @@ VERSION = "1.32.0"
 _REF = "#/$defs/"
 _SPECIAL_PACKAGES = {
     "apiextensions.k8s.io": "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions",
+    "meta.k8s.io": "io.k8s.apimachinery.pkg.apis.meta",
     "apiregistration.k8s.io": "io.k8s.kube-aggregator.pkg.apis.apiregistration",
 }
 
@@ -48,17 +50,30 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     list_type: str = msgspec.field(name="x-kubernetes-list-type", default="")
     list_map_keys: tuple[str, ...] = msgspec.field(name="x-kubernetes-list-map-keys", default=())
     map_type: str = msgspec.field(name="x-kubernetes-map-type", default="")
+    required: tuple[str, ...] = ()
 
     kind: str = msgspec.field(name="", default="")
     """`object`, `array`, `string`, `integer`, `number`, `boolean`, or "" where anything goes."""
     target: str = msgspec.field(name=" ", default="")
     """The name of the definition that this field refers to, or ""."""
+    zeros: dict[str, Any] = msgspec.field(name="  ", default_factory=dict)
+    """The scalar fields that are always there, with what they are when nobody sets them."""
+    closed: bool = msgspec.field(name="   ", default=False)
+    """Whether it has just its properties and no others."""
 
     def __post_init__(self) -> None:
         names = [self.type] if isinstance(self.type, str) else self.type
-        # Worked out once: these two are asked for at every value of every object that is written.
-        msgspec.structs.force_setattr(self, "kind", next((name for name in names if name != "null"), ""))
-        msgspec.structs.force_setattr(self, "target", self.ref.removeprefix(_REF))
+        properties = self.properties or {}
+        found = {name: _zero(properties[name]) for name in self.required if name in properties}
+        # Worked out once: these are asked for at every value of every object that is written.
+        derived = {
+            "kind": next((name for name in names if name != "null"), ""),
+            "target": self.ref.removeprefix(_REF),
+            "zeros": {name: nothing for name, nothing in found.items() if nothing is not None},
+            "closed": self.properties is not None and self.additional_shape is None and not self.preserve_unknown,
+        }
+        for name, value in derived.items():
+            msgspec.structs.force_setattr(self, name, value)
 
     @property
     def additional_shape(self) -> Shape | None:
@@ -69,6 +84,10 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     def merges(self) -> bool:
         """Whether a strategic merge patch merges this field instead of replacing it."""
         return "merge" in self.patch_strategy.split(",")
+
+
+def _zero(field: Shape) -> Any:
+    return 0 if field.target == INT_OR_STRING else SCALAR_ZEROS.get(field.kind)
 
 
 class _File(msgspec.Struct):
@@ -170,6 +189,15 @@ class Schema:
         root = self.root(resource)
         return [f'unknown field "{path}"' for path in _unknown(self, root, obj, "")] if root else []
 
+    def decoded(self, resource: Resource, obj: Obj) -> Obj:
+        """`obj`, changed in place to the form in which it is kept (`schema_decoding`). Raises BadRequest."""
+        if wrong := self.type_errors(resource, obj):
+            what = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
+            raise BadRequest(f"{what}: {wrong[0]}")
+        if root := self.root(resource):
+            decoded(self, root, obj)
+        return obj
+
     def type_errors(self, resource: Resource, obj: Obj) -> list[str]:
         """What Go's decoder would refuse, one text per value of a wrong type: `json: cannot unmarshal ...`."""
         root = self.root(resource)
@@ -186,7 +214,7 @@ def _unknown(schema: Schema, shape: Shape, value: Any, path: str) -> Iterator[st
             field = schema.field(shape, key)
             if field is not None:
                 yield from _unknown(schema, field, inner, where)
-            elif shape.properties is not None and not shape.preserve_unknown:
+            elif shape.closed:
                 yield where
     elif isinstance(value, list) and shape.items is not None:
         for index, inner in enumerate(value):

@@ -9,26 +9,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+from netemu.apiserver.quantities import QUANTITY
 
 if TYPE_CHECKING:
     from netemu.apiserver.schema import Schema, Shape
 
-_INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
-_QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
-_MICRO_TIME = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime"
-_TIME = "io.k8s.apimachinery.pkg.apis.meta.v1.Time"
+INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+QUANTITY_TYPE = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+MICRO_TIME = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime"
+TIME = "io.k8s.apimachinery.pkg.apis.meta.v1.Time"
 
-QUANTITY = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)(Ki|Mi|Gi|Ti|Pi|Ei|[numkMGTPE]|[eE][+-]?\d+)?$")
-"""The text form of `resource.Quantity`."""
 _QUANTITY_ERROR = (
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"  # upstream's text
 )
-_RFC3339 = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$")
-_BASE64 = re.compile(r"^[A-Za-z0-9+/\r\n]*={0,2}[\r\n]*$")
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_BASE64 = re.compile(r"[A-Za-z0-9+/\r\n]*={0,2}[\r\n]*")
 _INT_BOUNDS = {"int32": 1 << 31, "int64": 1 << 63}
 
-_CLASSES = {"object": dict, "array": list, "string": str, "boolean": bool}
+_CLASSES: dict[str, Any] = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int}
 
 
 def fits(schema: Schema, shape: Shape, value: Any) -> bool:
@@ -40,21 +41,21 @@ def fits(schema: Schema, shape: Shape, value: Any) -> bool:
             return not any(check(value, _NOWHERE))
         shape = schema.shape(shape.target)
     expected = _CLASSES.get(shape.kind)
-    if expected is not None and type(value) is not expected:
+    if expected is None:
+        return not shape.kind or not _wrong_type(shape, value, _NOWHERE)
+    if type(value) is not expected:
         return False
-    if type(value) is dict:
+    if expected is dict:
         properties, additional = shape.properties or {}, shape.additional_shape
         for key, inner in value.items():
             field = properties.get(key, additional)
             if field is not None and not fits(schema, field, inner):
                 return False
         return True
-    if type(value) is list:
+    if expected is list:
         items = shape.items
         return items is None or all(fits(schema, items, inner) for inner in value)
-    return not (shape.kind in ("integer", "number") or shape.format == "byte") or not _wrong_type(
-        shape, value, _NOWHERE
-    )
+    return not (expected is int or shape.format == "byte") or not _wrong_type(shape, value, _NOWHERE)
 
 
 def mistyped(schema: Schema, shape: Shape, value: Any, place: Place) -> Iterator[str]:
@@ -128,7 +129,7 @@ def _wrong_type(shape: Shape, value: Any, place: Place) -> str:
 
 
 def _wrong_text(form: str, value: str) -> str:
-    if form == "byte" and (not _BASE64.match(value) or len(re.sub(r"\s", "", value)) % 4):
+    if form == "byte" and (not _BASE64.fullmatch(value) or len(re.sub(r"\s", "", value)) % 4):
         at = next((i for i, char in enumerate(value) if not re.match(r"[A-Za-z0-9+/=\r\n]", char)), len(value))
         return f"illegal base64 data at input byte {at}"
     return ""
@@ -157,16 +158,29 @@ def _quantity(value: Any, place: Place) -> Iterator[str]:
     what = _what(value)
     if what not in ("number", "string"):
         yield place.text(what, "resource.Quantity")
-    elif not QUANTITY.match(str(value)):
+    elif not QUANTITY.fullmatch(str(value)):
         yield _QUANTITY_ERROR
 
 
 def _time(value: Any, place: Place) -> Iterator[str]:
     if not isinstance(value, str):
         yield place.text(_what(value), "time.Time")
-    elif not _RFC3339.match(value):
+        return
+    try:
+        moment(value)
+    except ValueError:
         yield f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"'
 
 
-_SCALAR_CHECKS = {_INT_OR_STRING: _int_or_string, _QUANTITY: _quantity, _TIME: _time, _MICRO_TIME: _time}
+def moment(text: str) -> datetime:
+    """An RFC 3339 time, in UTC. Raises ValueError."""
+    if not _RFC3339.fullmatch(text):
+        raise ValueError(f"{text!r} is not an RFC 3339 time")
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(str(error)) from error
+
+
+_SCALAR_CHECKS = {INT_OR_STRING: _int_or_string, QUANTITY_TYPE: _quantity, TIME: _time, MICRO_TIME: _time}
 _NOWHERE = Place("")

@@ -12,8 +12,10 @@ import logging
 import socket
 import ssl
 from collections.abc import Sequence
+from dataclasses import replace
 
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage
 
 from netemu.apiserver.authentication import (
     UNSECURED,
@@ -33,7 +35,7 @@ from netemu.apiserver.responses import RequestEntityTooLarge, error_response, js
 from netemu.apiserver.routing import Target, attributes, parse_path, verb_of
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.watching import Watches
-from netemu.model.errors import ApiError, Forbidden, InternalError, MethodNotAllowed, NotFound, Unauthorized
+from netemu.model.errors import ApiError, BadRequest, Forbidden, InternalError, MethodNotAllowed, NotFound, Unauthorized
 from netemu.model.resources import RESOURCES, Resource
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,7 @@ _BODY = 3 * 2**20
 """Bytes of a request body; upstream's limit."""
 _LINE = 64 * 1024
 """Bytes of the request line and of one header: long selectors and tokens."""
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _GOODBYE = 0.2
 """Seconds that requests under way get at the end."""
 
@@ -63,7 +66,7 @@ class ApiServer:
         self.watches = Watches()
         """The watches that are open."""
         self._resources = ResourceHandlers(registry, schema, self.watches)
-        self._bodies = Bodies(schema)
+        self._bodies, self._schema = Bodies(schema), schema
         self._meta = MetaHandlers(schema, every, lambda: self._runner is not None)
         self._runner: web.AppRunner | None = None
 
@@ -102,10 +105,11 @@ class ApiServer:
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         """The one route. Never raises an ApiError."""
-        wanted = Attributes(request.method.lower(), path=request.path)
+        wanted = Attributes(request.method.lower() if request.method in _METHODS else "other")
         response: web.StreamResponse
         try:
             path = request.rel_url.raw_path.rstrip("/")
+            wanted = replace(wanted, path=path)
             target = parse_path(path, lambda *names: self._by_path.get(names))
             if target is None:
                 response = self._document(request, path, wanted)
@@ -118,10 +122,15 @@ class ApiServer:
             response = error_response(error)
         except web.HTTPRequestEntityTooLarge:
             response = error_response(RequestEntityTooLarge(f"Request entity too large: limit is {_BODY}"))
+        except (web.RequestPayloadError, BadHttpMessage) as error:
+            response = error_response(BadRequest(f"the body of the request cannot be read: {error}"))
         except Exception as error:
-            log.exception("%s %s", request.method, request.path)
+            log.exception("%s %s", request.method, request.raw_path)
             response = error_response(InternalError(f"Internal error occurred: {error}"))
-        labels = (wanted.verb.upper(), wanted.group, wanted.version, wanted.resource, wanted.subresource)
+        known = any(wanted.subresource in resource.subresources for resource in self._by_path.values())
+        labels = (
+            wanted.verb.upper(), wanted.group, wanted.version, wanted.resource, wanted.subresource if known else "",
+        )  # fmt: skip
         self._meta.requests[*labels, response.status] += 1
         return response
 
@@ -141,6 +150,7 @@ class ApiServer:
             raise MethodNotAllowed("the server does not allow this method on the requested resource")
         content_type = request.headers.get("Content-Type", "")
         review = self._bodies.read(target, await request.read(), content_type, FieldValidation("Ignore"))
+        review = self._schema.decoded(target.resource, review)
         return json_response(answer(target.resource, review, user, self._authorize), 201)
 
     def _authenticated(self, request: web.Request, wanted: Attributes) -> User:

@@ -11,8 +11,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
+from netemu.apiserver.json_values import copied
+from netemu.apiserver.schema import Schema
 from netemu.client.base import Obj
 from netemu.model import times
 from netemu.model.errors import BadRequest, FieldError
@@ -27,23 +27,16 @@ _NO_GENERATION = frozenset({"", "coordination.k8s.io", "node.k8s.io", "events.k8
 _SERVER_SET = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
 
 
-def copied(value: Any) -> Any:
-    """A deep copy of JSON values. Raises BadRequest for what is not JSON."""
-    try:
-        return msgspec.json.decode(msgspec.json.encode(value))
-    except (TypeError, msgspec.MsgspecError) as error:
-        raise BadRequest(f"the object is not JSON: {error}") from error
+def accept(schema: Schema, resource: Resource, obj: Mapping[str, Any], namespace: str, name: str = "") -> Obj:
+    """A copy of what came in, decoded, with kind, namespace and (for updates) name as the request says.
 
-
-def accept(resource: Resource, obj: Mapping[str, Any], namespace: str, name: str = "") -> Obj:
-    """A copy of what came in, with kind, namespace and (for updates) name as the request says. Raises BadRequest."""
-    new = copied(obj)
-    if not isinstance(new, dict) or not isinstance(new.get("metadata") or {}, dict):
-        raise BadRequest("the object provided is no Kubernetes object: metadata is not a map")
+    Raises BadRequest, for wrong types among others.
+    """
+    new = schema.decoded(resource, copied(obj))
     for field, right in (("apiVersion", resource.api_version), ("kind", resource.kind)):
         if new.get(field, right) not in (right, ""):
             raise BadRequest(f"{field} {new[field]!r} does not match the request's {right!r}")
-    metadata = new["metadata"] = {k: v for k, v in (new.get("metadata") or {}).items() if v is not None}
+    metadata: Obj = new.setdefault("metadata", {})
     if resource.namespaced:
         if metadata.get("namespace", namespace) not in (namespace, ""):
             raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")

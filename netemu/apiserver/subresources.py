@@ -6,14 +6,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from netemu.apiserver.strategy import copied
+from netemu.apiserver.json_values import copied
 from netemu.client.base import Obj
 from netemu.model import times
 from netemu.model.errors import BadRequest, Conflict, FieldError, Invalid
+from netemu.model.resources import Resource
 from netemu.model.selectors import LabelSelector
+
+SCALES = Resource("autoscaling", "v1", "Scale", "scales")
+BINDINGS = Resource("", "v1", "Binding", "bindings")
 
 _SHOWN_METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
 
@@ -33,15 +34,15 @@ def scale_of(obj: Obj) -> Obj:
     }
 
 
-def scaled(obj: Obj, scale: Any) -> Obj:
+def scaled(obj: Obj, scale: Obj) -> Obj:
     """A copy of `obj` with a Scale's replicas; its resourceVersion becomes the precondition. Raises Invalid."""
-    if not isinstance(scale, Mapping) or scale.get("kind", "Scale") != "Scale":
+    if scale.get("kind", "Scale") != "Scale":
         raise BadRequest("the object provided is no autoscaling/v1 Scale")
     metadata, name = scale.get("metadata") or {}, obj["metadata"]["name"]
     if metadata.get("name", name) != name:
         raise BadRequest(f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})")
     replicas = (scale.get("spec") or {}).get("replicas") or 0
-    if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
+    if replicas < 0:
         why = f"Invalid value: {replicas}: must be greater than or equal to 0"
         raise Invalid.of_fields("Scale", name, [FieldError("spec.replicas", "FieldValueInvalid", why)], "autoscaling")
     new: Obj = copied(obj)
@@ -50,11 +51,11 @@ def scaled(obj: Obj, scale: Any) -> Obj:
     return new
 
 
-def bound(pod: Obj, binding: Mapping[str, Any]) -> Obj:
+def bound(pod: Obj, binding: Obj) -> Obj:
     """A copy of `pod` assigned to the binding's target. Raises BadRequest; Conflict if it has a node or goes away."""
-    name, target = pod["metadata"]["name"], binding.get("target")
-    node = target.get("name") if isinstance(target, Mapping) else None
-    if not isinstance(node, str) or not node or target is None or target.get("kind", "Node") not in ("Node", ""):
+    name, target = pod["metadata"]["name"], binding.get("target") or {}
+    node = target.get("name")
+    if not node or target.get("kind", "Node") not in ("Node", ""):
         raise BadRequest("binding: target.name must be the name of a Node")
     given = binding.get("metadata") or {}
     if given.get("uid") and given["uid"] != pod["metadata"]["uid"]:
@@ -69,7 +70,7 @@ def bound(pod: Obj, binding: Mapping[str, Any]) -> Obj:
     if annotations := given.get("annotations"):
         new["metadata"]["annotations"] = {**(new["metadata"].get("annotations") or {}), **annotations}
     status = new.setdefault("status", {})
-    scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": times.now()}
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": times.now()}
     others = [item for item in status.get("conditions") or () if item.get("type") != "PodScheduled"]
     status["conditions"] = [*others, scheduled]
     return new

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from ipaddress import ip_network
 
+from netemu.apiserver import json_values
 from netemu.apiserver.validation_fields import (
     IMMUTABLE,
     cidr_text,
@@ -28,7 +28,7 @@ from netemu.apiserver.validation_fields import (
 )
 from netemu.apiserver.validation_resources import resource_list
 from netemu.client.base import Obj
-from netemu.model.errors import FieldError
+from netemu.model.errors import BadRequest, FieldError
 
 MAX_DATA_BYTES = 1024 * 1024
 
@@ -180,8 +180,8 @@ def _decoded_size(text: str) -> int:
 
 def _is_json(encoded: str) -> bool:
     try:
-        json.loads(base64.b64decode(encoded))
-    except (ValueError, binascii.Error):
+        json_values.decode(base64.b64decode(encoded))
+    except (BadRequest, binascii.Error):
         return False
     return True
 

@@ -7,6 +7,7 @@ upstream's do, so callers decide about path and kind of error.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -229,11 +230,13 @@ def is_ip(value: Any, version: int = 0) -> bool:
 
 def cidr_text(value: str) -> list[str]:
     """Reasons why this is no CIDR; host bits may be set."""
-    try:
-        ip_network(value, strict=False)
-    except ValueError:
-        return ["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"]
-    return [] if "/" in value else ["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"]
+    address, _, length = value.partition("/")
+    # Python would also take a netmask behind the slash, and digits of other scripts.
+    if is_ip(address) and length.isascii() and length.isdigit():
+        with contextlib.suppress(ValueError):
+            ip_network(value, strict=False)
+            return []
+    return ["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"]
 
 
 def config_key(value: str) -> list[str]:

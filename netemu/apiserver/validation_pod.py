@@ -254,7 +254,7 @@ def _with_allowed_changes(spec: Obj, old: Obj) -> Obj:
     for key in ("containers", "initContainers"):
         for mine, theirs in zip(expected.get(key) or (), spec.get(key) or (), strict=True):
             mine["image"] = theirs.get("image")
-    for key in ("activeDeadlineSeconds", "tolerations", "ephemeralContainers"):
+    for key in ("activeDeadlineSeconds", "tolerations"):
         if key in spec:
             expected[key] = spec[key]
         else:

@@ -9,29 +9,12 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from netemu.apiserver.schema_types import QUANTITY
+from netemu.apiserver.quantities import quantity
 from netemu.apiserver.validation_fields import invalid, invalid_for, qualified_name
 from netemu.client.base import Obj
 from netemu.model.errors import FieldError
 
-_BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
-_DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _STANDARD = ("cpu", "memory", "ephemeral-storage", "storage", "pods")
-
-
-def quantity(value: Any) -> Decimal | None:
-    """The number that a quantity (`100m`, `1.5Gi`, `1e3`) stands for; None for what is no quantity."""
-    text = str(value)
-    match = QUANTITY.match(text)
-    if match is None:
-        return None
-    suffix = match[2] or ""
-    number = Decimal(text.removesuffix(suffix) if suffix else text)
-    if suffix in _BINARY:
-        return number * (1 << _BINARY[suffix])
-    if suffix in _DECIMAL:
-        return number.scaleb(_DECIMAL[suffix])
-    return number.scaleb(int(suffix[1:]))
 
 
 def resource_list(path: str, resources: Mapping[str, Any] | None) -> list[FieldError]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from netemu.apiserver.quantities import quantity
 from netemu.apiserver.validation_fields import (
     config_key,
     dns1123_label,
@@ -15,7 +16,6 @@ from netemu.apiserver.validation_fields import (
     one_of,
     required,
 )
-from netemu.apiserver.validation_resources import quantity
 from netemu.client.base import Obj
 from netemu.model.errors import FieldError
 

@@ -20,7 +20,7 @@ from netemu.client.base import Obj
 from netemu.model.errors import FieldError
 from netemu.model.selectors import LabelSelector
 
-_PERCENT = re.compile(r"^[0-9]+%$")
+_PERCENT = re.compile(r"[0-9]+%")
 
 
 def validate_deployment(obj: Obj, old: Obj | None) -> list[FieldError]:
@@ -103,7 +103,7 @@ def _strategy(path: str, strategy: Obj) -> list[FieldError]:
     if _is_zero(unavailable) and _is_zero(rolling.get("maxSurge", 0)):
         text = "may not be 0 when `maxSurge` is 0"
         errors.append(invalid(f"{path}.rollingUpdate.maxUnavailable", unavailable, text))
-    if isinstance(unavailable, str) and int(unavailable[:-1]) > 100:
+    if isinstance(unavailable, str) and _over_hundred(unavailable):
         errors.append(invalid(f"{path}.rollingUpdate.maxUnavailable", unavailable, "must not be greater than 100%"))
     return errors
 
@@ -111,7 +111,7 @@ def _strategy(path: str, strategy: Obj) -> list[FieldError]:
 def _amount(path: str, value: Any) -> list[FieldError]:
     if isinstance(value, int):
         return not_negative(path, value)
-    if _PERCENT.match(value):
+    if _PERCENT.fullmatch(value):
         return []
     text = (
         "a valid percent string must be a numeric string followed by an ending '%' "
@@ -121,7 +121,12 @@ def _amount(path: str, value: Any) -> list[FieldError]:
 
 
 def _is_zero(value: Any) -> bool:
-    return value in (0, "0%")
+    return value == 0 or (isinstance(value, str) and not value.strip("0%"))
+
+
+def _over_hundred(percent: str) -> bool:
+    digits = percent.rstrip("%").lstrip("0")
+    return len(digits) > 3 or int(digits or 0) > 100
 
 
 def _same_selector(spec: Obj, old: Obj) -> list[FieldError]:

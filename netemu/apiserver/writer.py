@@ -22,16 +22,13 @@ from netemu.apiserver.rules import Allocator, Rules
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.watchcache import encode
 from netemu.client.base import Obj
-from netemu.model.errors import AlreadyExists, BadRequest, Conflict, FieldError, Forbidden, Invalid, NotFound
+from netemu.model.errors import AlreadyExists, Conflict, FieldError, Forbidden, Invalid, NotFound
 from netemu.model.resources import NAMESPACES, SERVICES, Resource
 from netemu.store.base import KeyExists, RevisionMismatch, Store
 
 _ATTEMPTS = 100
 """Lost races after which a write gives up."""
 _NAME_ATTEMPTS = 8
-
-_UNCHECKED = frozenset({"binding", "finalize"})
-"""Ways in that may change what the rules call immutable; what they may change is decided where they are made."""
 
 
 class Writer:
@@ -43,7 +40,6 @@ class Writer:
 
     async def create(self, resource: Resource, obj: Obj, *, dry_run: bool = False) -> Obj:
         """Store a new object; `obj` belongs to the writer. See Registry.create."""
-        self._check_types(resource, obj)
         metadata = obj["metadata"]
         base = "" if metadata.get("name") else metadata.get("generateName") or ""
         strategy.begin(resource, obj)
@@ -146,11 +142,12 @@ class Writer:
             why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {seen['uid']}"
             raise Conflict.named(resource.plural, seen["name"], resource.group, why)
         if subresource == "binding":
+            # It changes what the rules call immutable; what it may change is decided where it is made.
+            self._check_rules(resource, given, None)
             return given
-        self._check_types(resource, given)
         self._rules.apply_defaults(resource, given)
         new = strategy.replace(resource, given, old, subresource)
-        if subresource not in _UNCHECKED and new != old:
+        if new != old:
             if resource is SERVICES and not subresource:
                 # What was allocated once need not be sent again; it must be back before the rules look.
                 settle(new, old)
@@ -170,11 +167,6 @@ class Writer:
                 revision = await self._store.update(key, _value(new), seen)
             await self._cacher.reached(revision)
         return {**new, "metadata": {**new["metadata"], "resourceVersion": str(revision)}}
-
-    def _check_types(self, resource: Resource, obj: Obj) -> None:
-        if wrong := self._schema.type_errors(resource, obj):
-            what = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
-            raise BadRequest(f"{what}: {wrong[0]}")
 
     def _check_rules(self, resource: Resource, new: Obj, old: Obj | None) -> None:
         errors = [*self._rules.validate(resource, new, old), *(strategy.finalizer_errors(new, old) if old else ())]

@@ -1,0 +1,90 @@
+"""What is left of JSON values once Go has decoded them into its structs and encoded them again.
+
+That is the form in which objects are stored, so nothing behind the front door meets anything else:
+
+- fields that the kind does not have are gone;
+- null means absent in a field, and the zero of its type as an element of a list or a value of a map;
+- a number, text or flag that has no `omitempty` (the schema calls it required) is there, zero if nobody set it;
+- quantities are texts within upstream's bounds, times are UTC with the digits that their type has.
+
+Only for values that `schema_types.fits` has accepted.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from netemu.apiserver.quantities import canonical
+from netemu.apiserver.schema_types import INT_OR_STRING, MICRO_TIME, QUANTITY_TYPE, TIME, moment
+
+if TYPE_CHECKING:
+    from netemu.apiserver.schema import Schema, Shape
+
+_YEAR_ONE = datetime(1, 1, 1, tzinfo=UTC)
+"""Go's zero time, which it encodes as null."""
+
+
+def decoded(schema: Schema, shape: Shape, value: Any) -> Any:
+    """The value as it is kept, None for absent; maps and lists are changed in place."""
+    if shape.ref:
+        if canonicalize := _CANONICAL.get(shape.target):
+            return canonicalize(value)
+        shape = schema.shape(shape.target)
+    if type(value) is dict:
+        _decode_map(schema, shape, value)
+    elif type(value) is list and (items := shape.items) is not None:
+        value[:] = [zero(schema, items) if inner is None else decoded(schema, items, inner) for inner in value]
+    return value
+
+
+def _decode_map(schema: Schema, shape: Shape, value: dict[str, Any]) -> None:
+    properties, values = shape.properties or {}, shape.additional_shape
+    gone = []
+    for key, inner in value.items():
+        field = properties.get(key)
+        if field is not None:
+            kept = None if inner is None else decoded(schema, field, inner)
+            if kept is None:
+                gone.append(key)
+            else:
+                value[key] = kept
+        elif values is not None:
+            value[key] = zero(schema, values) if inner is None else decoded(schema, values, inner)
+        elif shape.closed:
+            gone.append(key)
+    for key in gone:
+        del value[key]
+    for key, nothing in shape.zeros.items():
+        value.setdefault(key, nothing)
+
+
+def zero(schema: Schema, shape: Shape) -> Any:
+    """What null becomes inside a list or a map."""
+    if shape.target in _ZEROS:
+        return _ZEROS[shape.target]
+    shape = schema.resolve(shape)
+    if shape.kind == "object":
+        return decoded(schema, shape, {})
+    return [] if shape.kind == "array" else SCALAR_ZEROS.get(shape.kind)
+
+
+def _time(value: str) -> str | None:
+    when = moment(value)
+    return None if when == _YEAR_ONE else when.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+
+
+def _micro_time(value: str) -> str | None:
+    when = moment(value)
+    return None if when == _YEAR_ONE else when.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+_CANONICAL: dict[str, Any] = {
+    INT_OR_STRING: lambda value: value,
+    QUANTITY_TYPE: canonical,
+    TIME: _time,
+    MICRO_TIME: _micro_time,
+}
+SCALAR_ZEROS: dict[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False}
+"""By the kind of a shape."""
+_ZEROS: dict[str, Any] = {INT_OR_STRING: 0, QUANTITY_TYPE: "0", TIME: None, MICRO_TIME: None}
