@@ -51,3 +51,65 @@ need_venv() {
     fi
     exec 9>&-
 }
+
+# `need_vm_kernel` puts Debian's kernel, its network modules and a first root file system into .vm, for scripts/vm.
+vm=$root/.vm
+
+need_vm_kernel() {
+    [ -e "$vm/initrd" ] && [ ! "$root/scripts/vm_init" -nt "$vm/initrd" ] && return
+    [ "$(uname -m)" = x86_64 ] || fail "scripts/vm knows x86_64 only, and this is $(uname -m)"
+    mkdir -p "$vm"
+    exec 8>"$vm/lock"
+    flock 8
+    [ -e "$vm/lib" ] || unpack_vm_kernel
+    make_vm_initrd
+    exec 8>&-
+}
+
+unpack_vm_kernel() {
+    command -v apt-get >/dev/null || fail "scripts/vm takes its kernel from Debian, and there is no apt-get here"
+    local image work=$vm/new
+    image=$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9].*-amd64\)$/\1/p')
+    if [ -z "$image" ]; then
+        apt-get update >/dev/null
+        image=$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9].*-amd64\)$/\1/p')
+    fi
+    [ -n "$image" ] || fail "apt-get knows no package linux-image-amd64"
+    echo "unpacking $image into .vm" >&2
+    rm -rf "$work"
+    mkdir -p "$work"
+    (cd "$work" && { apt-get download "$image" busybox-static ||
+        { apt-get update && apt-get download "$image" busybox-static; }; }) >"$vm/log" 2>&1 ||
+        fail "apt-get could not download $image: $(tail -n 1 "$vm/log")"
+    dpkg-deb --fsys-tarfile "$work"/busybox-static_*.deb | tar -x -C "$work" ./bin/busybox
+    # What belongs to networks, file systems and virtual machines; sound, disks and the rest are nine tenths of it.
+    local parts=(net lib crypto arch fs/9p fs/fscache fs/netfs fs/overlayfs drivers/net/dummy.ko drivers/net/veth.ko
+        drivers/virtio drivers/char/virtio_console.ko drivers/char/hw_random)
+    dpkg-deb --fsys-tarfile "$work"/linux-image-*.deb |
+        tar -x -C "$work" --wildcards './boot/vmlinuz-*' './lib/modules/*/modules.*' \
+            "${parts[@]/#/./lib/modules/*/kernel/}"
+    mv "$work"/boot/vmlinuz-* "$work/vmlinuz"
+    depmod -b "$work" "$(ls "$work/lib/modules")"
+    rm -rf "$work"/*.deb "$work/boot" "$vm/vmlinuz" "$vm/bin"
+    mv "$work/vmlinuz" "$work/bin" "$vm"
+    mv "$work/lib" "$vm"
+    rm -rf "$work"
+}
+
+make_vm_initrd() {
+    local tree=$vm/initrd.new version file module
+    version=$(ls "$vm/lib/modules")
+    rm -rf "$tree"
+    mkdir -p "$tree"/{bin,dev,proc,sys,modules,root}
+    cp "$vm/bin/busybox" "$tree/bin/busybox"
+    install -m 755 "$root/scripts/vm_init" "$tree/init"
+    for module in virtio_pci 9pnet_virtio 9p overlay virtio_console virtio_rng; do
+        modprobe -d "$vm" -S "$version" --show-depends "$module" | sed -n 's/^insmod \([^ ]*\).*/\1/p'
+    done | awk '!seen[$0]++' | while read -r file; do
+        cp "$file" "$tree/modules/"
+        basename "$file" >>"$tree/modules/order"
+    done
+    (cd "$tree" && find . | "$vm/bin/busybox" cpio -o -H newc 2>/dev/null) | gzip -1 >"$vm/initrd.gz"
+    rm -rf "$tree"
+    mv "$vm/initrd.gz" "$vm/initrd"
+}
