@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from netemu.kubelet.backoff import BackOff
-from netemu.kubelet.probes import Prober
+from netemu.kubelet.probes import Outcome, Prober
 from netemu.kubelet.status import ContainerView
 from netemu.model.objects import Container
 from netemu.runtime.cri import ContainerState, ContainerStatus
@@ -29,6 +29,8 @@ class Slot:
     backing_off: bool = False
     prober: Prober | None = None
     stopping: asyncio.Task[None] | None = None
+    hook: asyncio.Task[Outcome] | None = None
+    """Its preStop, while that runs."""
     pull: BackOff = field(default_factory=BackOff)
 
     @property

@@ -17,10 +17,10 @@ from typing import Any
 
 from netemu.client.base import Client
 from netemu.client.events import EventRecorder
-from netemu.kubelet import attempts
+from netemu.kubelet import attempts, hooks
 from netemu.kubelet.backoff import BackOff
 from netemu.kubelet.materials import Materials
-from netemu.kubelet.probes import Kind, Outcome, ProbeHooks, Prober
+from netemu.kubelet.probes import Attempt, Kind, Outcome, ProbeHooks, Prober
 from netemu.kubelet.reporter import Reporter
 from netemu.kubelet.sandbox import Sandboxes
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
@@ -211,7 +211,7 @@ class PodWorker:
 
     # --- containers
 
-    def _probe(self, slot: Slot) -> None:
+    def _asking(self, slot: Slot) -> Attempt:
         assert slot.current is not None
         container_id = slot.current.id
 
@@ -225,15 +225,29 @@ class PodWorker:
                 probe, node_netns=self._around.node.netns, address=address, ports=slot.spec.ports, run=run
             )
 
+        return attempt
+
+    def _probe(self, slot: Slot) -> None:
         def unhealthy(kind: Kind, text: str) -> None:
             self._say("Warning", "Unhealthy", f"{kind.capitalize()} probe failed: {text}", slot)
 
         honour = not self._runtime.instant or self._around.settings.honour_initial_delay
-        slot.prober = Prober(slot.spec, ProbeHooks(attempt, self.wake, unhealthy), honour_delay=honour)
+        probing = ProbeHooks(self._asking(slot), self.wake, unhealthy)
+        slot.prober = Prober(slot.spec, probing, honour_delay=honour)
         slot.prober.start()
 
     async def _stop(self, slot: Slot, grace: float) -> None:
+        """End a container: its preStop, SIGTERM, and what is left of the grace period; without grace, at once."""
+        if slot.hook is not None:
+            slot.hook.cancel()
         if slot.current is not None:
+            before = slot.spec.lifecycle.pre_stop if slot.spec.lifecycle else None
+            if grace > 0 and slot.running and before is not None:
+                slot.hook = asyncio.create_task(hooks.run(before, self._asking(slot)), name="preStop")
+                grace, trouble = await hooks.within(slot.hook, grace)
+                slot.hook = None
+                if trouble:
+                    self._say("Warning", "FailedPreStopHook", f"PreStopHook failed: {trouble}", slot)
             await self._runtime.stop_container(slot.current.id, grace)
         self.wake()
 

@@ -219,6 +219,21 @@ class Probe(Struct, frozen=True):
     failure_threshold: int = 3
 
 
+class SleepAction(Struct, frozen=True):
+    seconds: int = 0
+
+
+class LifecycleHandler(Struct, frozen=True):
+    exec: ExecAction | None = None
+    http_get: HTTPGetAction | None = None
+    tcp_socket: TCPSocketAction | None = None
+    sleep: SleepAction | None = None
+
+
+class Lifecycle(Struct, frozen=True):
+    pre_stop: LifecycleHandler | None = None
+
+
 class VolumeMount(Struct, frozen=True):
     name: str
     mount_path: str
@@ -240,6 +255,7 @@ class Container(Struct, frozen=True):
     readiness_probe: Probe | None = None
     liveness_probe: Probe | None = None
     startup_probe: Probe | None = None
+    lifecycle: Lifecycle | None = None
     restart_policy: str | None = None
     image_pull_policy: str = ""
 

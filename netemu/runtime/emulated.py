@@ -4,8 +4,8 @@ A socket belongs for ever to the namespace in which it was opened, so opening it
 and answering are ordinary asyncio. A thousand echo Pods cost one process and a few KiB each.
 
 What follows from there being no process: init containers end at once with success, commands given by exec (probes too)
-succeed without running, and a container needs no time to start (`instant`). On SIGTERM a server closes idle connections
-and ends; while others are open it serves on until they end or the grace period does.
+succeed without running (only `sleep` takes its time), and a container needs no time to start (`instant`). On SIGTERM a
+server closes idle connections and ends; while others are open it serves on until they end or the grace period does.
 
 A restarted runtime opens the sockets of running containers again; connections that were open are lost, as the process
 is.
@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import resource
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from netemu.kernel import netns
@@ -135,8 +136,9 @@ class EmulatedRuntime:
         return [entry.container.status() for entry in self._records.of_sandbox(sandbox_id)]
 
     async def exec_sync(self, container_id: str, command: tuple[str, ...], timeout: float) -> ExecResult:
-        """See cri.Runtime. Nothing runs: success, with a line that says so."""
+        """See cri.Runtime. Nothing runs: success, with a line that says so. Only `sleep` is as long as it says."""
         self._records.entry(container_id)
+        await asyncio.sleep(nap(command))
         return ExecResult(0, f"{' '.join(command)}: not run, the image is emulated\n")
 
     def container_log_path(self, container_id: str) -> Path | None:
@@ -162,6 +164,11 @@ class EmulatedRuntime:
     def _shut(self, container_id: str) -> None:
         for server in self._servers.pop(container_id, []):
             server.close()
+
+
+def nap(command: Sequence[str]) -> float:
+    """Seconds that the `sleep`s of a command take: the usual preStop is `sh -c "sleep 5"`, with or without more."""
+    return sum(float(seconds) for seconds in re.findall(r"(?<![\w-])sleep (\d+(?:\.\d+)?)", " ".join(command)))
 
 
 def _open(sandbox: Sandbox, container: Container, wanted: Iterable[Listener]) -> list[Server]:

@@ -15,7 +15,7 @@ from netemu.client.base import Obj
 from netemu.kubelet import Kubelet, KubeletSettings, NodeFacts
 from netemu.model.errors import NotFound
 from netemu.model.resources import CONFIGMAPS, EVENTS, LEASES, NODES, PODS
-from netemu.runtime.cri import ExecResult
+from netemu.runtime.cri import ContainerState, ExecResult
 from netemu.testing.client import FakeClient
 from netemu.testing.runtime import FakeNetwork, FakeRuntime
 
@@ -196,6 +196,43 @@ async def test_a_deletion_without_grace_cuts_a_long_one_short(tmp_path: Path) ->
         # The name is free at once; the sandbox follows.
         await node.pod()
         await node.until(ready)
+
+    assert time.monotonic() - started < 5
+
+
+async def test_pre_stop_comes_before_the_end(node: Bed) -> None:
+    waits_a_second = {"preStop": {"sleep": {"seconds": 1}}}
+    await node.pod(containers=[{**WEB, "lifecycle": waits_a_second}])
+    await node.until(ready)
+    started = time.monotonic()
+    await node.client.delete(PODS, "p", "shop")
+    await node.said("Killing")
+    meanwhile = [status.state for status in await node.runtime.list_containers()]
+    await node.gone()
+
+    assert meanwhile == [ContainerState.RUNNING]
+    assert 1 <= time.monotonic() - started < 2
+
+
+async def test_a_pre_stop_that_fails_is_told_and_holds_nothing_up(node: Bed) -> None:
+    node.runtime.exec_result = ExecResult(1, "no such file")
+    await node.pod(containers=[{**WEB, "lifecycle": {"preStop": {"exec": {"command": ["rm", "x"]}}}}])
+    await node.until(ready)
+    await node.client.delete(PODS, "p", "shop")
+    await node.gone()
+
+    assert await node.said("FailedPreStopHook") == "PreStopHook failed: no such file"
+
+
+async def test_a_deletion_without_grace_does_not_wait_for_pre_stop(node: Bed) -> None:
+    await node.pod(containers=[{**WEB, "lifecycle": {"preStop": {"sleep": {"seconds": 20}}}}])
+    await node.until(ready)
+    started = time.monotonic()
+    await node.client.delete(PODS, "p", "shop")
+    await node.said("Killing")
+    await node.client.delete(PODS, "p", "shop", grace_period_seconds=0)
+    await node.pod()
+    await node.until(ready)
 
     assert time.monotonic() - started < 5
 

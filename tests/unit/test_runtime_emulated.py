@@ -12,7 +12,7 @@ import pytest
 
 from netemu.kubelet.grpc import check
 from netemu.runtime.cri import ContainerConfig, ContainerState, PortMapping, RuntimeFailure, SandboxConfig
-from netemu.runtime.emulated import EmulatedRuntime
+from netemu.runtime.emulated import EmulatedRuntime, nap
 from netemu.runtime.images import Listener, full_name, image_id, listeners, short_name
 from netemu.runtime.sandboxes import load_containers, load_sandbox
 from netemu.runtime.servers.answers import http_answer, udp_answer
@@ -355,3 +355,18 @@ async def test_a_removed_sandbox_leaves_no_files(runtime: EmulatedRuntime, tmp_p
 
     assert was_there
     assert not (tmp_path / "u1").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "seconds"),
+    [
+        (("sleep", "5"), 5),
+        (("/bin/sh", "-c", "sleep 15"), 15),
+        (("bash", "-c", "/bin/sleep 0.5s"), 0.5),
+        (("nginx", "-s", "quit"), 0),
+        (("sh", "-c", "sleep 5 && nginx -s quit; sleep 2"), 7),
+        (("no-sleep", "5"), 0),
+    ],
+)
+def test_of_commands_only_sleep_takes_time(command: tuple[str, ...], seconds: float) -> None:
+    assert nap(command) == seconds
