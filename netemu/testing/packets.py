@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
@@ -43,6 +43,8 @@ class Node:
     tables: Mapping[str, Chains]
     addresses: frozenset[str] = frozenset()
     remembered: frozenset[str] = frozenset()
+    sets: Mapping[str, tuple[str, Container[str]]] = field(default_factory=dict)
+    """ipsets by name: the type, and the entries as `ipset save` prints them."""
 
     def trace(self, packet: Packet) -> Fate:
         """The fate of the packet; with several endpoints all of them are possible. They must agree on the rest."""
@@ -55,21 +57,21 @@ class Node:
 
     def _paths(self, packet: Packet) -> Iterator[tuple[str, str, bool]]:
         hook = "PREROUTING" if packet.interface else "OUTPUT"
-        for state in self._walk("nat", hook, _State(packet)):
+        for state in self.walk("nat", hook, State(packet)):
             verdict = self._filter(state)
             if verdict != "accept":
                 yield verdict, "", False
                 continue
-            masquerade = any(s.masquerade for s in self._walk("nat", "POSTROUTING", replace(state, done=False)))
+            masquerade = any(s.masquerade for s in self.walk("nat", "POSTROUTING", replace(state, done=False)))
             yield ("dnat" if state.dnat else "accept"), state.dnat, masquerade
 
-    def _filter(self, state: _State) -> str:
+    def _filter(self, state: State) -> str:
         to_here = self.is_local(state.packet.destination)
         hooks = ["OUTPUT"] if not state.packet.interface else ["INPUT"] if to_here else ["FORWARD"]
         if not state.packet.interface and to_here:
             hooks.append("INPUT")
         for hook in hooks:
-            (end,) = self._walk("filter", hook, replace(state, done=False))
+            (end,) = self.walk("filter", hook, replace(state, done=False))
             if end.verdict != "accept":
                 return end.verdict
         return "accept"
@@ -78,11 +80,11 @@ class Node:
         """Whether an address is this node's own."""
         return address in self.addresses or ipaddress.ip_address(address).is_loopback
 
-    def _walk(self, table: str, chain: str, state: _State) -> Iterator[_State]:
+    def walk(self, table: str, chain: str, state: State) -> Iterator[State]:
         """Every state in which the packet can leave a chain."""
         states = [state]
         for rule in self.tables[table][chain]:
-            following: list[_State] = []
+            following: list[State] = []
             for current in states:
                 if current.done or current.returned:
                     following.append(current)
@@ -92,7 +94,7 @@ class Node:
         for end in states:
             yield replace(end, returned=False)
 
-    def _rule(self, table: str, rule: _Rule, state: _State) -> Iterator[_State]:
+    def _rule(self, table: str, rule: _Rule, state: State) -> Iterator[State]:
         chance = rule.probability
         if not all(match(self, state) for match in rule.matches):
             yield state
@@ -102,7 +104,7 @@ class Node:
         if chance > 0:
             yield from self._target(table, rule, state)
 
-    def _target(self, table: str, rule: _Rule, state: _State) -> Iterator[_State]:
+    def _target(self, table: str, rule: _Rule, state: State) -> Iterator[State]:
         match rule.target:
             case "":
                 yield state
@@ -122,22 +124,24 @@ class Node:
                 packet = replace(state.packet, destination=ip.strip("[]"), port=int(port))
                 yield replace(state, done=True, dnat=to, packet=packet)
             case chain if chain in self.tables[table]:
-                yield from self._walk(table, chain, state)
+                yield from self.walk(table, chain, state)
             case other:
                 raise AssertionError(f"no such target: {other}")
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class State:
     packet: Packet
     done: bool = False
     returned: bool = False
     verdict: str = "accept"
     dnat: str = ""
     masquerade: bool = False
+    virtual: tuple[int, str, int] | None = None
+    """Protocol number, address and port of the virtual server of IPVS that this packet came to."""
 
 
-_Match = Callable[[Node, _State], bool]
+_Match = Callable[[Node, State], bool]
 
 
 @dataclass
@@ -211,6 +215,20 @@ class _Rule:
         match name:
             case "tcp" | "udp" | "sctp" | "conntrack" | "mark" | "addrtype":
                 pass
+            case "set":
+                self._expect("--match-set")
+                self._add(_in_set(self._next(), self._next().split(",")), False)
+            case "physdev":
+                # No traced packet comes over a bridge.
+                self._expect("!", "--physdev-is-in")
+            case "ipvs":
+                self._expect("--vproto")
+                protocol = int(self._next())
+                self._expect("--vaddr")
+                address = self._next()
+                self._expect("--vport")
+                wanted = (protocol, address, int(self._next()))
+                self._add(lambda n, s: s.virtual == wanted, False)
             case "comment":
                 self._expect("--comment")
                 self._next()
@@ -250,3 +268,27 @@ class _Rule:
                 self.options[option] = self._next()
             elif option != "--random-fully":
                 self._unknown(option)
+
+
+def _in_set(name: str, directions: list[str]) -> _Match:
+    """`-m set`: one direction per part of an entry, so `dst,dst,src` on (address, port, address)."""
+
+    def match(node: Node, state: State) -> bool:
+        kind, entries = node.sets[name]
+        packet, parts = state.packet, []
+        for part, direction in zip(kind.partition(":")[2].split(","), directions, strict=True):
+            if part == "port" and direction == "src":
+                raise AssertionError(f"the tracer knows no source ports: {name}")
+            ip = packet.source if direction == "src" else packet.destination
+            number = f"{packet.protocol}:{packet.port}" if kind.startswith("hash") else str(packet.port)
+            parts.append(number if part == "port" else ip)
+        if not kind.endswith(",net"):
+            return ",".join(parts) in entries
+        address = ipaddress.ip_address(parts.pop())
+        # The kernel looks an address up at every prefix length.
+        lengths = range(address.max_prefixlen + 1)
+        networks = (ipaddress.ip_network(f"{address}/{length}", strict=False) for length in lengths)
+        texts = (str(n) if n.prefixlen < n.max_prefixlen else str(n.network_address) for n in networks)
+        return any(",".join((*parts, text)) in entries for text in texts)
+
+    return match
