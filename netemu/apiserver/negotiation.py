@@ -109,8 +109,15 @@ def decode_patch(raw: bytes, content_type: str) -> tuple[Any, str]:
 def _yaml(raw: bytes) -> Any:
     import yaml
 
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        value = yaml.load(raw, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        # Loading recurses in C, without a limit of its own: too deep a document would end the process.
+        depth = 0
+        for event in yaml.parse(raw, Loader=loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > json_values.MAX_DEPTH:
+                raise BadRequest("the body of the request is not valid YAML: exceeded max depth")
+        value = yaml.load(raw, Loader=loader)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise BadRequest(f"the body of the request is not valid YAML: {' '.join(str(error).split())}") from error
     if _values_in(value, len(raw)) > len(raw):

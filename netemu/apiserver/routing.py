@@ -51,7 +51,8 @@ def parse_path(path: str, find: FindResource) -> Target | None:
 def verb_of(method: str, target: Target, query: Mapping[str, str]) -> str:
     """The verb of a request (`get`, `list`, `watch`, ...); empty for a method that a target cannot take."""
     if method in ("GET", "HEAD"):
-        if flag(query, "watch") and not target.subresource:
+        # The answer to a HEAD has no body that could go on.
+        if flag(query, "watch") and not target.subresource and method == "GET":
             return "watch"
         return "get" if target.name else "list"
     named = {"PUT": "update", "PATCH": "patch", "DELETE": "delete"}

@@ -16,7 +16,8 @@ from netemu.model.errors import BadRequest
 _SET = re.compile(r"^(?P<key>[^\s=!,()]+)\s+(?P<op>in|notin)\s*\((?P<values>[^)]*)\)$")
 _PAIR = re.compile(r"^(?P<key>[^\s=!,()]+)\s*(?P<op>==|=|!=)\s*(?P<value>[^\s=!,()]*)$")
 _WORD = re.compile(r"^(?P<not>!?)\s*(?P<key>[^\s=!,()]+)$")
-_COMMA = re.compile(r",(?![^(]*\))")
+_TERM = re.compile(r"(?:[^,(]|\([^)]*\)?)+")
+"""What stands between commas, those inside of brackets left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class LabelSelector:
     @staticmethod
     def parse(text: str) -> LabelSelector:
         """Read the query form. Raises BadRequest with the term that is wrong."""
-        return LabelSelector(tuple(_label_term(term.strip()) for term in _COMMA.split(text) if term.strip()))
+        return LabelSelector(tuple(_label_term(term.strip()) for term in _TERM.findall(text) if term.strip()))
 
     @staticmethod
     def of_map(labels: Mapping[str, str]) -> LabelSelector:

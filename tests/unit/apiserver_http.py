@@ -19,6 +19,7 @@ from netemu.apiserver.local import LocalClient
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.server import ApiServer
+from netemu.store.base import Store
 from netemu.store.sqlite import SqliteStore
 
 POD = {
@@ -67,9 +68,9 @@ class Http:
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[Http]:
+async def serving(folder: Path, store: Store | None = None) -> AsyncIterator[Http]:
     """A bootstrapped cluster without controllers."""
-    store = await SqliteStore.open(folder / "store.db")
+    store = store or await SqliteStore.open(folder / "store.db")
     schema = Schema.load()
     registry = Registry(store, schema, ServiceAllocator(["10.96.0.0/16"]))
     await registry.start()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from netemu.model.resources import CONFIGMAPS, ENDPOINTS, NAMESPACES, RUNTIMECLASSES, SERVICES
+from netemu.testing.store import MemoryStore
 from tests.unit.apiserver_http import (
     CONFIGMAP,
     CONFIGMAPS_URL,
@@ -280,3 +281,106 @@ async def test_bootstrap_again_moves_the_address_and_nothing_else(http: Http) ->
 
     assert endpoints["subsets"][0]["addresses"] == [{"ip": "172.18.0.9"}]
     assert await http.client.get(SERVICES, "kubernetes", "default") == before
+
+
+async def test_a_full_store_refuses_writes_until_there_is_room_and_reads_go_on(tmp_path: Path) -> None:
+    store = MemoryStore()
+    async with serving(tmp_path, store) as http:
+        assert (await http("POST", SERVICES_URL, SERVICE)).status == 201
+        store.full = True
+        refused = [
+            await http("POST", CONFIGMAPS_URL, CONFIGMAP),
+            await http("POST", SERVICES_URL, {**SERVICE, "metadata": {"name": "t"}}),
+            await http("PATCH", f"{SERVICES_URL}/s", {"spec": {"type": "NodePort"}}, content_type=MERGE),
+            await http("DELETE", f"{SERVICES_URL}/s"),
+            await http("DELETE", SERVICES_URL),
+        ]
+        read = await http("GET", f"{SERVICES_URL}/s")
+        store.full = False
+        later = await http("POST", SERVICES_URL, {**SERVICE, "metadata": {"name": "t"}})
+
+    assert {(reply.status, reply.body["kind"], reply.body["reason"]) for reply in refused} == {
+        (503, "Status", "ServiceUnavailable")
+    }
+    assert all("full" in reply.body["message"] for reply in refused)
+    assert (read.status, read.body["spec"]["type"], later.status) == (200, "ClusterIP", 201)
+
+
+async def test_addresses_of_a_refused_service_are_free_again(tmp_path: Path) -> None:
+    store, body = MemoryStore(), {**SERVICE, "metadata": {"name": "t"}}
+    body["spec"] = {"clusterIP": "10.96.3.3", "type": "NodePort", "ports": [{"port": 80, "nodePort": 30333}]}
+    async with serving(tmp_path, store) as http:
+        store.full = True
+        assert (await http("POST", SERVICES_URL, body)).status == 503
+        store.full = False
+
+        assert (await http("POST", SERVICES_URL, {**body, "metadata": {"name": "u"}})).status == 201
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "text"),
+    [
+        ("resourceVersion=x", 400, "resourceVersion"),
+        ("resourceVersion=99999999", 410, "too large resource version"),
+        ("resourceVersionMatch=Exact", 422, "forbidden unless resourceVersion is provided"),
+        ("resourceVersion=0&resourceVersionMatch=Exact", 422, 'forbidden for resourceVersion "0"'),
+        ("resourceVersion=1&resourceVersionMatch=Roughly", 422, "Unsupported value"),
+        ("sendInitialEvents=true", 422, "sendInitialEvents is forbidden for list"),
+        ("continue=x&resourceVersion=3", 400, "specifying resource version is not allowed when using continue"),
+        ("continue=x&resourceVersionMatch=Exact&resourceVersion=3", 422, "forbidden when continue is provided"),
+        ("continue=x", 400, "continue key is not valid"),
+        ("watch=1&resourceVersion=x", 400, "resourceVersion"),
+        ("watch=1&timeoutSeconds=99999999999999999999", 400, "timeoutSeconds"),
+        ("watch=1&resourceVersionMatch=NotOlderThan", 422, "forbidden for watch unless sendInitialEvents"),
+        ("watch=1&sendInitialEvents=true", 422, "requires setting resourceVersionMatch to NotOlderThan"),
+    ],
+)
+async def test_parameters_of_lists_and_watches_are_checked(http: Http, query: str, status: int, text: str) -> None:
+    reply = await http("GET", f"{PODS_URL}?{query}")
+
+    assert (reply.status, text in reply.body["message"]) == (status, True)
+
+
+async def test_one_object_is_not_answered_older_than_asked_for(http: Http) -> None:
+    revision = (await http("POST", CONFIGMAPS_URL, CONFIGMAP)).body["metadata"]["resourceVersion"]
+
+    assert (await http("GET", f"{CONFIGMAPS_URL}/c?resourceVersion={revision}")).status == 200
+    assert (await http("GET", f"{CONFIGMAPS_URL}/c?resourceVersion={int(revision) + 1}")).status == 410
+
+
+async def test_a_head_request_for_a_watch_has_no_stream(http: Http) -> None:
+    reply = await http("HEAD", f"{PODS_URL}?watch=true")
+
+    assert (reply.status, reply.raw) == (200, b"")
+
+
+async def test_a_warning_is_one_line_however_the_field_is_called(http: Http) -> None:
+    reply = await http("POST", CONFIGMAPS_URL, {**CONFIGMAP, "a\nb\0": 1})
+
+    assert (reply.status, reply.headers["Warning"]) == (201, '299 - "unknown field \\"a b \\""')
+
+
+async def test_unknown_fields_are_not_stored(http: Http) -> None:
+    service = {**SERVICE, "x": 1, "spec": {**SERVICE["spec"], "selectorr": {}}}  # type: ignore[dict-item]
+    stored = (await http("POST", SERVICES_URL, service)).body
+
+    assert "x" not in stored
+    assert "selectorr" not in stored["spec"]
+
+
+@pytest.mark.parametrize(
+    ("media", "text"),
+    [
+        ("application/json", b"[" * 100_000),
+        ("application/json", b'{"metadata":' * 300 + b"1" + b"}" * 300),
+        ("application/yaml", b"[" * 100_000),
+        ("application/yaml", b"- " * 100_000),
+        ("application/yaml", b"a: &a [*a]"),
+        ("application/yaml", b"a: &a aaaaaaaaaaaaaaaaaaaa\nb: &b [" + b"*a," * 99 + b"]\nc: [" + b"*b," * 99 + b"]"),
+    ],
+    ids=["unclosed", "deep", "deep YAML", "deep block YAML", "cycle", "aliases of aliases"],
+)
+async def test_bodies_without_bounds_are_refused(http: Http, media: str, text: bytes) -> None:
+    reply = await http("POST", CONFIGMAPS_URL, text, content_type=media)
+
+    assert (reply.status, reply.body["reason"]) == (400, "BadRequest")
