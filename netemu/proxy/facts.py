@@ -52,3 +52,5 @@ class NodeFacts:
     """CIDRs of the addresses where node ports answer; empty: everywhere."""
     addresses: tuple[str, ...] = ()
     """The node's own addresses, on whatever interface, in order; empty where no rule depends on them."""
+    service_cidrs: tuple[str, ...] = ()
+    """Where ClusterIPs come from; empty where the API server does not tell."""

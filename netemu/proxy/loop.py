@@ -162,6 +162,8 @@ class SyncLoop:
         self._syncing = False
         self._good = Programmed(*revisions, at=time.time(), syncs=self._good.syncs + 1)
         self.metrics.synced(written)
+        if written.again:
+            self._runner.ask_after(written.again)
         log.debug("proxy: revision %s/%s, %d chains, %.1f ms", *revisions, written.chains, written.seconds * 1e3)
         self._notify()
         if self._synced:

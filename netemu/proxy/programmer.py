@@ -25,6 +25,8 @@ class Written:
     no_local: tuple[int, int] = (0, 0)
     """Ports whose internal / external Local policy finds no endpoint here."""
     seconds: float = 0.0
+    again: float = 0.0
+    """Another sync is needed so many seconds later, to finish what the kernel does not allow at once; 0: none."""
 
 
 class Programmer(Protocol):

@@ -1,0 +1,159 @@
+"""From what a table holds and what it should hold to the operations between the two: pure.
+
+Theory of operation: the kernel refuses to remove what is referred to, and to refer to what is not there. So one
+transaction goes: empty chains that change or go, remove sets, add sets, add chains, fill chains, move map elements.
+Chains that are gone are emptied at once but removed by a later transaction: before Linux 6.2 a chain could not be
+removed together with the map element that led to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain as chained
+
+from netemu.model import nft
+from netemu.model.nft import Add, Delete, Element, Flush, Operation
+from netemu.proxy.nftables import Line
+
+ElementKey = tuple[str, nft.Values]
+"""Set or map, and the element's key."""
+Lines = tuple[Line, ...]
+Owner = tuple[str, ...]
+"""A PortKey, or () for the node itself."""
+
+
+@dataclass(slots=True)
+class Held:
+    """What a table holds, as far as it is compared."""
+
+    chains: dict[str, nft.Chain] = field(default_factory=dict)
+    rules: dict[str, Lines] = field(default_factory=dict)
+    sets: dict[str, nft.Set | nft.Map] = field(default_factory=dict)
+    elements: dict[ElementKey, Element] = field(default_factory=dict)
+
+    @staticmethod
+    def of(ruleset: nft.Ruleset | None) -> Held:
+        """From a dump; elements that the kernel itself adds to dynamic sets are left out."""
+        held = Held()
+        if ruleset is None:
+            return held
+        held.chains = {chain.name: chain for chain in ruleset.chains}
+        held.sets = {s.name: s for s in ruleset.sets}
+        lines: dict[str, list[Line]] = {}
+        for rule in ruleset.rules:
+            lines.setdefault(rule.chain, []).append((rule.expressions, rule.comment))
+        held.rules = {name: tuple(lines.get(name, ())) for name in held.chains}
+        dynamic = {name for name, s in held.sets.items() if "dynamic" in s.flags}
+        held.elements = {(e.set, e.key): e for e in ruleset.elements if e.set not in dynamic}
+        return held
+
+
+@dataclass(slots=True)
+class Change:
+    """What differs. Chains that are there but differ are emptied and filled again in one go."""
+
+    new: dict[str, tuple[nft.Chain, Lines]] = field(default_factory=dict)
+    """Chains that are not there."""
+    filled: dict[str, Lines] = field(default_factory=dict)
+    """New content of chains that are there."""
+    rehooked: dict[str, tuple[nft.Chain, Lines]] = field(default_factory=dict)
+    """Base chains that are there, but elsewhere."""
+    emptied: list[str] = field(default_factory=list)
+    """Chains that are gone."""
+    removed: list[str] = field(default_factory=list)
+    """Chains that were emptied by an earlier transaction."""
+    new_sets: list[nft.Set | nft.Map] = field(default_factory=list)
+    gone_sets: list[nft.Set | nft.Map] = field(default_factory=list)
+    elements: list[Element] = field(default_factory=list)
+    gone_elements: list[Element] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, name) for name in self.__slots__)
+
+    @property
+    def written(self) -> int:
+        """Chains with new content."""
+        return len(self.new) + len(self.filled) + len(self.rehooked)
+
+    def add_chain(self, wanted: nft.Chain, lines: Lines, held: Held) -> None:
+        """Note what a chain takes."""
+        there = held.chains.get(wanted.name)
+        if there is None:
+            self.new[wanted.name] = wanted, lines
+        elif place_of(there) != place_of(wanted):
+            self.rehooked[wanted.name] = wanted, lines
+        elif held.rules.get(wanted.name) != lines:
+            self.filled[wanted.name] = lines
+
+    def add_set(self, wanted: nft.Set | nft.Map, held: Held) -> None:
+        """Note what a set takes."""
+        there = held.sets.get(wanted.name)
+        if there is not None and shape_of(there) != shape_of(wanted):
+            self.gone_sets.append(there)
+        elif there is not None:
+            return
+        self.new_sets.append(wanted)
+
+    def add_elements(self, wanted: Mapping[ElementKey, Element], there: Mapping[ElementKey, Element]) -> None:
+        """Note what two states of elements differ in."""
+        self.gone_elements += [e for key, e in there.items() if wanted.get(key) != e]
+        self.elements += [e for key, e in wanted.items() if there.get(key) != e]
+
+    def operations(self) -> tuple[Operation, ...]:
+        """In an order that the kernel accepts."""
+        return tuple(
+            chained(
+                (Flush(nft.Chain(n)) for n in chained(self.filled, self.rehooked, self.emptied)),
+                (Delete(element) for element in self.gone_elements),
+                (Delete(chain) for chain, _ in self.rehooked.values()),
+                (Delete(s) for s in self.gone_sets),
+                (Add(s) for s in self.new_sets),
+                (Add(chain) for chain, _ in chained(self.new.values(), self.rehooked.values())),
+                _rules((name, lines) for name, (_, lines) in chained(self.new.items(), self.rehooked.items())),
+                _rules(self.filled.items()),
+                (Add(element) for element in self.elements),
+                (Delete(nft.Chain(name)) for name in self.removed),
+            )
+        )
+
+
+def _rules(chains: Iterable[tuple[str, Lines]]) -> Iterator[Operation]:
+    return (Add(nft.Rule(name, expressions, comment)) for name, lines in chains for expressions, comment in lines)
+
+
+def place_of(chain: nft.Chain) -> tuple[object, ...]:
+    """What decides when the kernel enters a chain."""
+    return chain.type, chain.hook, chain.priority, chain.policy if chain.hook else ""
+
+
+def shape_of(held: nft.Set | nft.Map) -> tuple[object, ...]:
+    """What cannot be changed while it exists."""
+    return held.type, held.data if isinstance(held, nft.Map) else None, held.flags, held.timeout, held.size
+
+
+class Owners:
+    """Who wants which map element. Several may want the same (two Services with one external IP and port): the first
+    in order has it, and the next one gets it when that one goes."""
+
+    def __init__(self) -> None:
+        self._owners: dict[ElementKey, dict[Owner, Element]] = {}
+
+    def put(self, owner: Owner, elements: Iterable[Element]) -> None:
+        """An owner wants these, too."""
+        for element in elements:
+            self._owners.setdefault((element.set, element.key), {})[owner] = element
+
+    def drop(self, owner: Owner, elements: Iterable[Element]) -> None:
+        """The opposite of `put`."""
+        for element in elements:
+            key = element.set, element.key
+            owners = self._owners[key]
+            owners.pop(owner, None)
+            if not owners:
+                del self._owners[key]
+
+    def chosen(self, keys: Iterable[ElementKey] | None = None) -> dict[ElementKey, Element]:
+        """The element that stands in the kernel for each key that somebody wants; None: all."""
+        found = self._owners.items() if keys is None else ((k, self._owners[k]) for k in keys if k in self._owners)
+        return {key: owners[min(owners)] if len(owners) > 1 else next(iter(owners.values())) for key, owners in found}
