@@ -34,6 +34,10 @@ CONDITIONS = {
     "ended": {"ready": False, "serving": False, "terminating": True},
     "silent": {"ready": False, "serving": False, "terminating": False},
     "unset": {},
+    "published": {"ready": True, "serving": False, "terminating": False},
+    "parting": {"ready": True, "serving": True, "terminating": True},
+    "warming": {"ready": False, "serving": True, "terminating": False},
+    "leaving": {"ready": False, "terminating": True},
 }
 
 
