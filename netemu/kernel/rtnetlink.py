@@ -100,6 +100,23 @@ class AddBridge:
 
 
 @dataclass(frozen=True, slots=True)
+class AddDummy:
+    """A link that leads nowhere, and is down: addresses on it are this machine's own, and answer to no neighbour."""
+
+    name: str
+
+    kind: ClassVar[int] = RTM_NEWLINK
+
+    def __str__(self) -> str:
+        return f"add link {self.name} type dummy"
+
+    def encode(self, index_of: IndexOf) -> tuple[int, bytes]:
+        """Flags and body of the message."""
+        info = _text(_IFLA_INFO_KIND, "dummy")
+        return _CREATE | _EXCL, _ifinfo(0) + _text(_IFLA_IFNAME, self.name) + attribute(_IFLA_LINKINFO, info)
+
+
+@dataclass(frozen=True, slots=True)
 class SetLink:
     """Change a link; None and "" leave a property as it is."""
 
@@ -283,7 +300,7 @@ class DelNeighbour:
 
 
 Request = (
-    AddVeth | AddBridge | SetLink | DelLink | AddAddress | DelAddress
+    AddVeth | AddBridge | AddDummy | SetLink | DelLink | AddAddress | DelAddress
     | AddRoute | DelRoute | AddNeighbour | DelNeighbour
 )  # fmt: skip
 

@@ -114,6 +114,10 @@ def _add_bridge(client: FakeNetlink, request: wire.AddBridge) -> None:
     _new_link(client, Link(index, request.name, "bridge", request.up, request.mtu, request.mac))
 
 
+def _add_dummy(client: FakeNetlink, request: wire.AddDummy) -> None:
+    _new_link(client, Link(client.space.number(0), request.name, "dummy", False, 1500, ""))
+
+
 def _add_veth(client: FakeNetlink, request: wire.AddVeth) -> None:
     other = request.peer_netns or client.netns
     if other not in client.host.namespaces:
@@ -254,6 +258,7 @@ def _del_neighbour(client: FakeNetlink, request: wire.DelNeighbour) -> None:
 _HANDLERS: dict[type[Any], Callable[[FakeNetlink, Any], None]] = {
     wire.AddVeth: _add_veth,
     wire.AddBridge: _add_bridge,
+    wire.AddDummy: _add_dummy,
     wire.SetLink: _set_link,
     wire.DelLink: _del_link,
     wire.AddAddress: _add_address,
