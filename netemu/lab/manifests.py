@@ -36,7 +36,7 @@ def manifest_mistakes(document: Document) -> Iterator[Mistake]:
         yield document.mistake(_path_in(text), text)
     if wrong_types or not isinstance(value.get("metadata"), dict):
         return
-    obj = copy.deepcopy(value)
+    obj = schema.decoded(resource, copy.deepcopy(value))
     if resource.namespaced:
         obj["metadata"].setdefault("namespace", "default")
     apply_defaults(resource, obj)
