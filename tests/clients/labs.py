@@ -94,11 +94,11 @@ class LabKubectl:
     def follows(self, service: str, selector: str, count: int) -> set[str]:
         """Wait until Endpoints, and then the rules of every node, hold exactly the `count` Pods; their addresses."""
 
-        def settled() -> set[str]:
+        def settled() -> tuple[set[str]] | None:
             pods = self.addresses(selector)
-            return pods if len(pods) == count and pods == self.endpoints(service) else set()
+            return (pods,) if len(pods) == count and pods == self.endpoints(service) else None
 
-        found: set[str] = eventually(settled, f"{count} endpoints of {service}")
+        found: set[str] = eventually(settled, f"{count} endpoints of {service}")[0]
         eventually(lambda: all(self.programmed(service, node) == found for node in NODES), f"rules of {service}")
         return found
 

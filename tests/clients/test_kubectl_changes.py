@@ -1,0 +1,326 @@
+"""Changing a running lab with kubectl: rollouts, scaling, moving, deleting; rules, names and packets follow."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.clients.labs import NODES, LabKubectl
+from tests.cluster.labs import eventually
+
+WEB = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - name: web
+        image: registry.k8s.io/e2e-test-images/agnhost:2.53
+        args: [netexec, --http-port=8080]
+        readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
+        lifecycle: {preStop: {sleep: {seconds: 1}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web-peers}
+spec: {clusterIP: None, selector: {app: web}, ports: [{port: 8080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec: {containers: [{name: c, image: pause}]}
+"""
+
+SLEEPER = """
+apiVersion: v1
+kind: Pod
+metadata: {name: NAME}
+spec:
+  TOLERATION
+  nodeSelector: {kubernetes.io/hostname: worker-1}
+  containers: [{name: c, image: pause}]
+"""
+
+STUBBORN = """
+apiVersion: v1
+kind: Pod
+metadata: {name: stubborn}
+spec:
+  runtimeClassName: process
+  containers: [{name: c, image: busybox, command: [sh, -c, "trap '' TERM; while :; do sleep 1; done"]}]
+"""
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def space(lab: LabKubectl) -> Iterator[LabKubectl]:
+    """A namespace of the test's own; deleting it must take everything in it."""
+    inside = lab.within(f"space-{next(_numbers)}")
+    lab("create", "namespace", inside.namespace)
+    yield inside
+    lab("delete", "namespace", inside.namespace, "--ignore-not-found", "--timeout=40s")
+    assert inside.pod_networks() == []
+
+
+@pytest.fixture
+def web(space: LabKubectl) -> LabKubectl:
+    """Two replicas behind a Service, and a client Pod."""
+    space("apply", "-f", "-", stdin=WEB)
+    space("rollout", "status", "deployment/web", "--timeout=20s")
+    space("wait", "--for=condition=Ready", "pod/client", "--timeout=20s")
+    space.follows("web", "app=web", 2)
+    return space
+
+
+def replicas(space: LabKubectl) -> set[str]:
+    names = space("get", "pods", "-l", "app=web", "-o", "name").split()
+    return {name.removeprefix("pod/") for name in names}
+
+
+def nodes_of(space: LabKubectl, selector: str) -> list[str]:
+    return [pod["spec"].get("nodeName", "") for pod in space.get("pods", "-l", selector)["items"]]
+
+
+# --- rollouts
+
+
+def test_a_restart_under_load_loses_no_connection(web: LabKubectl) -> None:
+    before = replicas(web)
+    arguments = web.probe_arguments("client", "web:80", "--concurrency", "4", count=2500)
+    load = subprocess.Popen([sys.executable, "-m", "netemu", *arguments], stdout=subprocess.PIPE, text=True)
+    eventually(lambda: web.exec("client", "ss", "-Htan"), "connections")
+    web("rollout", "restart", "deployment/web")
+    said = web("rollout", "status", "deployment/web", "--timeout=30s")
+    result = json.loads(load.communicate(timeout=40)[0])
+
+    assert said.endswith('deployment "web" successfully rolled out\n')
+    assert (result["answered"], result["errors"]) == (2500, {})
+    assert set(result["servers"]) > before
+
+
+def test_a_rollout_that_never_gets_ready_keeps_the_old_pods_and_can_be_undone(web: LabKubectl) -> None:
+    before = replicas(web)
+    broken = {"op": "replace", "path": "/spec/template/spec/containers/0/readinessProbe/httpGet/port", "value": 1}
+    web("patch", "deployment", "web", "--type=json", "-p", json.dumps([broken]))
+    waited = web.run("rollout", "status", "deployment/web", "--timeout=2s")
+    served = set(web.probe("client", "web:80", count=30)["servers"])
+
+    web("rollout", "undo", "deployment/web")
+    web("rollout", "status", "deployment/web", "--timeout=20s")
+
+    assert (waited.returncode, "timed out waiting for the condition" in waited.stderr) == (1, True)
+    assert served == before
+    assert [line.split()[0] for line in web("rollout", "history", "deployment/web").splitlines()[2:-1]] == ["2", "3"]
+    eventually(lambda: replicas(web) == before, "only the old Pods")
+
+
+def test_a_new_image_makes_a_new_replica_set(web: LabKubectl) -> None:
+    web("set", "image", "deployment/web", "web=registry.k8s.io/e2e-test-images/agnhost:2.54")
+    web("rollout", "status", "deployment/web", "--timeout=20s")
+
+    sets = {
+        one["spec"]["template"]["spec"]["containers"][0]["image"][-4:]: one["status"].get("readyReplicas", 0)
+        for one in web.get("replicasets")["items"]
+    }
+    assert sets == {"2.53": 0, "2.54": 2}
+    assert "Scaled up replica set" in web("describe", "deployment", "web")
+
+
+# --- scaling
+
+
+def test_endpoints_rules_and_names_follow_the_scale(web: LabKubectl) -> None:
+    for count in (5, 1):
+        web("scale", "deployment", "web", f"--replicas={count}")
+        pods = web.follows("web", "app=web", count)
+        eventually(lambda pods=pods: set(web.resolve("client", "web-peers")["addresses"]) == pods, "the name")  # type: ignore[misc]
+
+        assert len(web.probe("client", "web:80", count=60)["servers"]) == count
+
+
+def test_a_service_scaled_to_nothing_refuses_and_its_headless_name_is_gone(web: LabKubectl) -> None:
+    web("scale", "deployment", "web", "--replicas=0")
+    web.follows("web", "app=web", 0)
+
+    eventually(lambda: web.probe("client", "web:80")["errors"] == {"refused": 1}, "refusal")
+    eventually(lambda: not web.resolve("client", "web-peers")["addresses"], "no such name")
+
+
+# --- Pods come and go
+
+
+def test_a_deleted_pod_is_replaced_and_takes_its_place(web: LabKubectl) -> None:
+    victim = sorted(replicas(web))[0]
+    web("delete", "pod", victim)
+    web("rollout", "status", "deployment/web", "--timeout=20s")
+    web.follows("web", "app=web", 2)
+
+    assert victim not in replicas(web)
+    assert web.probe("client", "web:80", count=20)["answered"] == 20
+    assert not any(name.endswith(victim) for name in web.pod_networks())
+
+
+def test_a_pod_whose_label_changes_leaves_the_service_and_its_owner(web: LabKubectl) -> None:
+    moved = sorted(replicas(web))[0]
+    address = web.field("pod", moved, path=".status.podIP")
+    web("label", "pod", moved, "app=aside", "--overwrite")
+
+    now = web.follows("web", "app=web", 2)
+
+    assert address not in now
+    assert web.field("pod", moved, path=".metadata.ownerReferences") == ""
+    assert moved not in web.probe("client", "web:80", count=40)["servers"]
+    assert web.probe("client", f"{address}:8080")["servers"] == {moved: 1}
+
+
+def test_a_changed_selector_moves_the_service(web: LabKubectl) -> None:
+    web("run", "other", "--image=nginx", "--port=8080", "--labels=app=other")
+    web("wait", "--for=condition=Ready", "pod/other", "--timeout=20s")
+    web("set", "selector", "service", "web", "app=other")
+    web.follows("web", "app=other", 1)
+
+    assert web.probe("client", "web:80", count=10)["servers"] == {"other": 10}
+
+
+def test_watching_shows_a_pod_come_up(space: LabKubectl) -> None:
+    space("run", "early", "--image=nginx")
+    watching = space.start("get", "pods", "--watch", "--no-headers")
+    assert watching.stdout is not None
+    rows = (line.split() for line in watching.stdout)
+    next(rows)  # it watches
+    space("run", "late", "--image=nginx")
+    states = [row[1:3] for row in itertools.takewhile(lambda row: row[:2] != ["late", "1/1"], rows) if row[0] == "late"]
+    watching.terminate()
+    watching.communicate()
+
+    assert states[0] == ["0/1", "Pending"]
+
+
+def test_waiting_ends_when_the_pod_is_deleted(space: LabKubectl) -> None:
+    space("run", "one", "--image=nginx")
+    space("wait", "--for=condition=Ready", "pod/one", "--timeout=20s")
+    waiting = space.start("wait", "--for=delete", "pod/one", "--timeout=20s")
+    space("delete", "pod", "one", "--wait=false")
+
+    assert (waiting.communicate()[0], waiting.returncode) == ("pod/one condition met\n", 0)
+
+
+# --- nodes
+
+
+def test_a_cordoned_node_gets_no_new_pods(space: LabKubectl) -> None:
+    space("cordon", "worker-1")
+    try:
+        space("create", "deployment", "many", "--image=pause", "--replicas=4")
+        space("rollout", "status", "deployment/many", "--timeout=20s")
+        space("apply", "-f", "-", stdin=SLEEPER.replace("NAME", "pinned").replace("TOLERATION", ""))
+        why = '.status.conditions[?(@.type=="PodScheduled")].message'
+        said = eventually(lambda: space.field("pod", "pinned", path=why), "unschedulable")
+    finally:
+        space("uncordon", "worker-1")
+
+    assert nodes_of(space, "app=many") == ["worker-2"] * 4
+    assert "1 node(s) were unschedulable" in said
+    space("wait", "--for=condition=Ready", "pod/pinned", "--timeout=20s")
+
+
+def test_a_taint_evicts_pods_that_do_not_tolerate_it(space: LabKubectl) -> None:
+    dns = space.within("kube-system")
+    node = next(name for name in NODES[1:] if name not in nodes_of(dns, "k8s-app=kube-dns"))
+    there = SLEEPER.replace("worker-1", node)
+    tolerant = "tolerations: [{key: away, operator: Exists}]"
+    space("apply", "-f", "-", stdin=there.replace("NAME", "stays").replace("TOLERATION", tolerant))
+    space("apply", "-f", "-", stdin=there.replace("NAME", "leaves").replace("TOLERATION", ""))
+    space("wait", "--for=condition=Ready", "pod", "--all", "--timeout=20s")
+    space("taint", "node", node, "away=now:NoExecute")
+    try:
+        space("wait", "--for=delete", "pod/leaves", "--timeout=20s")
+        left = space("get", "pods", "-o", "name")
+    finally:
+        space("taint", "node", node, "away-")
+
+    assert left == "pod/stays\n"
+
+
+def test_drain_empties_a_node_and_the_service_lives_on(web: LabKubectl) -> None:
+    try:
+        web("drain", "worker-2", "--ignore-daemonsets", "--force", "--pod-selector=app=web", "--timeout=30s")
+        web.follows("web", "app=web", 2)
+        where = set(nodes_of(web, "app=web"))
+        eventually(lambda: web.run("get", "pod", "client").returncode == 0, "the client")
+        answered = web.probe("node/control-plane", f"{web.field('service', 'web', path='.spec.clusterIP')}:80", count=9)
+    finally:
+        web("uncordon", "worker-2")
+
+    assert where == {"worker-1"}
+    assert answered["answered"] == 9
+
+
+# --- several hands
+
+
+def test_two_applies_at_once_agree(space: LabKubectl) -> None:
+    path = space.cache.with_name("web.yaml")
+    path.write_text(WEB)
+    both = [space.start("apply", "-f", str(path)) for _ in range(2)]
+    answers = [process.communicate(timeout=30) for process in both]
+    again = space("apply", "-f", str(path))
+    space("rollout", "status", "deployment/web", "--timeout=20s")
+
+    # The slower one may be told that somebody created an object between its look and its own creation.
+    trouble = [line for _, err in answers for line in err.splitlines() if "AlreadyExists" not in line]
+    assert trouble == []
+    assert {line.split()[-1] for line in again.splitlines()} <= {"unchanged", "configured"}
+    assert len(space.follows("web", "app=web", 2)) == 2
+
+
+# --- the end
+
+
+def test_deleting_what_was_applied_leaves_nothing(web: LabKubectl) -> None:
+    web("delete", "-f", "-", "--timeout=30s", stdin=WEB)
+    everything = "pods,replicasets,deployments,services,endpoints,endpointslices"
+
+    eventually(lambda: web("get", everything, "-o", "name") == "", "no objects")
+    eventually(lambda: not web.pod_networks(), "no networks")
+    for node in NODES:
+        eventually(lambda node=node: f"{web.namespace}/" not in web.rules(node), f"no rules on {node}")  # type: ignore[misc]
+    assert web.namespace not in web.exec("node/worker-1", "ip", "netns")
+
+
+def test_deleting_a_namespace_takes_everything_in_it(web: LabKubectl) -> None:
+    web("create", "configmap", "settings", "--from-literal=a=b")
+    web("delete", "namespace", web.namespace, "--timeout=30s")
+
+    gone = web.run("get", "namespace", web.namespace)
+    left = web("get", "all,configmaps,endpointslices,events", "-o", "name")
+    assert (gone.returncode, left) == (1, "")
+    assert web.pod_networks() == []
+    for node in NODES:
+        eventually(lambda node=node: f"{web.namespace}/" not in web.rules(node), f"no rules on {node}")  # type: ignore[misc]
+
+
+def test_deleting_without_grace_is_at_once(space: LabKubectl) -> None:
+    space("apply", "-f", "-", stdin=STUBBORN)
+    space("wait", "--for=condition=Ready", "pod/stubborn", "--timeout=20s")
+    space("delete", "pod", "stubborn", "--grace-period=0", "--force", "--timeout=5s")
+
+    assert space.run("get", "pod", "stubborn").returncode == 1
+    eventually(lambda: not space.pod_networks(), "no network", within=5)
