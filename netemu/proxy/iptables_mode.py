@@ -49,7 +49,7 @@ class IptablesMode:
         liberal = await asyncio.to_thread(liberal_conntrack, site.netns)
         return IptablesProgrammer(tool, base_rules(config, family, liberal=liberal))
 
-    async def cleanup(self, config: KubeProxyConfiguration, site: Site) -> None:
+    async def cleanup(self, config: KubeProxyConfiguration, site: Site, *, successor: str = "") -> None:
         """Both kinds of the tool: somebody may have switched between them."""
         for family in Family:
             name = "ip6tables" if family is Family.IPV6 else "iptables"

@@ -121,6 +121,11 @@ class SyncLoop:
             await self._progress.wait()
         return status
 
+    async def attempt(self) -> None:
+        """Wait until a sync has succeeded or failed."""
+        while not (self._good.syncs or self._good.error):
+            await self._progress.wait()
+
     def _notify_soon(self) -> None:
         # Informers move their revision after their handlers return.
         asyncio.get_running_loop().call_soon(self._notify)

@@ -69,11 +69,19 @@ class Mode(Protocol):
         """A programmer that knows nothing yet. Raises UserError where a tool or a kernel feature is missing."""
         ...
 
-    async def cleanup(self, config: KubeProxyConfiguration, site: Site) -> None:
-        """Remove everything of this mode, both families. What this machine lacks cannot have left anything: success."""
+    async def cleanup(self, config: KubeProxyConfiguration, site: Site, *, successor: str = "") -> None:
+        """Remove everything of this mode, both families, but what mode `successor`, which is in force, uses too.
+
+        What this machine lacks cannot have left anything: success. Raises KernelError where something stays.
+        """
         ...
 
 
 def mode_of(name: str) -> Mode:
     """The mode of that name, "" for the default."""
     return cast(Mode, import_module(f"netemu.proxy.{name or DEFAULT_MODE}_mode").MODE)
+
+
+def left_overs(name: str) -> tuple[str, ...]:
+    """Modes whose rules a start in mode `name` removes. Between iptables and ipvs nothing is removed, as upstream."""
+    return tuple(m for m in MODES if (m == "nftables") != (name == "nftables"))

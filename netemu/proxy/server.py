@@ -1,9 +1,11 @@
-"""kube-proxy of one node: wires informers, the sync loop and the health servers.
+"""kube-proxy of one node: wires informers, the engine of its mode, and the health servers.
 
 Theory of operation (`cmd/kube-proxy/app/server.go`): watch Services and EndpointSlices with upstream's selectors, and
-the own Node; one tracker, programmer and loop per address family. Nothing is programmed before all caches are synced.
-When it ends, every rule stays, so connections and new ones go on; a restart finds the rules and changes only what
-differs.
+the own Node. Nothing is programmed before all caches are synced. When it ends, every rule stays, so connections and new
+ones go on; a restart finds the rules and changes only what differs.
+
+The mode may change while it runs: the new mode's rules come first, then the old mode's go. Both lead to the same
+endpoints, and what is established lives in conntrack, so nobody notices.
 """
 
 from __future__ import annotations
@@ -17,23 +19,22 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from netemu.client.base import Client
 from netemu.client.informer import Informer
-from netemu.kernel.conntrack import Conntrack
-from netemu.kernel.netlink import Netlink
 from netemu.model import resources
-from netemu.model.errors import KernelError, UserError
+from netemu.model.errors import KernelError, NetemuError, UserError
 from netemu.model.objects import EndpointSlice, Node, Service
+from netemu.proxy import lock
 from netemu.proxy.config import KubeProxyConfiguration
-from netemu.proxy.facts import NodeFacts
-from netemu.proxy.flows import stale_flows
+from netemu.proxy.engine import Engine
 from netemu.proxy.healthcheck import NOT_FOUND, Answer, Handler, ServiceHealth, health_answer, listen
-from netemu.proxy.loop import Programmed, SyncLoop
+from netemu.proxy.loop import Programmed
 from netemu.proxy.metrics import exposition
-from netemu.proxy.modes import DEFAULT_MODE, MODES, Site, mode_of
-from netemu.proxy.node import detector, node_ip, pod_cidrs, set_sysctls
-from netemu.proxy.services import HEADLESS_LABEL, PROXY_NAME_LABEL, Family, of_family
-from netemu.proxy.tracker import Changes, Table, Tracker
+from netemu.proxy.modes import DEFAULT_MODE, MODES, Site, left_overs, mode_of
+from netemu.proxy.services import HEADLESS_LABEL, PROXY_NAME_LABEL, Family
+from netemu.proxy.tracker import Table
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,11 @@ _LISTEN_RETRY = 5.0
 
 
 class ProxyServer:
-    """`run` until cancelled. `netns` "" is this process' own namespace; `state_dir` holds the node's own lock file."""
+    """`run` until cancelled. `netns` "" is this process' own namespace; `state_dir` holds the node's own lock file.
+
+    `mode_annotation` names an annotation of the Node that, where it is set, is the mode to use instead of the
+    configured one; it may change at any time.
+    """
 
     def __init__(
         self,
@@ -54,94 +59,80 @@ class ProxyServer:
         netns: str = "",
         state_dir: Path | None = None,
         families: Sequence[Family] = (Family.IPV4,),
+        mode_annotation: str = "",
     ) -> None:
         self.config, self.node_name, self.netns, self._families = config, node_name, netns, families
         if state_dir:
             state_dir.mkdir(parents=True, exist_ok=True)
-        self._mode = mode_of(config.mode)
         self._site = Site(netns, state_dir / "xtables.lock" if state_dir else None)
+        self._mode_annotation = mode_annotation
         self._services = Informer(client, resources.SERVICES, Service, label_selector=SELECTOR)
         self._slices = Informer(client, resources.ENDPOINTSLICES, EndpointSlice, label_selector=SELECTOR)
         self._nodes = Informer(client, resources.NODES, Node, field_selector=f"metadata.name={node_name}")
-        self._loops: dict[Family, SyncLoop] = {}
-        self._started = asyncio.Event()
+        self._engine: Engine | None = None
+        self._next: Engine | None = None
+        self._started, self._mode_wanted = asyncio.Event(), asyncio.Event()
+        self._mode_error = ""
         self._codes: Counter[tuple[str, int]] = Counter()
+        self._health_ports: dict[Family, dict[str, tuple[int, int]]] = {}
         self._service_health = ServiceHealth(netns, lambda: self.healthy)
 
     # --- status
 
     @property
+    def mode(self) -> str:
+        """The mode whose rules are in force."""
+        return self._engine.name if self._engine else self.config.mode or DEFAULT_MODE
+
+    @property
     def programmed(self) -> Programmed:
         """How far the rules have come; with two families, the slower one."""
-        every = [loop.programmed for loop in self._loops.values()]
-        return min(every, key=lambda p: (p.syncs > 0, int(p.services or 0), not p.error), default=Programmed())
+        done = self._engine.programmed if self._engine else Programmed()
+        return replace(done, error=self._mode_error) if self._mode_error and not done.error else done
 
     async def until(self, services: str = "", endpoint_slices: str = "") -> Programmed:
         """Wait until the rules reflect these resourceVersions of Services and EndpointSlices; "": a first sync."""
         await self._started.wait()
-        for loop in self._loops.values():
-            await loop.until(services, endpoint_slices)
+        if self._engine:
+            await self._engine.until(services, endpoint_slices)
         return self.programmed
 
     @property
     def healthy(self) -> bool:
         """Whether no change has been waiting for longer than two sync periods."""
-        oldest = min((q for loop in self._loops.values() if (q := loop.queued_since) is not None), default=None)
+        oldest = self._engine.oldest_wait if self._engine else None
         return oldest is None or _now().timestamp() - oldest <= 2 * self.config.iptables.sync_period
 
     # --- running
 
     async def run(self) -> None:
-        """Program until cancelled. Raises UserError where a tool is missing, KernelError where a sysctl is refused."""
-        await asyncio.to_thread(set_sysctls, self.config, self.netns, self._mode.sysctls(self.config))
-        for family in self._families:
-            self._loops[family] = await self._loop(family)
-        for loop in self._loops.values():
-            self._services.on_change(loop.service_changed)
-            self._slices.on_change(loop.slice_changed)
-        self._started.set()
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for informer in (self._services, self._slices, self._nodes):
-                    tasks.create_task(informer.run())
-                for loop in self._loops.values():
-                    tasks.create_task(loop.run())
-                tasks.create_task(self._begin())
-                tasks.create_task(self._serve(self.config.healthz_bind_address, self._health))
-                tasks.create_task(self._serve(self.config.metrics_bind_address, self._metrics))
-        finally:
-            self._service_health.close()
+        """Program until cancelled.
+
+        Raises UserError where a tool is missing or another kube-proxy works in the namespace, KernelError where a
+        sysctl is refused.
+        """
+        with lock.take(self.netns):
+            if not self._mode_annotation:
+                self._engine = await self._prepared(self.config.mode)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    for informer in (self._services, self._slices, self._nodes):
+                        tasks.create_task(informer.run())
+                    tasks.create_task(self._serve(self.config.healthz_bind_address, self._health))
+                    tasks.create_task(self._serve(self.config.metrics_bind_address, self._metrics))
+                    await self._begin(tasks)
+            finally:
+                self._service_health.close()
 
     async def cleanup(self) -> None:
         """Remove every rule of the mode, as `kube-proxy --cleanup` does."""
-        await self._mode.cleanup(self.config, self._site)
+        await mode_of(self.mode).cleanup(self.config, self._site)
 
-    async def _loop(self, family: Family) -> SyncLoop:
-        conntrack, ipv6 = Conntrack(self.netns), family is Family.IPV6
-
-        async def clean(table: Table, changes: Changes) -> None:
-            def work() -> int:
-                stale = stale_flows(conntrack.flows("udp", ipv6=ipv6), table, changes)
-                return conntrack.delete(stale, ipv6=ipv6)
-
-            if deleted := await asyncio.to_thread(work):
-                log.info("proxy %s: %d stale UDP flows removed", self.node_name, deleted)
-
-        async def synced(table: Table) -> None:
-            await self._service_health.update(_health_ports(table))
-
-        periods = self._mode.periods(self.config)
-        return SyncLoop(
-            Tracker(family, self.node_name),
-            await self._mode.programmer(self.config, family, self._site),
-            sync_period=periods.sync,
-            min_sync_period=periods.min_sync,
-            longest_period=periods.longest,
-            revisions=self._revisions,
-            clean_flows=clean,
-            addresses=self._with_addresses,
-            synced=synced,
-        )
+    async def _prepared(self, mode: str) -> Engine:
+        config = msgspec.structs.replace(self.config, mode=mode)
+        engine = Engine(config, self.node_name, self._site, self._families)
+        await engine.prepare(self._revisions, self._synced)
+        return engine
 
     def _revisions(self) -> tuple[str, str] | None:
         """Of Services and EndpointSlices; None before everything has been listed once."""
@@ -149,42 +140,100 @@ class ProxyServer:
             return None
         return self._services.resource_version, self._slices.resource_version
 
-    async def _begin(self) -> None:
+    async def _begin(self, tasks: asyncio.TaskGroup) -> None:
         for informer in (self._services, self._slices, self._nodes):
             await informer.synced.wait()
+        self._engine = self._engine or await self._prepared(self._wanted_mode())
+        self._services.on_change(self._service_changed)
+        self._slices.on_change(self._slice_changed)
         self._nodes.on_change(lambda _old, _new: self._node_changed())
         self._node_changed()
+        work = tasks.create_task(self._engine.run())
+        self._started.set()
+        tasks.create_task(self._sweep(self._engine))
+        tasks.create_task(self._change_modes(tasks, work))
+
+    async def _sweep(self, engine: Engine) -> None:
+        """Once the rules are there: remove what another mode has left behind, as far as upstream does at a start."""
+        await engine.until()
+        for name in left_overs(engine.name):
+            try:
+                await mode_of(name).cleanup(self.config, self._site, successor=engine.name)
+            except NetemuError as error:
+                log.warning("proxy %s: rules of mode %s not removed: %s", self.node_name, name, error)
+
+    # --- what is known
+
+    def _service_changed(self, old: Service | None, new: Service | None) -> None:
+        for engine in self._engines():
+            engine.service_changed(old, new)
+
+    def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        for engine in self._engines():
+            engine.slice_changed(old, new)
 
     def _node_changed(self) -> None:
-        node = self._nodes.get(self.node_name)
-        if self.config.detect_local_mode == "NodeCIDR" and not (node and pod_cidrs(node)):
-            return  # without it Pods could not be told from strangers
-        for family, loop in self._loops.items():
-            loop.node_changed(self._facts(node, family))
+        for engine in self._engines():
+            engine.node_changed(self._nodes.get(self.node_name))
+        self._mode_wanted.set()
 
-    def _facts(self, node: Node | None, family: Family) -> NodeFacts:
-        config, mode = self.config, self._mode
-        primary = node_ip(config.bind_address, node, family)
-        return NodeFacts(
-            family,
-            node_ip=primary,
-            labels=node.labels if node else {},
-            name=self.node_name,
-            detector=detector(config, node, family),
-            masquerade_all=mode.masquerade_all(config),
-            localhost_node_ports=config.iptables.localhost_node_ports,
-            node_port_networks=mode.node_port_networks(config, family, primary),
-        )
+    def _engines(self) -> list[Engine]:
+        return [engine for engine in (self._engine, self._next) if engine]
 
-    async def _with_addresses(self, facts: NodeFacts) -> NodeFacts:
-        """Interfaces get and lose addresses without the API's knowing, so each sync looks again."""
-        if not self._mode.needs_addresses(facts.node_port_networks):
-            return facts
-        return replace(facts, addresses=await asyncio.to_thread(self._own_addresses, facts.family))
+    async def _synced(self, family: Family, table: Table) -> None:
+        self._health_ports[family] = _health_ports(table)
+        merged: dict[str, tuple[int, int]] = {}
+        for each in reversed(self._families):  # the first family's answer stands, as for who listens first
+            merged.update(self._health_ports.get(each, {}))
+        await self._service_health.update(merged)
 
-    def _own_addresses(self, family: Family) -> tuple[str, ...]:
-        with Netlink(self.netns) as netlink:
-            return tuple(sorted(of_family((a.address.split("/")[0] for a in netlink.addresses()), family)))
+    # --- another mode
+
+    def _wanted_mode(self) -> str:
+        node = self._nodes.get(self.node_name) if self._mode_annotation else None
+        wanted = node.annotations.get(self._mode_annotation, "") if node else ""
+        if wanted and wanted not in MODES:
+            self._mode_error = f"annotation {self._mode_annotation}: {wanted!r} is none of {', '.join(MODES)}"
+            return self.mode
+        return wanted or self.config.mode or DEFAULT_MODE
+
+    async def _change_modes(self, tasks: asyncio.TaskGroup, work: asyncio.Task[None]) -> None:
+        while self._mode_annotation:
+            await self._mode_wanted.wait()
+            self._mode_wanted.clear()
+            if self._engine and (wanted := self._wanted_mode()) != self._engine.name:
+                try:
+                    work = await self._change_mode(wanted, tasks, work, self._engine)
+                    self._mode_error = ""
+                except NetemuError as error:
+                    self._mode_error = f"mode {wanted} not taken: {error}"
+                    log.error("proxy %s: %s", self.node_name, self._mode_error)
+
+    async def _change_mode(
+        self, wanted: str, tasks: asyncio.TaskGroup, work: asyncio.Task[None], old: Engine
+    ) -> asyncio.Task[None]:
+        """New rules first, then the old ones go. Raises NetemuError; then the old mode stays."""
+        new = await self._prepared(wanted)
+        for service in self._services.objects.values():
+            new.service_changed(None, service)
+        for piece in self._slices.objects.values():
+            new.slice_changed(None, piece)
+        self._next = new
+        self._node_changed()
+        next_work = tasks.create_task(new.run())
+        try:
+            await _first_sync(new)
+        except NetemuError:
+            await _stop(next_work)
+            await new.mode.cleanup(self.config, self._site, successor=old.name)
+            raise
+        finally:
+            self._next = None
+        await _stop(work)
+        self._engine = new
+        await old.mode.cleanup(self.config, self._site, successor=new.name)
+        log.info("proxy %s: mode %s instead of %s", self.node_name, new.name, old.name)
+        return next_work
 
     # --- HTTP
 
@@ -208,7 +257,7 @@ class ProxyServer:
             return NOT_FOUND
         node = self._nodes.get(self.node_name)
         drained = node is not None and (node.deleting or any(t.key == _DRAIN_TAINT for t in node.spec.taints))
-        updated = max((loop.programmed.at for loop in self._loops.values()), default=0.0)
+        updated = self._engine.programmed.at if self._engine else 0.0
         answer = health_answer(
             healthy=self.healthy,
             eligible=None if path == "/livez" else not drained,
@@ -220,14 +269,26 @@ class ProxyServer:
 
     def _metrics(self, path: str) -> Answer:
         if path == "/proxyMode":
-            return Answer(200, self.config.mode or DEFAULT_MODE, "text/plain; charset=utf-8")
+            return Answer(200, self.mode, "text/plain; charset=utf-8")
         if path == "/healthz":
             return Answer(200, "ok", "text/plain; charset=utf-8")
-        if path != "/metrics" or not self._loops:
+        if path != "/metrics" or not self._engine or not self._engine.loops:
             return NOT_FOUND
-        loop = next(iter(self._loops.values()))
+        loop = next(iter(self._engine.loops.values()))
         text = exposition(loop.metrics, loop.tracker.pending, self._codes)
         return Answer(200, text, "text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _first_sync(engine: Engine) -> None:
+    """Wait for the first sync. Raises KernelError where it fails."""
+    while not (done := await engine.attempt()).syncs:
+        if done.error:
+            raise KernelError(f"program mode {engine.name}", engine.node_name, detail=done.error)
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
 
 
 def _now() -> datetime:

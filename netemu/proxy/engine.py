@@ -1,0 +1,148 @@
+"""One mode at work on one node: a tracker, a programmer and a sync loop per address family.
+
+Theory of operation (upstream's MetaProxier): every event goes to all families, each takes what is of its own. An engine
+programs one mode and is thrown away when the node changes to another, while informers and servers stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+from netemu.kernel.conntrack import Conntrack
+from netemu.kernel.netlink import Netlink
+from netemu.model.objects import EndpointSlice, Node, Service
+from netemu.proxy.config import KubeProxyConfiguration
+from netemu.proxy.facts import NodeFacts
+from netemu.proxy.flows import stale_flows
+from netemu.proxy.loop import Programmed, SyncLoop
+from netemu.proxy.modes import DEFAULT_MODE, Site, mode_of
+from netemu.proxy.node import detector, node_ip, pod_cidrs, set_sysctls
+from netemu.proxy.services import Family, of_family
+from netemu.proxy.tracker import Changes, Table, Tracker
+
+log = logging.getLogger(__name__)
+
+Synced = Callable[[Family, Table], Awaitable[None]]
+
+
+class Engine:
+    """`prepare`, then feed it with objects and `run` it."""
+
+    def __init__(self, config: KubeProxyConfiguration, node_name: str, site: Site, families: Sequence[Family]) -> None:
+        self.config, self.node_name, self.site = config, node_name, site
+        self.name = config.mode or DEFAULT_MODE
+        self.mode = mode_of(self.name)
+        self.families = families
+        self.loops: dict[Family, SyncLoop] = {}
+
+    async def prepare(self, revisions: Callable[[], tuple[str, str] | None], synced: Synced) -> None:
+        """Set sysctls and find the tools. Raises UserError where one is missing, KernelError where one is refused."""
+        await asyncio.to_thread(set_sysctls, self.config, self.site.netns, self.mode.sysctls(self.config))
+        for family in self.families:
+            self.loops[family] = await self._loop(family, revisions, synced)
+
+    async def run(self) -> None:
+        """Until cancelled; rules stay behind."""
+        async with asyncio.TaskGroup() as tasks:
+            for loop in self.loops.values():
+                tasks.create_task(loop.run())
+
+    # --- status
+
+    @property
+    def programmed(self) -> Programmed:
+        """How far the rules have come; with two families, the slower one."""
+        every = [loop.programmed for loop in self.loops.values()]
+        return min(every, key=lambda p: (p.syncs > 0, int(p.services or 0), not p.error), default=Programmed())
+
+    async def until(self, services: str = "", endpoint_slices: str = "") -> Programmed:
+        """Wait until both revisions are in the rules of all families."""
+        for loop in self.loops.values():
+            await loop.until(services, endpoint_slices)
+        return self.programmed
+
+    async def attempt(self) -> Programmed:
+        """Wait until all families have tried a sync, and tell how it went."""
+        for loop in self.loops.values():
+            await loop.attempt()
+        return self.programmed
+
+    @property
+    def oldest_wait(self) -> float | None:
+        """Since when a change has been waiting to be programmed; None: none does."""
+        return min((q for loop in self.loops.values() if (q := loop.queued_since) is not None), default=None)
+
+    # --- what is known
+
+    def service_changed(self, old: Service | None, new: Service | None) -> None:
+        """Informer handler."""
+        for loop in self.loops.values():
+            loop.service_changed(old, new)
+
+    def slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        """Informer handler."""
+        for loop in self.loops.values():
+            loop.slice_changed(old, new)
+
+    def node_changed(self, node: Node | None) -> None:
+        """The own Node as it is now. The first call makes syncs possible."""
+        if self.config.detect_local_mode == "NodeCIDR" and not (node and pod_cidrs(node)):
+            return  # without it Pods could not be told from strangers
+        for family, loop in self.loops.items():
+            loop.node_changed(self._facts(node, family))
+
+    def _facts(self, node: Node | None, family: Family) -> NodeFacts:
+        config, mode = self.config, self.mode
+        primary = node_ip(config.bind_address, node, family)
+        return NodeFacts(
+            family,
+            node_ip=primary,
+            labels=node.labels if node else {},
+            name=self.node_name,
+            detector=detector(config, node, family),
+            masquerade_all=mode.masquerade_all(config),
+            localhost_node_ports=config.iptables.localhost_node_ports,
+            node_port_networks=mode.node_port_networks(config, family, primary),
+        )
+
+    async def _with_addresses(self, facts: NodeFacts) -> NodeFacts:
+        """Interfaces get and lose addresses without the API's knowing, so each sync looks again."""
+        if not self.mode.needs_addresses(facts.node_port_networks):
+            return facts
+        return replace(facts, addresses=await asyncio.to_thread(own_addresses, self.site.netns, facts.family))
+
+    async def _loop(self, family: Family, revisions: Callable[[], tuple[str, str] | None], synced: Synced) -> SyncLoop:
+        periods = self.mode.periods(self.config)
+        return SyncLoop(
+            Tracker(family, self.node_name),
+            await self.mode.programmer(self.config, family, self.site),
+            sync_period=periods.sync,
+            min_sync_period=periods.min_sync,
+            longest_period=periods.longest,
+            revisions=revisions,
+            clean_flows=self._clean_flows(family),
+            addresses=self._with_addresses,
+            synced=lambda table: synced(family, table),
+        )
+
+    def _clean_flows(self, family: Family) -> Callable[[Table, Changes], Awaitable[None]]:
+        conntrack, ipv6 = Conntrack(self.site.netns), family is Family.IPV6
+
+        async def clean(table: Table, changes: Changes) -> None:
+            def work() -> int:
+                stale = stale_flows(conntrack.flows("udp", ipv6=ipv6), table, changes)
+                return conntrack.delete(stale, ipv6=ipv6)
+
+            if deleted := await asyncio.to_thread(work):
+                log.info("proxy %s: %d stale UDP flows removed", self.node_name, deleted)
+
+        return clean
+
+
+def own_addresses(netns: str, family: Family) -> tuple[str, ...]:
+    """The addresses of all interfaces of a namespace."""
+    with Netlink(netns) as netlink:
+        return tuple(sorted(of_family((a.address.split("/")[0] for a in netlink.addresses()), family)))
