@@ -19,8 +19,8 @@ from typing import Any
 
 import msgspec
 
-from netemu.apiserver.schema_decoding import SCALAR_ZEROS, decoded
-from netemu.apiserver.schema_types import INT_OR_STRING, Place, fits, mistyped
+from netemu.apiserver.schema_decoding import SCALAR_ZEROS, Misfit, decoded
+from netemu.apiserver.schema_types import INT_OR_STRING, Place, mistyped
 from netemu.client.base import Obj
 from netemu.model.errors import BadRequest, UserError
 from netemu.model.resources import Resource
@@ -191,19 +191,18 @@ class Schema:
 
     def decoded(self, resource: Resource, obj: Obj) -> Obj:
         """`obj`, changed in place to the form in which it is kept (`schema_decoding`). Raises BadRequest."""
-        if wrong := self.type_errors(resource, obj):
-            what = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
-            raise BadRequest(f"{what}: {wrong[0]}")
         if root := self.root(resource):
-            decoded(self, root, obj)
+            try:
+                decoded(self, root, obj)
+            except Misfit:
+                what = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
+                raise BadRequest(f"{what}: {self.type_errors(resource, obj)[0]}") from None
         return obj
 
     def type_errors(self, resource: Resource, obj: Obj) -> list[str]:
         """What Go's decoder would refuse, one text per value of a wrong type: `json: cannot unmarshal ...`."""
         root = self.root(resource)
-        if root is None or fits(self, root, obj):
-            return []
-        return list(mistyped(self, root, obj, Place(resource.kind)))
+        return list(mistyped(self, root, obj, Place(resource.kind))) if root else []
 
 
 def _unknown(schema: Schema, shape: Shape, value: Any, path: str) -> Iterator[str]:

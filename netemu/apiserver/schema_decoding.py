@@ -7,16 +7,26 @@ That is the form in which objects are stored, so nothing behind the front door m
 - a number, text or flag that has no `omitempty` (the schema calls it required) is there, zero if nobody set it;
 - quantities are texts within upstream's bounds, times are UTC with the digits that their type has.
 
-Only for values that `schema_types.fits` has accepted.
+Decoding checks types on its way, so an object is walked through just once; `schema_types` words what is wrong.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from netemu.apiserver.quantities import canonical
-from netemu.apiserver.schema_types import INT_OR_STRING, MICRO_TIME, QUANTITY_TYPE, TIME, moment
+from netemu.apiserver.schema_types import (
+    INT_OR_STRING,
+    MICRO_TIME,
+    NOWHERE,
+    QUANTITY_TYPE,
+    SCALAR_CHECKS,
+    TIME,
+    moment,
+    wrong_type,
+)
 
 if TYPE_CHECKING:
     from netemu.apiserver.schema import Schema, Shape
@@ -25,16 +35,26 @@ _YEAR_ONE = datetime(1, 1, 1, tzinfo=UTC)
 """Go's zero time, which it encodes as null."""
 
 
+class Misfit(Exception):
+    """Something has not the type that the schema wants."""
+
+
 def decoded(schema: Schema, shape: Shape, value: Any) -> Any:
-    """The value as it is kept, None for absent; maps and lists are changed in place."""
+    """The value as it is kept, None for absent; maps and lists are changed in place. Raises Misfit."""
     if shape.ref:
         if canonicalize := _CANONICAL.get(shape.target):
             return canonicalize(value)
         shape = schema.shape(shape.target)
-    if type(value) is dict:
+    kind, found = shape.kind, type(value)
+    if kind == "object" and found is dict:
         _decode_map(schema, shape, value)
-    elif type(value) is list and (items := shape.items) is not None:
-        value[:] = [zero(schema, items) if inner is None else decoded(schema, items, inner) for inner in value]
+    elif kind == "array" and found is list:
+        if (items := shape.items) is not None:
+            value[:] = [zero(schema, items) if inner is None else decoded(schema, items, inner) for inner in value]
+    elif kind == "string" and found is str and not shape.format:
+        pass
+    elif kind and wrong_type(shape, value, NOWHERE):
+        raise Misfit
     return value
 
 
@@ -69,19 +89,32 @@ def zero(schema: Schema, shape: Shape) -> Any:
     return [] if shape.kind == "array" else SCALAR_ZEROS.get(shape.kind)
 
 
-def _time(value: str) -> str | None:
-    when = moment(value)
-    return None if when == _YEAR_ONE else when.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+def _time(value: Any, digits: str = "seconds") -> str | None:
+    try:
+        when = moment(value)
+    except (TypeError, ValueError):
+        raise Misfit from None
+    return None if when == _YEAR_ONE else when.replace(tzinfo=None).isoformat(timespec=digits) + "Z"
 
 
-def _micro_time(value: str) -> str | None:
-    when = moment(value)
-    return None if when == _YEAR_ONE else when.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+def _micro_time(value: Any) -> str | None:
+    return _time(value, "microseconds")
+
+
+def _checked(target: str, keep: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    check = SCALAR_CHECKS[target]
+
+    def kept(value: Any) -> Any:
+        if any(check(value, NOWHERE)):
+            raise Misfit
+        return keep(value)
+
+    return kept
 
 
 _CANONICAL: dict[str, Any] = {
-    INT_OR_STRING: lambda value: value,
-    QUANTITY_TYPE: canonical,
+    INT_OR_STRING: _checked(INT_OR_STRING, lambda value: value),
+    QUANTITY_TYPE: _checked(QUANTITY_TYPE, canonical),
     TIME: _time,
     MICRO_TIME: _micro_time,
 }

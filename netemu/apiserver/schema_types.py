@@ -1,8 +1,8 @@
 """Values of wrong types, as Go's decoder would refuse them.
 
-Nearly every object is fine, so `fits` answers that first, without building a path or a text; `mistyped` then words what
-is wrong. Wording: `encoding/json` (`json: cannot unmarshal string into Go struct field ...`) and the `UnmarshalJSON` of
-quantities and times. Null fits everywhere, as it does in Go.
+Nearly every object is fine and never comes here: `schema_decoding` notices that something does not fit, and `mistyped`
+then words what. Wording: `encoding/json` (`json: cannot unmarshal string into Go struct field ...`) and the
+`UnmarshalJSON` of quantities and times. Null fits everywhere, as it does in Go.
 """
 
 from __future__ import annotations
@@ -29,46 +29,18 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)"
 _BASE64 = re.compile(r"[A-Za-z0-9+/\r\n]*={0,2}[\r\n]*")
 _INT_BOUNDS = {"int32": 1 << 31, "int64": 1 << 63}
 
-_CLASSES: dict[str, Any] = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int}
-
-
-def fits(schema: Schema, shape: Shape, value: Any) -> bool:
-    """Whether `value` and everything in it has the types of `shape`."""
-    if value is None:
-        return True
-    if shape.ref:
-        if check := _SCALAR_CHECKS.get(shape.target):
-            return not any(check(value, _NOWHERE))
-        shape = schema.shape(shape.target)
-    expected = _CLASSES.get(shape.kind)
-    if expected is None:
-        return not shape.kind or not _wrong_type(shape, value, _NOWHERE)
-    if type(value) is not expected:
-        return False
-    if expected is dict:
-        properties, additional = shape.properties or {}, shape.additional_shape
-        for key, inner in value.items():
-            field = properties.get(key, additional)
-            if field is not None and not fits(schema, field, inner):
-                return False
-        return True
-    if expected is list:
-        items = shape.items
-        return items is None or all(fits(schema, items, inner) for inner in value)
-    return not (expected is int or shape.format == "byte") or not _wrong_type(shape, value, _NOWHERE)
-
 
 def mistyped(schema: Schema, shape: Shape, value: Any, place: Place) -> Iterator[str]:
     """What does not fit, one text per value."""
     if value is None:
         return
     if shape.ref:
-        if check := _SCALAR_CHECKS.get(shape.target):
+        if check := SCALAR_CHECKS.get(shape.target):
             yield from check(value, place)
             return
         place = place.of_definition(shape.target)
         shape = schema.shape(shape.target)
-    if problem := _wrong_type(shape, value, place):
+    if problem := wrong_type(shape, value, place):
         yield problem
     elif isinstance(value, dict):
         for key, inner in value.items():
@@ -110,7 +82,7 @@ def _what(value: Any) -> str:
     return "object" if isinstance(value, dict) else "array"
 
 
-def _wrong_type(shape: Shape, value: Any, place: Place) -> str:
+def wrong_type(shape: Shape, value: Any, place: Place) -> str:
     """The decoder's complaint about `value` itself, not about what is inside it; "" if there is none."""
     expected, what = shape.kind, _what(value)
     if expected == "integer":
@@ -182,5 +154,5 @@ def moment(text: str) -> datetime:
         raise ValueError(str(error)) from error
 
 
-_SCALAR_CHECKS = {INT_OR_STRING: _int_or_string, QUANTITY_TYPE: _quantity, TIME: _time, MICRO_TIME: _time}
-_NOWHERE = Place("")
+SCALAR_CHECKS = {INT_OR_STRING: _int_or_string, QUANTITY_TYPE: _quantity, TIME: _time, MICRO_TIME: _time}
+NOWHERE = Place("")

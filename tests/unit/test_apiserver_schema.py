@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -9,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netemu.apiserver.schema import Schema
-from netemu.apiserver.schema_types import Place, fits, mistyped
 from netemu.client.base import Obj
 from netemu.model import resources as r
+from netemu.model.errors import BadRequest
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,19 @@ def _container(**fields: Any) -> Obj:
             id="number for a label",
         ),
         pytest.param(
+            r.LEASES,
+            {"spec": {"leaseDurationSeconds": {}}},
+            "json: cannot unmarshal object into Go struct field LeaseSpec.spec.leaseDurationSeconds of type int32",
+            id="map for a number",
+        ),
+        pytest.param(
+            r.LEASES,
+            {"spec": {"renewTime": "2026-13-01T00:00:00Z"}},
+            'parsing time "2026-13-01T00:00:00Z" as "2006-01-02T15:04:05Z07:00": '
+            'cannot parse "2026-13-01T00:00:00Z" as "2006"',
+            id="a month that does not exist",
+        ),
+        pytest.param(
             r.PODS,
             {"spec": []},
             "json: cannot unmarshal array into Go struct field Pod.spec of type v1.PodSpec",
@@ -181,12 +195,54 @@ service_specs = st.fixed_dictionaries(
 
 @given(service_specs)
 @settings(max_examples=200, deadline=None)
-def test_the_quick_answer_agrees_with_the_texts(schema: Schema, spec: Obj) -> None:
-    root = schema.root(r.SERVICES)
-    assert root is not None
-    obj = {"spec": spec}
+def test_what_cannot_be_decoded_has_a_text_that_says_why(schema: Schema, spec: Obj) -> None:
+    texts = schema.type_errors(r.SERVICES, {"spec": spec})
+    try:
+        schema.decoded(r.SERVICES, {"spec": copy.deepcopy(spec)})
+        refused = ""
+    except BadRequest as error:
+        refused = error.message
 
-    assert fits(schema, root, obj) == (list(mistyped(schema, root, obj, Place("Service"))) == [])
+    assert bool(texts) == bool(refused)
+    assert not texts or refused.endswith(texts[0])
+
+
+@pytest.mark.parametrize(
+    ("resource", "given", "kept"),
+    [
+        pytest.param(
+            r.SERVICES, {"spec": {"selector": None, "ports": [None]}}, {"spec": {"ports": [{"port": 0}]}},
+            id="null is an absent field, and an empty element of a list",
+        ),
+        pytest.param(
+            r.CONFIGMAPS, {"metadata": {"labels": {"a": None}, "finalizers": [None]}},
+            {"metadata": {"labels": {"a": ""}, "finalizers": [""]}}, id="null is the empty text",
+        ),
+        pytest.param(
+            r.PODS, {"status": {"conditions": [{}], "x": 1}, "y": {}},
+            {"status": {"conditions": [{"type": "", "status": ""}]}},
+            id="unknown fields go, texts without omitempty are there",
+        ),
+        pytest.param(
+            r.NODES, {"status": {"capacity": {"cpu": 2, "x": "1e999999999999", "y": "1e-99", "z": None}}},
+            {"status": {"capacity": {"cpu": "2", "x": "9223372036854775807", "y": "1n", "z": "0"}}}, id="quantities",
+        ),
+        pytest.param(
+            r.LEASES,
+            {"spec": {"renewTime": "2026-01-02T03:04:05+01:00", "acquireTime": "0001-01-01T00:00:00Z"}},
+            {"spec": {"renewTime": "2026-01-02T02:04:05.000000Z"}}, id="micro times",
+        ),
+        pytest.param(
+            r.PODS, {"metadata": {"creationTimestamp": "2026-01-02T03:04:05.5Z"}},
+            {"metadata": {"creationTimestamp": "2026-01-02T03:04:05Z"}}, id="times",
+        ),
+    ],
+)  # fmt: skip
+def test_values_are_kept_as_go_encodes_what_it_has_decoded(
+    schema: Schema, resource: r.Resource, given: Obj, kept: Obj
+) -> None:
+    assert schema.decoded(resource, given) == kept
+    assert schema.decoded(resource, copy.deepcopy(kept)) == kept
 
 
 @pytest.mark.parametrize(
