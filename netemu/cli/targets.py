@@ -8,22 +8,27 @@ import sys
 from netemu.cli.labs import pick
 from netemu.cli.root import need_root
 from netemu.kernel.sandbox import DEFAULT_PATH, enter
-from netemu.lab.targets import find_target, running_process
+from netemu.lab.targets import find_container, find_target, process_of
 from netemu.model.errors import UserError
 
 
 def run_inside(lab: str, target: str, namespace: str, container: str, command: list[str]) -> None:
-    """Become the command, inside. In a Pod with real processes it shares their files and process numbers."""
+    """Become the command, inside: with the volumes and the environment of a container, in addition to the caller's.
+
+    In a Pod with real processes it shares their files and process numbers.
+    """
     need_root()
     command = command[1:] if command[0] == "--" else command
     if not command:
         raise UserError("no command; write it after --, for example: netemu exec client -- curl http://web")
     place = find_target(pick(lab), target, namespace)
-    process = running_process(place, container)
+    within = find_container(place, container)
+    view, environment = place.sandbox(within), place.environment(within)
     cwd = os.getcwd()
     sys.stdout.flush()
-    enter(place.sandbox(), process)
+    enter(view, process_of(within))
     _stay_in(cwd)
+    os.environ.update(environment)
     search = os.environ.get("PATH") or DEFAULT_PATH
     os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), search, DEFAULT_PATH])
     try:

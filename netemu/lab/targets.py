@@ -16,6 +16,7 @@ from netemu.model.errors import UserError
 from netemu.network import names
 from netemu.runtime import sandboxes
 from netemu.runtime.cri import ContainerState
+from netemu.runtime.sandboxes import Container
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +32,23 @@ class Target:
     directory: str = ""
     """A Pod's sandbox directory."""
 
-    def sandbox(self) -> Sandbox:
-        """The view that a command gets here."""
+    def sandbox(self, container: Container | None = None) -> Sandbox:
+        """The view that a command gets here; in a Pod with the volumes of a container."""
         files = {"/etc/resolv.conf": self.resolv_conf, "/etc/hosts": self.hosts}
         if self.directory:
             files["/etc/hostname"] = f"{self.directory}/hostname"
-        mounts = {inside: path for inside, path in files.items() if path and Path(path).exists()}
-        return Sandbox(netns=self.netns, hostname=self.hostname, mounts=mounts)
+        volumes = container.config.mounts if container else ()
+        files |= {volume.container_path: volume.host_path for volume in volumes}
+        return Sandbox(
+            netns=self.netns,
+            hostname=self.hostname,
+            mounts={inside: path for inside, path in files.items() if path and Path(path).exists()},
+            read_only=frozenset(volume.container_path for volume in volumes if volume.readonly),
+        )
+
+    def environment(self, container: Container | None) -> dict[str, str]:
+        """What a command finds in its environment here, beyond what its caller has in his."""
+        return {"HOSTNAME": self.hostname, **dict(container.config.env if container else ())}
 
 
 def find_target(lab: str, text: str, namespace: str = "default") -> Target:
@@ -79,16 +90,23 @@ def _pod(lab: str, namespace: str, name: str) -> Target:
     )  # fmt: skip
 
 
-def running_process(target: Target, container: str) -> Process | None:
-    """The real process of a container, if it has one; without a name, of the first that has. Raises UserError."""
+def find_container(target: Target, name: str = "") -> Container | None:
+    """The running container of that name; without a name the first, real processes before emulated ones.
+
+    None where no container runs. Raises UserError naming what is there instead.
+    """
     containers = sandboxes.load_containers(Path(target.directory)) if target.directory else []
     known = [entry.config.name for entry in containers]
-    if container and container not in known:
-        raise UserError(f"Pod {target.name}: no container {container!r}; {_instead(container, known, 'containers')}")
-    for entry in containers:
-        if entry.pid and entry.state == ContainerState.RUNNING and container in ("", entry.config.name):
-            return Process(entry.pid, entry.process_started)
-    return None
+    if name and name not in known:
+        raise UserError(f"Pod {target.name}: no container {name!r}; {_instead(name, known, 'containers')}")
+    running = [entry for entry in containers if entry.state == ContainerState.RUNNING]
+    mine = [entry for entry in running if name in ("", entry.config.name)]
+    return next((entry for entry in mine if entry.pid), mine[0] if mine else None)
+
+
+def process_of(container: Container | None) -> Process | None:
+    """The real process of a container, if it has one."""
+    return Process(container.pid, container.process_started) if container and container.pid else None
 
 
 def _existing(netns: str) -> str:

@@ -172,6 +172,14 @@ def test_a_real_command_sees_its_environment_and_its_volume(wild: LabKubectl) ->
     assert wild.exec("client", "curl", "-sf", "http://files/motd") == "first line\nsecond line\n"
 
 
+def test_exec_in_an_emulated_container_has_its_environment_and_its_volumes(wild: LabKubectl) -> None:
+    name = wild.field("pods", "-l", "app=web", path=".items[0].metadata.name")
+
+    said = wild.exec(name, "sh", "-c", "echo $GREETING $HOSTNAME; cat /etc/shop/motd; touch /etc/shop/x || echo no")
+
+    assert said == f"hello {name}\nfirst line\nsecond line\nno\n"
+
+
 def test_a_command_that_fails_is_restarted_ever_later(wild: LabKubectl) -> None:
     def waiting() -> Any:
         status = pod(wild, "broken")["status"]["containerStatuses"][0]
