@@ -119,6 +119,19 @@ def status(lab: str, output: Format) -> None:
         say(f"  {line}")
 
 
+def proxy_mode(lab: str, node: str, mode: str, *, timeout: float, output: Format) -> None:
+    """`netemu proxy-mode`."""
+    from netemu.lab.proxy_mode import change_proxy_mode
+
+    need_root()
+    rows = change_proxy_mode(pick(lab), node, mode, timeout=timeout)
+    if output == Format.json:
+        say_json(rows)
+        return
+    for row in rows:
+        note(f"node {row['node']}: {row['mode']}, was {row['before'] or 'unknown'}")
+
+
 def kubeconfig(lab: str) -> None:
     """`netemu kubeconfig`."""
     path = LabPaths(pick(lab)).kubeconfig

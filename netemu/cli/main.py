@@ -193,6 +193,20 @@ def proxy(
     components.proxy(config, hostname_override=hostname_override, cleanup=cleanup)
 
 
+@app.command("proxy-mode")
+def proxy_mode(
+    node: Annotated[str, typer.Argument(help="Node, or `all`")],
+    mode: Annotated[str, typer.Argument(help="iptables, nftables or ipvs; `default` for the lab's own")],
+    timeout: Annotated[float, typer.Option(help="Seconds to wait until the rules are there")] = 30.0,
+    lab: Lab = "",
+    output: Output = Format.table,
+) -> None:
+    """Change the mode of a node's kube-proxy on the running lab; established connections stay."""
+    from netemu.cli import labs
+
+    labs.proxy_mode(lab, node, mode, timeout=timeout, output=output)
+
+
 @app.command()
 def dns(
     conf: Annotated[Path, typer.Option(help="Corefile")],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -35,20 +36,22 @@ class LabApi:
     def __init__(self, lab: str, *, timeout: float = 10.0) -> None:
         self.lab, self._path, self._timeout = lab, LabPaths(lab).api_socket, timeout
 
-    def request(self, method: str, path: str, **query: str) -> Any:
-        """One request; the JSON of the answer."""
+    def request(self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: str) -> Any:
+        """One request, its body a merge patch; the JSON of the answer."""
+        sent = None if body is None else json.dumps(body)
+        headers = {} if body is None else {"Content-Type": "application/merge-patch+json"}
         connection = _UnixConnection(self._path, self._timeout)
         try:
-            connection.request(method, path + (f"?{urlencode(query)}" if query else ""))
+            connection.request(method, path + (f"?{urlencode(query)}" if query else ""), sent, headers)
             response = connection.getresponse()
-            body = response.read()
+            answer = response.read()
         except (OSError, http.client.HTTPException) as error:
             raise UserError(f"lab {self.lab}: its API server does not answer ({error}); see `netemu status`") from error
         finally:
             connection.close()
         if "json" not in response.headers.get("Content-Type", ""):
-            return body.decode()
-        value = json.loads(body)
+            return answer.decode()
+        value = json.loads(answer)
         if response.status >= 400:
             raise ApiError.of(value)
         return value
@@ -58,9 +61,14 @@ class LabApi:
         answer: dict[str, Any] = self.request("GET", resource.path(namespace, name))
         return answer
 
+    def merge_patch(self, resource: Resource, name: str, patch: dict[str, Any], namespace: str = "") -> dict[str, Any]:
+        """Change part of an object; None removes. Raises NotFound."""
+        answer: dict[str, Any] = self.request("PATCH", resource.path(namespace, name), patch)
+        return answer
+
     def list(self, resource: Resource, namespace: str = "", **query: str) -> tuple[list[dict[str, Any]], str]:
         """Objects and the revision of the list."""
-        answer = self.request("GET", resource.path(namespace), **query)
+        answer = self.request("GET", resource.path(namespace), None, **query)
         return answer.get("items") or [], answer["metadata"].get("resourceVersion", "")
 
 

@@ -27,6 +27,10 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     link: LinkSpec = LinkSpec()
 
 
+PROXY_MODE_ANNOTATION = "netemu.dev/proxy-mode"
+"""On a Node: the mode of its kube-proxy, instead of the lab's."""
+
+
 class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One external client, decided."""
 

@@ -17,7 +17,7 @@ import msgspec
 from netemu.client import HttpClient, Informer, load_kubeconfig
 from netemu.kubelet.kubelet import Kubelet
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
-from netemu.lab.config import LabConfig, NodeConfig, load_config, write_file
+from netemu.lab.config import PROXY_MODE_ANNOTATION, LabConfig, NodeConfig, load_config, write_file
 from netemu.lab.network_plan import network_plan
 from netemu.lab.paths import LabPaths
 from netemu.lab.process import exists, run
@@ -26,7 +26,7 @@ from netemu.model.resources import SERVICES
 from netemu.network import names, underlay
 from netemu.network.plan import NodePlan
 from netemu.network.pods import PodNetwork
-from netemu.proxy.config import Duration, IptablesConfiguration, KubeProxyConfiguration
+from netemu.proxy.config import Duration, IptablesConfiguration, KubeProxyConfiguration, NftablesConfiguration
 from netemu.proxy.server import ProxyServer
 from netemu.runtime.cri import Runtime
 from netemu.runtime.emulated import EmulatedRuntime
@@ -95,11 +95,19 @@ def _proxy(config: LabConfig, node: NodeConfig, client: HttpClient) -> ProxyServ
         mode=config.proxy_mode,
         cluster_cidr=config.pod_cidr,
         iptables=IptablesConfiguration(min_sync_period=Duration(_SYNC_PERIOD)),
+        nftables=NftablesConfiguration(min_sync_period=Duration(_SYNC_PERIOD)),
     )
     netns = names.node_netns(config.name, node.name)
     state_dir = LabPaths(config.name).proxies / node.name
     state_dir.mkdir(parents=True, exist_ok=True)
-    return ProxyServer(client, settings, node_name=node.name, netns=netns, state_dir=state_dir)
+    return ProxyServer(
+        client,
+        settings,
+        node_name=node.name,
+        netns=netns,
+        state_dir=state_dir,
+        mode_annotation=PROXY_MODE_ANNOTATION,
+    )
 
 
 @contextlib.asynccontextmanager
@@ -123,7 +131,7 @@ async def _status(paths: LabPaths, proxies: Mapping[str, ProxyServer]) -> AsyncI
 def _programmed(proxy: ProxyServer) -> dict[str, str]:
     done = proxy.programmed
     return {
-        "mode": "iptables",
+        "mode": proxy.mode,
         "services": done.services,
         "endpointSlices": done.endpoint_slices,
         "error": done.error,

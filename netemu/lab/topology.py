@@ -19,6 +19,7 @@ import msgspec
 
 from netemu.lab.yamlfile import Document, Mistake, Where, read_documents
 from netemu.model.errors import UserError
+from netemu.proxy.config import MODES
 
 API_VERSION = "netemu.dev/v1alpha1"
 _LABEL = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
@@ -222,9 +223,9 @@ def _check(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
     yield from _check_networks(document, spec)
     yield from _check_clients(document, spec)
     yield from _check_link(document, spec.links, ("spec", "links"))
-    if spec.proxy.mode != "iptables":
-        why = "is not built yet" if spec.proxy.mode in ("ipvs", "nftables") else "is no proxy mode"
-        yield document.mistake(("spec", "proxy", "mode"), f"{spec.proxy.mode!r} {why}; must be iptables")
+    if spec.proxy.mode not in MODES:
+        why = f"{spec.proxy.mode!r} is no proxy mode; must be one of {', '.join(MODES)}"
+        yield document.mistake(("spec", "proxy", "mode"), why)
     if not 1 <= spec.dns.replicas <= 100:
         yield document.mistake(("spec", "dns", "replicas"), f"{spec.dns.replicas}: must be 1 to 100")
     if not all(_LABEL.match(label) for label in spec.dns.domain.split(".")):

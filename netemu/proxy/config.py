@@ -16,6 +16,10 @@ import msgspec
 from netemu.model.errors import UserError
 from netemu.proxy.services import Family, family_of, networks_of_family
 
+MODES = ("iptables", "nftables")
+DEFAULT_MODE = "iptables"
+PRIMARY = "primary"
+"""In nodePortAddresses, alone: the node's primary addresses."""
 API_VERSION, KIND = "kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration"
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -193,23 +197,20 @@ _LOCAL_MODES = ("ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePref
 
 
 def _check(config: KubeProxyConfiguration) -> None:
-    if config.mode not in ("", "iptables"):
-        known = config.mode in ("ipvs", "nftables", "kernelspace")
-        why = "is not available in this release of netemu" if known else "is no proxy mode"
-        raise UserError(f"mode: {config.mode!r} {why}; use iptables")
-    if not 0 <= config.iptables.masquerade_bit <= 31:
-        raise UserError(f"iptables.masqueradeBit: {config.iptables.masquerade_bit} is not within 0-31")
+    if config.mode not in ("", *MODES):
+        raise UserError(f"mode: {config.mode!r} is no proxy mode of Linux; use one of {', '.join(MODES)}")
+    for mode, bit in (("iptables", config.iptables.masquerade_bit), ("nftables", config.nftables.masquerade_bit)):
+        if not 0 <= bit <= 31:
+            raise UserError(f"{mode}.masqueradeBit: {bit} is not within 0-31")
     if config.detect_local_mode not in _LOCAL_MODES:
         raise UserError(f"detectLocalMode: {config.detect_local_mode!r} is none of {', '.join(_LOCAL_MODES)}")
-    for name, period in (
-        ("syncPeriod", config.iptables.sync_period),
-        ("minSyncPeriod", config.iptables.min_sync_period),
-    ):
-        if period < 0:
-            raise UserError(f"iptables.{name}: must not be negative")
+    for mode, part in (("iptables", config.iptables), ("nftables", config.nftables), ("ipvs", config.ipvs)):
+        for name, period in (("syncPeriod", part.sync_period), ("minSyncPeriod", part.min_sync_period)):
+            if period < 0:
+                raise UserError(f"{mode}.{name}: must not be negative")
     for field, entries in (
         ("clusterCIDR", config.cluster_cidr.split(",") if config.cluster_cidr else ()),
-        ("nodePortAddresses", config.node_port_addresses),
+        ("nodePortAddresses", () if config.node_port_addresses == (PRIMARY,) else config.node_port_addresses),
     ):
         for entry in entries:
             if "/" not in entry or not networks_of_family((entry,), family_of(entry)):

@@ -14,11 +14,11 @@ from dataclasses import replace
 from netemu.kernel.conntrack import Conntrack
 from netemu.kernel.netlink import Netlink
 from netemu.model.objects import EndpointSlice, Node, Service
-from netemu.proxy.config import KubeProxyConfiguration
+from netemu.proxy.config import DEFAULT_MODE, KubeProxyConfiguration
 from netemu.proxy.facts import NodeFacts
 from netemu.proxy.flows import stale_flows
 from netemu.proxy.loop import Programmed, SyncLoop
-from netemu.proxy.modes import DEFAULT_MODE, Site, mode_of
+from netemu.proxy.modes import Site, mode_of
 from netemu.proxy.node import detector, node_ip, pod_cidrs, set_sysctls
 from netemu.proxy.services import Family, of_family
 from netemu.proxy.tracker import Changes, Table, Tracker

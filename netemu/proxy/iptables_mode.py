@@ -12,8 +12,8 @@ from netemu.model.errors import KernelError
 from netemu.proxy import rulefiles
 from netemu.proxy.config import KubeProxyConfiguration
 from netemu.proxy.iptables_programmer import IptablesProgrammer
-from netemu.proxy.modes import Mode, Periods, Site
-from netemu.proxy.services import Family, networks_of_family
+from netemu.proxy.modes import Mode, Periods, Site, listed_networks
+from netemu.proxy.services import Family
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class IptablesMode:
 
     def node_port_networks(self, config: KubeProxyConfiguration, family: Family, node_ip: str) -> tuple[str, ...]:
         """See Mode."""
-        return networks_of_family(config.node_port_addresses, family)
+        return listed_networks(config, family, node_ip)
 
     def needs_addresses(self, networks: tuple[str, ...]) -> bool:
         """See Mode."""

@@ -12,12 +12,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
-from netemu.proxy.config import KubeProxyConfiguration
+from netemu.proxy.config import DEFAULT_MODE, MODES, PRIMARY, KubeProxyConfiguration
 from netemu.proxy.programmer import Programmer
-from netemu.proxy.services import Family
-
-DEFAULT_MODE = "iptables"
-MODES = ("iptables",)
+from netemu.proxy.services import Family, networks_of_family
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +77,17 @@ class Mode(Protocol):
 def mode_of(name: str) -> Mode:
     """The mode of that name, "" for the default."""
     return cast(Mode, import_module(f"netemu.proxy.{name or DEFAULT_MODE}_mode").MODE)
+
+
+def listed_networks(config: KubeProxyConfiguration, family: Family, node_ip: str) -> tuple[str, ...]:
+    """nodePortAddresses of one family; `primary` is the node's own address, and nowhere where there is none."""
+    if config.node_port_addresses != (PRIMARY,):
+        return networks_of_family(config.node_port_addresses, family)
+    return (f"{node_ip}/{family.bits}" if node_ip else NOWHERE[family],)
+
+
+NOWHERE = {Family.IPV4: "127.0.0.1/32", Family.IPV6: "::1/128"}
+"""Stands for "no address": loopback does not answer node ports."""
 
 
 def left_overs(name: str) -> tuple[str, ...]:

@@ -27,12 +27,12 @@ from netemu.model import resources
 from netemu.model.errors import KernelError, NetemuError, UserError
 from netemu.model.objects import EndpointSlice, Node, Service
 from netemu.proxy import lock
-from netemu.proxy.config import KubeProxyConfiguration
+from netemu.proxy.config import DEFAULT_MODE, MODES, KubeProxyConfiguration
 from netemu.proxy.engine import Engine
 from netemu.proxy.healthcheck import NOT_FOUND, Answer, Handler, ServiceHealth, health_answer, listen
 from netemu.proxy.loop import Programmed
 from netemu.proxy.metrics import exposition
-from netemu.proxy.modes import DEFAULT_MODE, MODES, Site, left_overs, mode_of
+from netemu.proxy.modes import Site, left_overs, mode_of
 from netemu.proxy.services import HEADLESS_LABEL, PROXY_NAME_LABEL, Family
 from netemu.proxy.tracker import Table
 
@@ -192,6 +192,7 @@ class ProxyServer:
     def _wanted_mode(self) -> str:
         node = self._nodes.get(self.node_name) if self._mode_annotation else None
         wanted = node.annotations.get(self._mode_annotation, "") if node else ""
+        self._mode_error = ""
         if wanted and wanted not in MODES:
             self._mode_error = f"annotation {self._mode_annotation}: {wanted!r} is none of {', '.join(MODES)}"
             return self.mode
@@ -201,10 +202,9 @@ class ProxyServer:
         while self._mode_annotation:
             await self._mode_wanted.wait()
             self._mode_wanted.clear()
-            if self._engine and (wanted := self._wanted_mode()) != self._engine.name:
+            if (wanted := self._wanted_mode()) != self.mode and self._engine:
                 try:
                     work = await self._change_mode(wanted, tasks, work, self._engine)
-                    self._mode_error = ""
                 except NetemuError as error:
                     self._mode_error = f"mode {wanted} not taken: {error}"
                     log.error("proxy %s: %s", self.node_name, self._mode_error)

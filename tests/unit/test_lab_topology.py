@@ -116,7 +116,7 @@ def test_clients_without_address_get_free_ones(tmp_path: Path) -> None:
         pytest.param("  clients: [{name: a}, {name: a}]", 6, "'a' is already there, on line 6", id="duplicate client"),
         pytest.param("  links: {mtu: 10}", 6, "must be 576 to 65535", id="bad mtu"),
         pytest.param("  links: {rate: fast}", 6, "must look like 100mbit", id="bad rate"),
-        pytest.param("  proxy: {mode: magic}", 6, "is no proxy mode; must be iptables", id="bad proxy mode"),
+        pytest.param("  proxy: {mode: magic}", 6, "is no proxy mode; must be one of iptables", id="bad proxy mode"),
         pytest.param("  dns: {replicas: 0}", 6, "must be 1 to 100", id="no DNS"),
         pytest.param("  dns: {domain: a_b}", 6, "must be a domain like cluster.local", id="bad domain"),
         pytest.param(
