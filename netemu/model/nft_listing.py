@@ -1,0 +1,71 @@
+"""A table as `nft list table` prints it: order of elements, line breaks and indentation are the tool's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Final
+
+from netemu.model.nft import (
+    Chain,
+    DataType,
+    Element,
+    Map,
+    Rule,
+    Ruleset,
+    Set,
+    Value,
+    chain_lines,
+    comment_text,
+    set_lines,
+)
+
+_PROTOCOLS: Final = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "ipv6-icmp": 58, "sctp": 132, "udplite": 136}
+_ON_A_LINE: Final = {DataType.IPV4_ADDR: 2, DataType.INET_SERVICE: 5, DataType.INET_PROTO: 5, DataType.MARK: 2}
+_MORE: Final = ",\n\t\t\t     "
+
+
+def listing(ruleset: Ruleset) -> str:
+    """The table's block. Sets first, then chains, in the kernel's order."""
+    blocks = [_set_block(held, ruleset.elements_of(held.name)) for held in ruleset.sets]
+    rules: dict[str, list[Rule]] = {}
+    for rule in ruleset.rules:
+        rules.setdefault(rule.chain, []).append(rule)
+    blocks += [_chain_block(chain, rules.get(chain.name, [])) for chain in ruleset.chains]
+    head = f"\t{comment_text(ruleset.table.comment)}\n" if ruleset.table.comment else ""
+    return f"table {ruleset.table.id} {{\n{head}" + "\n".join(blocks) + "}\n"
+
+
+def _set_block(held: Set | Map, elements: Sequence[Element]) -> str:
+    lines = set_lines(held)
+    if elements:
+        ordered = sorted(elements, key=lambda element: [_order(part) for part in reversed(element.key)])
+        texts = [element.text() for element in ordered]
+        lines.append(f"elements = {{ {_wrapped(texts, _per_line(held))} }}")
+    word = "map" if isinstance(held, Map) else "set"
+    return f"\t{word} {held.name} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}\n"
+
+
+def _per_line(held: Set | Map) -> int:
+    return _ON_A_LINE.get(held.type[0], 1) if len(held.type) == 1 else 1
+
+
+def _wrapped(texts: Sequence[str], per_line: int) -> str:
+    lines = [", ".join(texts[start : start + per_line]) for start in range(0, len(texts), per_line)]
+    return _MORE.join(lines)
+
+
+def _order(value: Value) -> tuple[int, str]:
+    if isinstance(value, int):
+        return value, ""
+    if value in _PROTOCOLS:
+        return _PROTOCOLS[value], ""
+    try:
+        return int(ip_address(value.split("/")[0].split("-")[0])), ""
+    except ValueError:
+        return 0, value
+
+
+def _chain_block(chain: Chain, rules: Sequence[Rule]) -> str:
+    lines = [*chain_lines(chain), *(rule.text() for rule in rules)]
+    return f"\tchain {chain.name} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}\n"
