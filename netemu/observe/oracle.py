@@ -399,7 +399,9 @@ def _dnat(
     """`hairpin`: endpoints whose way back to themselves is looked after; None: every endpoint's."""
     targets = frozenset(e.target for e in used)
     itself = {e.target for e in used if e.ip == case.source.address and (hairpin is None or e.target in hairpin)}
-    return Judgement("dnat", reason, targets, targets if masquerade else frozenset(itself))
+    # What comes in and ends on this node's own network never passes where sources are changed.
+    delivered = {e.target for e in used if case.source.origin is not Origin.NODE and case.node.owns(e.ip)}
+    return Judgement("dnat", reason, targets, (targets if masquerade else frozenset(itself)) - delivered)
 
 
 def _admitted(case: _Case, hit: _Hit) -> bool:

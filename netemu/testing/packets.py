@@ -62,7 +62,10 @@ class Node:
             if verdict != "accept":
                 yield verdict, "", False
                 continue
-            masquerade = any(s.masquerade for s in self.walk("nat", "POSTROUTING", replace(state, done=False)))
+            leaving = (
+                () if self._ends_here(state.packet) else self.walk("nat", "POSTROUTING", replace(state, done=False))
+            )
+            masquerade = any(s.masquerade for s in leaving)
             yield ("dnat" if state.dnat else "accept"), state.dnat, masquerade
 
     def _filter(self, state: State) -> str:
@@ -75,6 +78,10 @@ class Node:
             if end.verdict != "accept":
                 return end.verdict
         return "accept"
+
+    def _ends_here(self, packet: Packet) -> bool:
+        """Whether a packet that came in is delivered, past POSTROUTING; what the node sends itself passes there."""
+        return bool(packet.interface) and self.is_local(packet.destination)
 
     def is_local(self, address: str) -> bool:
         """Whether an address is this node's own."""

@@ -7,7 +7,7 @@ modes differ by design in four ways:
   back to endpoints of other nodes where a Local policy finds none here;
 - a port that a cluster IP does not have is rejected in nftables and ipvs and passes untranslated in iptables; in ipvs
   that is so for every virtual address;
-- node ports answer on every address of the node (iptables, with loopback; ipvs, without), or its primary one (nftables);
+- node ports answer on all addresses of a node (iptables, with loopback; ipvs, without) or its primary one (nftables);
 - iptables has no rule about absent endpoints of external addresses in OUTPUT, and no firewall without endpoints.
 """
 

@@ -194,7 +194,7 @@ HINTS = [
 HOST = (NODE_IP, "test-node")
 HOST_NETWORK = [
     case("pod to an endpoint on this node's own network", PLAIN, [HOST], POD, TO_VIP, dnat(NODE_IP)),
-    case("outside to an endpoint on this node's own network", OPEN, [HOST], OUT, TO_NP, masq(NODE_IP)),
+    case("outside keeps its source to an endpoint on this node's own network", OPEN, [HOST], OUT, TO_NP, dnat(NODE_IP)),
     case("node to an endpoint on its own network", PLAIN, [HOST], SELF, TO_VIP, masq(NODE_IP)),
     case("external Local counts endpoints of the node's own network", E_LOCAL, [HOST], OUT, TO_NP, dnat(NODE_IP)),
     case("endpoint on another node's network", PLAIN, [(PEER, "node-b")], POD, TO_VIP, dnat(PEER)),

@@ -1,0 +1,115 @@
+"""The packet table with real packets: sent from namespaces, through rules of a running proxy, seen at the far ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from netemu.model.objects import KubeObject, Service
+from netemu.observe.oracle import Settings
+from netemu.proxy.config import MODES, parse
+from netemu.proxy.server import ProxyServer
+from netemu.proxy.services import Family
+from netemu.testing.packets import Fate
+from tests.kernel.proxy_bed import Api
+from tests.kernel.table_bed import NODE, Wire, build, destroy
+from tests.unit.proxy_scene import Case, World, configuration, in_mode, node_object
+from tests.unit.proxy_table_more import TABLE
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def worlds() -> list[tuple[World, list[Case]]]:
+    """Cases by world, worlds of equal settings one after another."""
+    grouped: list[tuple[World, list[Case]]] = []
+    for case in TABLE:
+        known = next((cases for world, cases in grouped if world == case.world), None)
+        if known is None:
+            grouped.append((case.world, [case]))
+        else:
+            known.append(case)
+    return sorted(grouped, key=lambda pair: repr(pair[0].settings))
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, api: Api, state_dir: Path) -> AsyncIterator[ProxyServer]:
+    """The proxy of the node, past its first sync."""
+    config = parse(configuration(settings))
+    server = ProxyServer(
+        api, config, node_name="test-node", netns=NODE, state_dir=state_dir, families=tuple(Family)  # type: ignore[arg-type]
+    )  # fmt: skip
+    task = asyncio.create_task(server.run())
+    try:
+        async with asyncio.timeout(20):
+            await server.until()
+        yield server
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def put(api: Api, server: ProxyServer, before: World | None, world: World) -> None:
+    """The API holds the objects of `world` and nothing else, and the rules say so."""
+    revisions = {"services": "", "endpoint_slices": ""}
+    there = {(type(o), o.key) for o in world.objects}
+    gone = [o for o in (before.objects if before else ()) if (type(o), o.key) not in there]
+    for change, objects in ((api.drop, gone), (api.put, world.objects)):
+        for obj in objects:
+            revisions[_kind(obj)] = change(obj)
+    async with asyncio.timeout(20):
+        await server.until(**revisions)
+
+
+def _kind(obj: KubeObject) -> str:
+    return "services" if isinstance(obj, Service) else "endpoint_slices"
+
+
+async def send_all(mode: str, state_dir: Path) -> dict[str, Fate]:
+    """The fate of every packet of the table."""
+    fates: dict[str, Fate] = {}
+    todo, wire = worlds(), Wire()
+    try:
+        while todo:
+            settings = todo[0][0].settings
+            api, before = Api(), None
+            api.put(node_object())
+            async with running(in_mode(mode, todo[0][0]), api, state_dir) as server:
+                while todo and todo[0][0].settings == settings:
+                    world, cases = todo.pop(0)
+                    await put(api, server, before, world)
+                    fates |= await asyncio.to_thread(wire.fates, cases, mode)
+                    before = world
+                await server.cleanup()
+    finally:
+        wire.close()
+    return fates
+
+
+@pytest.fixture(scope="module", params=MODES)
+def sent(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, dict[str, Fate]]]:
+    """Mode, and fates by case: everything is sent once."""
+    destroy()
+    try:
+        build()
+        yield request.param, asyncio.run(send_all(request.param, tmp_path_factory.mktemp("state")))
+    finally:
+        destroy()
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.about) for case in TABLE])
+def test_packet(sent: tuple[str, dict[str, Fate]], case: Case) -> None:
+    mode, fates = sent
+    wanted, found = case.fates[mode], fates[case.about]
+    if case.sticky:
+        assert (found.verdict, len(found.destinations)) == (wanted.verdict, 1)
+        assert found.destinations <= wanted.destinations
+        assert found.masquerade == wanted.masquerade
+    else:
+        assert found == wanted
