@@ -35,6 +35,16 @@ def default_pod(pod: Obj) -> None:
     status = pod.setdefault("status", {})
     status["phase"] = status.get("phase") or "Pending"
     status["qosClass"] = status.get("qosClass") or qos_class(spec)
+    _pod_ips(status)
+
+
+def _pod_ips(status: Obj) -> None:
+    """`podIP` is the first of `podIPs`; where they differ it wins (`pkg/apis/core/v1/conversion.go`)."""
+    first, every = status.get("podIP"), status.get("podIPs") or []
+    if first and (not every or every[0].get("ip") != first):
+        status["podIPs"] = [{"ip": first}]
+    elif every and not first:
+        status["podIP"] = every[0].get("ip") or ""
 
 
 def default_pod_template(template: Obj) -> None:

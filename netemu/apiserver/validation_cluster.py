@@ -21,11 +21,13 @@ from netemu.apiserver.validation_fields import (
     invalid,
     invalid_for,
     label_value,
+    labels,
     one_of,
     qualified_name,
     required,
     too_long,
 )
+from netemu.apiserver.validation_pod import validate_tolerations
 from netemu.apiserver.validation_resources import resource_list
 from netemu.client.base import Obj
 from netemu.model.errors import BadRequest, FieldError
@@ -222,6 +224,9 @@ def validate_runtimeclass(obj: Obj, old: Obj | None) -> list[FieldError]:
     handler = obj.get("handler") or ""
     errors = invalid_for("handler", handler, dns1123_label(handler))
     errors += resource_list("overhead.podFixed", (obj.get("overhead") or {}).get("podFixed"))
+    scheduling: Obj = obj.get("scheduling") or {}
+    errors += labels("scheduling.nodeSelector", scheduling.get("nodeSelector"))
+    errors += validate_tolerations("scheduling.tolerations", scheduling.get("tolerations") or [])
     if old is not None and handler != (old.get("handler") or ""):
         errors.append(invalid("handler", handler, IMMUTABLE))
     return errors

@@ -54,8 +54,28 @@ def validate_pod(obj: Obj, old: Obj | None) -> list[FieldError]:
     if spec.get("ephemeralContainers") and old is None:
         text = "cannot be set on create"
         errors.append(forbidden("spec.ephemeralContainers", text))
+    errors += _status(obj.get("status") or {})
     if old is not None:
         errors += _update(spec, old.get("spec") or {})
+    return errors
+
+
+def _status(status: Obj) -> list[FieldError]:
+    """Errors of the addresses and of the nominated node (ValidatePodStatusUpdate)."""
+    errors: list[FieldError] = []
+    for key in ("podIPs", "hostIPs"):
+        addresses = [entry.get("ip") or "" for entry in status.get(key) or ()]
+        for index, address in enumerate(addresses):
+            errors += invalid_for(f"status.{key}[{index}]", address, ip_text(address))
+        families = [is_ip(address, 4) for address in addresses]
+        if not errors and len(set(families)) < len(families):
+            text = "may specify no more than one IP for each IP family"
+            errors.append(invalid(f"status.{key}", status[key], text))
+    host, hosts = status.get("hostIP") or "", status.get("hostIPs") or []
+    if host and hosts and hosts[0].get("ip") != host:
+        errors.append(invalid("status.hostIPs[0].ip", hosts[0].get("ip"), "must be equal to `hostIP`"))
+    if name := status.get("nominatedNodeName"):
+        errors += invalid_for("status.nominatedNodeName", name, dns1123_subdomain(name))
     return errors
 
 

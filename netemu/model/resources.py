@@ -56,7 +56,10 @@ class Resource:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
-NAMESPACES = Resource("", "v1", "Namespace", "namespaces", False, ("ns",), (), ("status", "finalize"))
+NAMESPACES = Resource(
+    "", "v1", "Namespace", "namespaces", False, ("ns",), (), ("status", "finalize"),
+    tuple(verb for verb in ALL_VERBS if verb != "deletecollection"),
+)  # fmt: skip
 NODES = Resource("", "v1", "Node", "nodes", False, ("no",), (), ("status",))
 PODS = Resource("", "v1", "Pod", "pods", True, ("po",), ("all",), ("status", "binding"))
 SERVICES = Resource("", "v1", "Service", "services", True, ("svc",), ("all",), ("status",))

@@ -384,3 +384,10 @@ async def test_bodies_without_bounds_are_refused(http: Http, media: str, text: b
     reply = await http("POST", CONFIGMAPS_URL, text, content_type=media)
 
     assert (reply.status, reply.body["reason"]) == (400, "BadRequest")
+
+
+async def test_namespaces_are_not_deleted_all_at_once(http: Http) -> None:
+    reply = await http("DELETE", "/api/v1/namespaces")
+
+    assert (reply.status, reply.body["reason"]) == (405, "MethodNotAllowed")
+    assert (await http("GET", "/api/v1/namespaces/default")).status == 200

@@ -378,6 +378,11 @@ def test_containers(kind: str, fields: dict[str, Any], errors: list[str]) -> Non
         {"weight": 1, "podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabels": {"a": "b"}}}}]}),
     case("Pod", "spec.ephemeralContainers: Forbidden: cannot be set on create",
          spec__ephemeralContainers=[{"name": "d", "image": "i"}]),
+    case("Pod", f'status.podIPs[0]: Invalid value: "here": {IP}', status__podIP="here"),
+    case("Pod", 'status.podIPs: Invalid value: [{"ip":"10.1.1.1"},{"ip":"10.1.1.2"}]: '
+         "may specify no more than one IP for each IP family", status__podIPs=[{"ip": "10.1.1.1"}, {"ip": "10.1.1.2"}]),
+    case("Pod", 'status.hostIPs[0].ip: Invalid value: "10.1.1.2": must be equal to `hostIP`', status__hostIP="10.1.1.1",
+         status__hostIPs=[{"ip": "10.1.1.2"}]),
 ])  # fmt: skip
 def test_pods(kind: str, fields: dict[str, Any], errors: list[str]) -> None:
     check(kind, fields, errors)
@@ -580,6 +585,8 @@ def test_endpoints_of_both_kinds(kind: str, fields: dict[str, Any], errors: list
     case("Lease", "spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0", spec__leaseDurationSeconds=0),
     case("Lease", 'spec.holderIdentity: Invalid value: "": must not be empty', spec__holderIdentity=""),
     case("RuntimeClass", f'handler: Invalid value: "": {DNS_LABEL}', handler=""),
+    case("RuntimeClass", 'scheduling.tolerations[0].operator: Unsupported value: "Like": '
+         'supported values: "Equal", "Exists"', scheduling={"tolerations": [{"key": "a", "operator": "Like"}]}),
     case("Namespace", 'spec.finalizers[0]: Invalid value: "x": '
          "name is neither a standard finalizer name nor is it fully qualified", spec={"finalizers": ["x"]}),
 ])  # fmt: skip
@@ -646,6 +653,11 @@ def update(kind: str, *errors: str, start: dict[str, Any] | None = None, **field
            start={"spec__activeDeadlineSeconds": 5}, spec__activeDeadlineSeconds=9),
     update("Pod", "spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds",
            start={"spec__tolerations": [{"key": "a", "operator": "Exists"}]}, spec__tolerations=[]),
+    update("Pod", "spec: Forbidden: pod updates may not change fields other than "
+           "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` "
+           "(only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if "
+           "it was previously negative)\n(changed: ephemeralContainers)",
+           spec__ephemeralContainers=[{"name": "d", "image": "i"}]),
     update("Node", 'spec.podCIDRs: Forbidden: node updates may not change podCIDR except from "" to valid',
            spec={"podCIDR": "10.244.9.0/24"}),
     update("Node", start={"spec": {}}, spec={"podCIDR": "10.244.9.0/24"}),

@@ -361,3 +361,15 @@ async def test_an_informer_follows_the_registry_without_http(registry: Registry,
     async with asyncio.timeout(5):
         assert [await changes.get() for _ in range(3)] == [("", "Pending"), ("Pending", "Running"), ("Running", "")]
     assert pods.objects == {}
+
+
+async def test_a_watch_that_wants_no_initial_events_begins_with_the_next_change(registry: Registry) -> None:
+    await registry.create(CONFIGMAPS, CONFIG, "shop")
+
+    async with aclosing(registry.watch(CONFIGMAPS, send_initial_events=False)) as events:
+        following = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        await registry.create(CONFIGMAPS, named(CONFIG, "later"), "shop")
+        event = await following
+
+    assert (event.type, event.object["metadata"]["name"]) == ("ADDED", "later")
