@@ -57,6 +57,39 @@ spec:
   containers: [{name: c, image: pause}]
 """
 
+SWITCHED = """
+apiVersion: v1
+kind: Pod
+metadata: {name: switched, labels: {app: switched}}
+spec:
+  runtimeClassName: process
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: server
+    image: python
+    command: [python3, -m, http.server, "80"]
+    readinessProbe: {exec: {command: [test, -f, /tmp/ready]}, periodSeconds: 1, failureThreshold: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: switched}
+spec: {selector: {app: switched}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec: {containers: [{name: c, image: pause}]}
+"""
+
+NEEDY = """
+apiVersion: v1
+kind: Pod
+metadata: {name: needy}
+spec:
+  nodeSelector: {disk: ssd}
+  containers: [{name: c, image: nginx, envFrom: [{configMapRef: {name: late}}]}]
+"""
+
 STUBBORN = """
 apiVersion: v1
 kind: Pod
@@ -220,6 +253,38 @@ def test_waiting_ends_when_the_pod_is_deleted(space: LabKubectl) -> None:
     space("delete", "pod", "one", "--wait=false")
 
     assert (waiting.communicate()[0], waiting.returncode) == ("pod/one condition met\n", 0)
+
+
+def test_a_pod_enters_and_leaves_its_service_as_its_readiness_changes(space: LabKubectl) -> None:
+    space("apply", "-f", "-", stdin=SWITCHED)
+    space("wait", "--for=condition=Ready", "pod/client", "--timeout=20s")
+    eventually(lambda: space.probe("client", "switched:80")["errors"] == {"refused": 1}, "refusal")
+
+    space.exec("switched", "touch", "/tmp/ready")
+    space("wait", "--for=condition=Ready", "pod/switched", "--timeout=20s")
+    eventually(lambda: space.probe("client", "switched:80")["answered"] == 1, "an answer")
+
+    space.exec("switched", "rm", "/tmp/ready")
+    space("wait", "--for=condition=Ready=False", "pod/switched", "--timeout=20s")
+    eventually(lambda: space.probe("client", "switched:80")["errors"] == {"refused": 1}, "refusal again")
+
+
+def test_a_pod_runs_as_soon_as_what_it_lacked_is_there(space: LabKubectl) -> None:
+    waiting = ".status.containerStatuses[0].state.waiting.reason"
+    space("apply", "-f", "-", stdin=NEEDY)
+    eventually(lambda: "FailedScheduling" in space("get", "events"), "no node for it")
+    space("label", "node", "worker-1", "disk=ssd")
+    try:
+        lacks = eventually(
+            lambda: space.field("pod", "needy", path=waiting).replace("ContainerCreating", ""), "a reason"
+        )
+        space("create", "configmap", "late", "--from-literal=A=b")
+        space("wait", "--for=condition=Ready", "pod/needy", "--timeout=20s")
+    finally:
+        space("label", "node", "worker-1", "disk-")
+
+    assert lacks == "CreateContainerConfigError"
+    assert space.exec("needy", "printenv", "A") == "b\n"
 
 
 # --- nodes
