@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -44,6 +45,7 @@ _NLM_F_CAPPED: Final = 0x100
 _NLM_F_ACK_TLVS: Final = 0x200
 _NLM_F_DUMP_INTR: Final = 0x10
 _NLMSGERR_ATTR_MSG: Final = 1
+_NLMSGERR_ATTR_OFFS: Final = 2
 _RECEIVE_BUFFER: Final = 4 << 20
 _DUMP_CHUNK: Final = 1 << 18
 _DUMP_ATTEMPTS: Final = 20
@@ -101,11 +103,13 @@ def attribute_list(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The kernel's answer to one message of a batch. `sequence` 0 is the batch itself."""
+    """The kernel's answer to one message of a batch. `sequence` 0 is the batch itself; `offset` is where in the message
+    the attribute is that the kernel objects to, 0 if it does not say."""
 
     sequence: int
     code: int
     detail: str
+    offset: int = 0
 
 
 class Nfnetlink:
@@ -215,10 +219,11 @@ def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
 def refusal(sequence: int, flags: int, payload: bytes) -> Refusal:
     """Read an error message; code 0 is an acknowledgement."""
     (code,) = struct.unpack_from("=i", payload)
-    detail = ""
+    detail, offset = "", 0
     if flags & _NLM_F_ACK_TLVS:
         (size,) = struct.unpack_from("=I", payload, 4)
         echoed = 16 if flags & _NLM_F_CAPPED else size + 3 & ~3
-        said = attributes(payload, 4 + echoed).get(_NLMSGERR_ATTR_MSG, b"")
-        detail = said.rstrip(b"\0").decode(errors="replace")
-    return Refusal(sequence, -code, detail)
+        said = attributes(payload, 4 + echoed)
+        detail = said.get(_NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode(errors="replace")
+        offset = int.from_bytes(said.get(_NLMSGERR_ATTR_OFFS, b""), sys.byteorder)
+    return Refusal(sequence, -code, detail, offset)

@@ -8,6 +8,7 @@ else put the rule there, gives `Unknown` expressions; reading never fails on a f
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, cast
@@ -282,7 +283,10 @@ class _Program:
             (only,) = key
             if not isinstance(only, Field):
                 raise ValueError("a number in a set")
-            self._add_match(nft.Match(only, tuple(each.key[0] for each in listed), negated))
+            values = [each.key[0] for each in listed]  # with intervals they are in order already
+            if not any(map(data.is_interval, values)):
+                values.sort(key=lambda value: data.encode(expressions.field_type(only), value))
+            self._add_match(nft.Match(only, tuple(values), negated))
         else:
             self.found.append(nft.Lookup(key, name, negated))
 
@@ -290,8 +294,9 @@ class _Program:
         if name not in self.anonymous:
             return nft.Vmap(key, name)
         listed = self.anonymous[name][1]
+        types = expressions.key_types(key)
         entries = [(each.key, each.data) for each in listed if isinstance(each.data, nft.Verdict)]
-        return nft.Vmap(key, entries=tuple(sorted(entries, key=lambda entry: _sortable(entry[0]))))
+        return nft.Vmap(key, entries=tuple(sorted(entries, key=lambda entry: _sortable(types, entry[0]))))
 
     def immediate(self, at: Mapping[int, bytes]) -> None:
         """A verdict, or a constant for later."""
@@ -318,12 +323,13 @@ class _Program:
         kind = cast("nft.Family", family)
         if name not in self.anonymous:
             return nft.DnatMap(kind, key, name)
+        types = expressions.key_types(key)
         entries = []
         for each in self.anonymous[name][1]:
             if not isinstance(each.data, tuple) or len(each.data) != 2:
                 raise ValueError("not addresses and ports")
             entries.append((each.key, (str(each.data[0]), int(each.data[1]))))
-        return nft.DnatMap(kind, key, entries=tuple(sorted(entries, key=lambda entry: _sortable(entry[0]))))
+        return nft.DnatMap(kind, key, entries=tuple(sorted(entries, key=lambda entry: _sortable(types, entry[0]))))
 
     def masq(self, at: Mapping[int, bytes]) -> None:
         """A translation of the source."""
@@ -332,7 +338,10 @@ class _Program:
 
     def reject(self, at: Mapping[int, bytes]) -> None:
         """A refusal."""
-        self.found.append(nft.Reject(tcp_reset=_number(at[1]) == 1))
+        reset = _number(at[1]) == 1
+        if reset and self.found and self.found[-1] == nft.Match(Field.L4PROTO, ("tcp",)):
+            self.found.pop()
+        self.found.append(nft.Reject(tcp_reset=reset))
 
     def dynset(self, at: Mapping[int, bytes]) -> None:
         """An element put into a set."""
@@ -420,8 +429,11 @@ def _verdict(body: bytes) -> nft.Verdict:
     return nft.Verdict(cast("Literal['jump']", kind), _string(found[2]) if 2 in found else "")
 
 
-def _sortable(key: nft.Values) -> list[tuple[bool, nft.Value]]:
-    return [(isinstance(part, str), part) for part in key]
+def _sortable(types: Sequence[DataType], key: nft.Values) -> list[int]:
+    """The tool's order: the last part counts most."""
+    parts = zip(reversed(types), reversed(key), strict=True)
+    orders = dict.fromkeys((DataType.MARK,), sys.byteorder)
+    return [int.from_bytes(data.encode(kind, part), orders.get(kind, "big")) for kind, part in parts]
 
 
 def _string(value: bytes) -> str:

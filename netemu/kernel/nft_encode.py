@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -30,6 +30,7 @@ from netemu.kernel.nfnetlink import (
 )
 from netemu.model import nft
 from netemu.model.errors import KernelError
+from netemu.model.nft import DataType
 
 SUBSYSTEM: Final = 10
 FAMILIES: Final = {"ip": 2, "ip6": 10}
@@ -42,7 +43,8 @@ SET_FLAGS: Final = {"constant": CONSTANT, "interval": INTERVAL, "timeout": TIMEO
 INTERVAL_END: Final = 1
 _BYTE_ORDER, _DATA_BYTE_ORDER, _SET_COMMENT = 0, 1, 7
 _BIG_ENDIAN, _HOST, _NO_ORDER = 2, 1, 0
-_HOST_ORDER: Final = (data.DataType.MARK, data.DataType.IFNAME)
+_HOST_ORDER: Final = (DataType.MARK, DataType.IFNAME)
+_HEADER, _ATTRIBUTE = 20, 4  # bytes
 _ELEMENTS_PER_MESSAGE: Final = 60000  # bytes; an attribute holds 65535
 
 HeldSet = nft.Set | nft.Map
@@ -67,6 +69,8 @@ class Batch:
         self._starts: list[int] = []
         self._owners: list[int] = []
         self._anonymous = 0
+        self._at = 0
+        self._within: dict[int, list[tuple[int, int]]] = {}
 
     def add_all(self, operations: Sequence[nft.Operation]) -> None:
         """Encode operations in order. Raises KernelError (EINVAL) for what no message can say."""
@@ -76,15 +80,20 @@ class Batch:
             self._owners.append(index)
             operation = operations[index]
             end = _run_of_elements(operations, index) if type(operation.object) is nft.Element else index + 1
+            self._at = index
             try:
                 self._add(operation, operations[index:end])
             except ValueError as error:
-                what = nft.operation_text(self._table, operation)
+                what = nft.operation_text(self._table, operations[self._at])
                 raise KernelError.of(what, "", errno.EINVAL, str(error)) from error
             index = end
 
-    def owner(self, sequence: int) -> int:
-        """The index of the operation that message number `sequence` (from 1) belongs to."""
+    def owner(self, sequence: int, offset: int = 0) -> int:
+        """The index of the operation that message number `sequence` (from 1) belongs to; where it carries elements of
+        several operations, `offset` tells them apart."""
+        within = self._within.get(sequence)
+        if within and offset:
+            return within[max(bisect_right(within, (offset, len(self._starts))) - 1, 0)][1]
         return self._owners[bisect_right(self._starts, sequence - 1) - 1]
 
     def _add(self, operation: nft.Operation, run: Sequence[nft.Operation]) -> None:
@@ -176,8 +185,10 @@ class Batch:
         assert isinstance(first, nft.Element)
         held = self.sets.get(first.set) or self._set_of(first.set)
         encoded: list[bytes] = []
+        owners: list[int] = []
         adding = kind == NEW_ELEMENT
-        for operation in run:
+        start = self._at
+        for self._at, operation in enumerate(run, start):
             each = operation.object
             assert isinstance(each, nft.Element)
             value, comment, timeout = (each.data, each.comment, each.timeout) if adding else (None, "", 0)
@@ -185,19 +196,26 @@ class Batch:
                 encoded += _interval(held, (each.key, value, comment, timeout))
             else:
                 encoded.append(_element(held, (each.key, value, comment, timeout)))
-        self._elements(kind, flags, text(2, first.set), encoded)
+            owners += [self._at] * (len(encoded) - len(owners))
+        self._elements(kind, flags, text(2, first.set), encoded, owners)
 
-    def _elements(self, kind: int, flags: int, which: bytes, encoded: Iterable[bytes]) -> None:
-        chunk: list[bytes] = []
-        size = 0
-        for each in encoded:
-            if size + len(each) > _ELEMENTS_PER_MESSAGE:
-                self._send(kind, flags, which + nested(3, *chunk))
-                chunk, size = [], 0
-            chunk.append(each)
-            size += len(each)
-        if chunk:
-            self._send(kind, flags, which + nested(3, *chunk))
+    def _elements(
+        self, kind: int, flags: int, which: bytes, encoded: Sequence[bytes], owners: Sequence[int] = ()
+    ) -> None:
+        start = 0
+        while start < len(encoded):
+            end, size = start, 0
+            base = _HEADER + len(self._name) + len(which) + _ATTRIBUTE
+            within: list[tuple[int, int]] = []
+            while end < len(encoded) and size + len(encoded[end]) <= _ELEMENTS_PER_MESSAGE:
+                if owners:
+                    within.append((base + size, owners[end]))
+                size += len(encoded[end])
+                end += 1
+            if len(within) > 1:
+                self._within[len(self.messages) + 1] = within
+            self._send(kind, flags, which + nested(3, *encoded[start:end]))
+            start = end
 
 
 def _run_of_elements(operations: Sequence[nft.Operation], start: int) -> int:
@@ -247,7 +265,7 @@ def _types(held: HeldSet, key_number: int) -> bytes:
     parts = be32(4, key_number) + be32(5, data.key_size(held.type))
     if not isinstance(held, nft.Map):
         return parts
-    if held.data == (data.DataType.VERDICT,):
+    if held.data == (DataType.VERDICT,):
         return parts + be32(6, data.VERDICT) + be32(7, 0)
     number = data.key_number([data.TYPE_NUMBERS[kind] for kind in held.data])
     return parts + be32(6, number) + be32(7, data.key_size(held.data))
@@ -265,7 +283,7 @@ def _set(held: HeldSet, number: int) -> bytes:
     return parts + _set_userdata(held)
 
 
-def _order(types: Sequence[data.DataType]) -> int:
+def _order(types: Sequence[DataType]) -> int:
     if len(types) > 1:
         return _NO_ORDER
     return _HOST if types[0] in _HOST_ORDER else _BIG_ENDIAN
@@ -275,7 +293,7 @@ def _set_userdata(held: HeldSet) -> bytes:
     """What only the tool reads: the order of bytes, and the comment."""
     noted = _udata(_BYTE_ORDER, _order(held.type).to_bytes(4, "little"))
     if isinstance(held, nft.Map):
-        order = _NO_ORDER if held.data == (data.DataType.VERDICT,) else _order(held.data)
+        order = _NO_ORDER if held.data == (DataType.VERDICT,) else _order(held.data)
         noted += _udata(_DATA_BYTE_ORDER, order.to_bytes(4, "little"))
     if held.comment:
         noted += _udata(_SET_COMMENT, held.comment.encode() + b"\0")
@@ -303,7 +321,7 @@ def _interval(held: HeldSet, entry: _Entry) -> list[bytes]:
     extras = _extras(held, value, comment, timeout)
     if len(key) != len(held.type):
         raise ValueError(f"{key!r} does not have {len(held.type)} parts")
-    spans = [data.bounds(kind, part) if kind is not data.DataType.INET_PROTO else _point(part)
+    spans = [data.bounds(kind, part) if kind is not DataType.INET_PROTO else _point(part)
              for kind, part in zip(held.type, key, strict=True)]  # fmt: skip
     if len(key) > 1:
         first, last = (
@@ -315,11 +333,11 @@ def _interval(held: HeldSet, entry: _Entry) -> list[bytes]:
 
 
 def _point(value: nft.Value) -> tuple[int, int]:
-    number = data.encode(data.DataType.INET_PROTO, value)[0]
+    number = data.encode(DataType.INET_PROTO, value)[0]
     return number, number
 
 
-def _padded(number: int, kind: data.DataType) -> bytes:
+def _padded(number: int, kind: DataType) -> bytes:
     size = data.SIZES[kind]
     return number.to_bytes(size, "big") + bytes(-size % 4)
 

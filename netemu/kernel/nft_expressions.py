@@ -167,11 +167,12 @@ def _plain(family: nft.Family, expression: nft.Expression) -> bytes:
             flags = be32(5, 1) if expression.negated else b""
             return _load_key(expression.key) + _expression("lookup", be32(2, 1), text(1, expression.set), flags)
         case nft.Masquerade():
-            flags = 4 * expression.random | 16 * expression.fully_random
-            return _expression("masq", be32(1, flags)) if flags else _expression("masq")
+            how = 4 * expression.random | 16 * expression.fully_random
+            return _expression("masq", be32(1, how)) if how else _expression("masq")
         case nft.Reject():
             if expression.tcp_reset:
-                return _expression("reject", be32(1, 1), attribute(2, b"\0"))
+                tcp = _load(Field.L4PROTO) + _cmp(EQ, data.encode(DataType.INET_PROTO, "tcp"))
+                return tcp + _expression("reject", be32(1, 1), attribute(2, b"\0"))
             return _expression("reject", be32(1, 0), attribute(2, bytes((_PORT_UNREACHABLE[family],))))
         case nft.Update():
             reference = (be32(4, 1), be32(3, 1), text(1, expression.set))

@@ -106,7 +106,7 @@ class NftNetlink:
         first = min(refusals, key=lambda refusal: refusal.sequence)
         if not 0 < first.sequence <= len(batch.messages):
             raise KernelError.of("nf_tables transaction", self.netns, first.code, first.detail)
-        operation = transaction.operations[batch.owner(first.sequence)]
+        operation = transaction.operations[batch.owner(first.sequence, first.offset)]
         what = nft.operation_text(transaction.table, operation)
         raise KernelError.of(what, self.netns, first.code, first.detail)
 

@@ -222,7 +222,7 @@ class SetMark(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reject(msgspec.Struct, frozen=True, gc=False):
-    """Refuse with an ICMP port unreachable, or with a TCP reset (which needs a match on tcp before it)."""
+    """Refuse with an ICMP port unreachable, or tcp with a reset (and only tcp: the match is part of it)."""
 
     tcp_reset: bool = False
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Final
 
+import msgspec
+
 from netemu.model.nft import (
     Chain,
     DataType,
@@ -40,10 +42,22 @@ def _set_block(held: Set | Map, elements: Sequence[Element]) -> str:
     lines = set_lines(held)
     if elements:
         ordered = sorted(elements, key=lambda element: [_order(part) for part in reversed(element.key)])
-        texts = [element.text() for element in ordered]
+        texts = [_typed(held, element).text() for element in ordered]
         lines.append(f"elements = {{ {_wrapped(texts, _per_line(held))} }}")
     word = "map" if isinstance(held, Map) else "set"
     return f"\t{word} {held.name} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}\n"
+
+
+def _typed(held: Set | Map, element: Element) -> Element:
+    """The element with marks and names of interfaces as the tool shows them."""
+    key = tuple(_shown(kind, part) for kind, part in zip(held.type, element.key, strict=True))
+    return element if key == element.key else msgspec.structs.replace(element, key=key)
+
+
+def _shown(kind: DataType, value: Value) -> Value:
+    if kind is DataType.MARK:
+        return f"0x{int(value):08x}"
+    return f'"{value}"' if kind is DataType.IFNAME else value
 
 
 def _per_line(held: Set | Map) -> int:

@@ -199,8 +199,10 @@ class _Change:
             return
         old = held.chains[chain.name]
         same = (old.type, old.hook, old.priority) == (chain.type, chain.hook, chain.priority)
-        if exclusive or (chain.hook and not same):
+        if exclusive:
             raise _Refused(errno.EEXIST)
+        if chain.hook and not same:
+            raise _Refused(errno.EOPNOTSUPP)
         if chain.hook and chain.policy != old.policy:
             held.chains[chain.name] = nft.Chain(old.name, old.type, old.hook, old.priority, chain.policy, old.comment)
 
@@ -236,10 +238,8 @@ class _Change:
             self._check_target(element.data)
         key = _canonical(of, element.key)
         if key in there:
-            if exclusive:
+            if exclusive or there[key].data != element.data:
                 raise _Refused(errno.EEXIST)
-            if there[key].data != element.data:
-                raise _Refused(errno.EBUSY)
             return
         if of.size and len(there) >= of.size:
             raise _Refused(errno.ENFILE)
@@ -285,7 +285,7 @@ class _Change:
         match expression:
             case nft.Lookup() | nft.Update():
                 of = self._set(expression.set)
-                wrong = isinstance(of, nft.Map) and isinstance(expression, nft.Lookup)
+                wrong = False
                 if isinstance(expression, nft.Update) and not of.flags & {"dynamic", "timeout"}:
                     raise _Refused(errno.EOPNOTSUPP)
             case nft.Vmap() | nft.DnatMap() if expression.map:
