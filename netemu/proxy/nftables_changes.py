@@ -8,7 +8,7 @@ removed together with the map element that led to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain as chained
 
@@ -76,14 +76,14 @@ class Change:
         """Chains with new content."""
         return len(self.new) + len(self.filled) + len(self.rehooked)
 
-    def add_chain(self, wanted: nft.Chain, lines: Lines, held: Held) -> None:
-        """Note what a chain takes."""
+    def add_chain(self, wanted: nft.Chain, lines: Lines, held: Held, remade: Collection[str] = ()) -> None:
+        """Note what a chain takes. `remade` sets are removed and added again, so what refers to them is, too."""
         there = held.chains.get(wanted.name)
         if there is None:
             self.new[wanted.name] = wanted, lines
         elif place_of(there) != place_of(wanted):
             self.rehooked[wanted.name] = wanted, lines
-        elif held.rules.get(wanted.name) != lines:
+        elif held.rules.get(wanted.name) != lines or (remade and _refers(lines, remade)):
             self.filled[wanted.name] = lines
 
     def add_set(self, wanted: nft.Set | nft.Map, held: Held) -> None:
@@ -120,6 +120,10 @@ class Change:
 
 def _rules(chains: Iterable[tuple[str, Lines]]) -> Iterator[Operation]:
     return (Add(nft.Rule(name, expressions, comment)) for name, lines in chains for expressions, comment in lines)
+
+
+def _refers(lines: Lines, sets: Collection[str]) -> bool:
+    return any(getattr(expression, "set", "") in sets for expressions, _ in lines for expression in expressions)
 
 
 def place_of(chain: nft.Chain) -> tuple[object, ...]:
