@@ -18,12 +18,12 @@ _NETNS = Path("/run/netns")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests under tests/kernel, tests/cluster and tests/clients need root; say so once instead of failing each."""
+    """Tests of every room but unit need root; say so once instead of failing each."""
     if os.geteuid() == 0:
         return
     needs_root = pytest.mark.skip(reason="needs root: run `sudo scripts/test`")
     for item in items:
-        if any(room in item.path.parts for room in ("kernel", "cluster", "clients")):
+        if any(room in item.path.parts for room in ("kernel", "cluster", "clients", "vm")):
             item.add_marker(needs_root)
 
 

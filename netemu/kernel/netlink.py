@@ -208,6 +208,8 @@ class _Batch:
         for sequence, code, detail in self._netlink.acknowledged(sequences[-1]):
             if self.refusal is None and sequence in sequences:
                 request = self._pending[sequences.index(sequence)][0]
+                if code == errno.EOPNOTSUPP and isinstance(request, wire.AddDummy):
+                    detail = "this kernel has no links of type dummy (module dummy)"
                 self.refusal = KernelError.of(str(request), self._netlink.netns, code, detail)
         self._pending.clear()
 

@@ -14,6 +14,7 @@ from netemu.kernel.netlink import Netlink, Rtnetlink
 from netemu.kernel.rtnetlink import (
     AddAddress,
     AddBridge,
+    AddDummy,
     AddNeighbour,
     AddRoute,
     AddVeth,
@@ -31,6 +32,7 @@ from netemu.testing.netlink import FakeHost
 
 HERE, THERE = "t-kernel-here", "t-kernel-there"
 Open = Callable[[str], Rtnetlink]
+NO_DUMMY = "this kernel has no links of type dummy (module dummy)"
 
 BRIDGE: list[Request] = [AddBridge("br0", mac="02:42:ac:12:00:01"), AddAddress("br0", "172.18.0.1/16")]
 PAIR: list[Request] = [
@@ -89,6 +91,18 @@ def test_veth_becomes_a_port_of_a_bridge_made_in_the_same_call(open_in: Open) ->
 
     assert links["veth0"].master == links["br0"].index
     assert links["veth0"].mtu == 1400
+
+
+def test_dummy_link_is_made_or_refused_by_name(open_in: Open) -> None:
+    here = open_in(HERE)
+    try:
+        here.apply(AddDummy("kube-ipvs0"))
+    except KernelError as error:
+        shown = str(error)
+    else:
+        shown = " ".join(f"{link.type} {link.up}" for link in here.links() if link.name == "kube-ipvs0")
+
+    assert shown in ("dummy False", f"add link kube-ipvs0 type dummy in {HERE}: {NO_DUMMY}")
 
 
 def test_deleting_one_end_deletes_both(open_in: Open) -> None:
