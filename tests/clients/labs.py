@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from netemu.lab.paths import LabPaths
-from tests.cluster.labs import eventually, netemu, run
+from netemu.model.resources import ENDPOINTS, PODS
+from netemu.network.names import node_netns
+from tests.cluster.labs import api, eventually, netemu, run
 
 NODES = ("control-plane", "worker-1", "worker-2")
 
@@ -79,17 +81,19 @@ class LabKubectl:
 
     def addresses(self, selector: str) -> set[str]:
         """The addresses of the Pods that a label selector names, without those that are being deleted."""
-        pods = self.get("pods", "-l", selector)["items"]
+        pods, _ = api(self.lab).list(PODS, self.namespace, labelSelector=selector)
         return {pod["status"].get("podIP", "") for pod in pods if "deletionTimestamp" not in pod["metadata"]}
 
     def endpoints(self, service: str) -> set[str]:
         """The ready addresses in the Service's Endpoints."""
-        subsets = self.get("endpoints", service).get("subsets", [])
+        subsets = api(self.lab).get(ENDPOINTS, service, self.namespace).get("subsets", [])
         return {address["ip"] for subset in subsets for address in subset.get("addresses", [])}
 
     def rules(self, node: str) -> str:
         """The node's NAT rules."""
-        return self.exec(f"node/{node}", "iptables-save", "-t", "nat")
+        where = f"--net=/run/netns/{node_netns(self.lab, node)}"
+        command = ("nsenter", where, "iptables-save", "-t", "nat")
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def follows(self, service: str, selector: str, count: int) -> set[str]:
         """Wait until Endpoints, and then the rules of every node, hold exactly the `count` Pods; their addresses."""
