@@ -16,7 +16,7 @@ import msgspec
 from netemu.model.errors import UserError
 from netemu.proxy.services import Family, family_of, networks_of_family
 
-MODES = ("iptables", "nftables")
+MODES = ("iptables", "ipvs", "nftables")
 DEFAULT_MODE = "iptables"
 PRIMARY = "primary"
 """In nodePortAddresses, alone: the node's primary addresses."""
@@ -211,6 +211,7 @@ def _check(config: KubeProxyConfiguration) -> None:
     for field, entries in (
         ("clusterCIDR", config.cluster_cidr.split(",") if config.cluster_cidr else ()),
         ("nodePortAddresses", () if config.node_port_addresses == (PRIMARY,) else config.node_port_addresses),
+        ("ipvs.excludeCIDRs", config.ipvs.exclude_cidrs),
     ):
         for entry in entries:
             if "/" not in entry or not networks_of_family((entry,), family_of(entry)):

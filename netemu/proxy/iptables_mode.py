@@ -51,12 +51,13 @@ class IptablesMode:
 
     async def cleanup(self, config: KubeProxyConfiguration, site: Site, *, successor: str = "") -> None:
         """Both kinds of the tool: somebody may have switched between them."""
+        kept = rulefiles.load("ipvs", ("base.rules",)) if successor == "ipvs" else None
         for family in Family:
             name = "ip6tables" if family is Family.IPV6 else "iptables"
             for kind in ("nft", "legacy"):
                 tool = IptablesTool(f"{name}-{kind}", site.netns, site.lock_file)
                 try:
-                    await IptablesProgrammer(tool, base_rules(config, family, liberal=False)).cleanup()
+                    await IptablesProgrammer(tool, base_rules(config, family, liberal=False)).cleanup(kept)
                 except KernelError as error:
                     log.debug("proxy: %s not cleaned up: %s", tool.prefix, error)
 

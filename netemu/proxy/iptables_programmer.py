@@ -20,7 +20,7 @@ from netemu.model.errors import KernelError
 from netemu.proxy.facts import NodeFacts
 from netemu.proxy.iptables import LARGE_CLUSTER, PORT_CHAIN_PREFIXES, Compiled, assemble, compile_port, node_port_tail
 from netemu.proxy.programmer import Written
-from netemu.proxy.rulefiles import Base, Place
+from netemu.proxy.rulefiles import Base, Place, removal
 from netemu.proxy.services import PortKey
 from netemu.proxy.tracker import Table
 
@@ -79,20 +79,16 @@ class IptablesProgrammer:
             return False
         return not any(chain in tables.get(table, {}) for table, chain in CANARIES)
 
-    async def cleanup(self) -> None:
-        """Remove everything of ours but what the kubelet shares. Absent is success. Foreign rules stay."""
+    async def cleanup(self, successor: Base | None = None) -> None:
+        """Remove everything of ours but what the kubelet shares, and the mode `successor`. Absent is success."""
         tables = parse_save(await self.tool.save())
-        ours = {p for p in self._base.chains if p[1] not in _KEPT_AT_CLEANUP}
-        ours |= {("nat", c) for c in tables.get("nat", {}) if c.startswith(PORT_CHAIN_PREFIXES)}
-        present = tuple(p for p in sorted(ours) if p[1] in tables.get(p[0], {}))
-        text = restore_text({}, delete=present)
-        for (table, chain), rule in self._base.jumps:
-            _, _, target = rule.rpartition("-j ")
-            if rule in tables.get(table, {}).get(chain, ()) and (table, target) in ours:
-                text = text.replace(f"*{table}\n", f"*{table}\n-D {chain} {rule}\n", 1)
-        if text:
+        own = [("nat", chain) for chain in tables.get("nat", {}) if chain.startswith(PORT_CHAIN_PREFIXES)]
+        if text := removal(self._base, tables, also=own, spared=_KEPT_AT_CLEANUP, successor=successor):
             await self.tool.restore(text)
         self._ports, self._shared = {}, {}
+
+    def close(self) -> None:
+        """See Programmer."""
 
     # --- one sync
 

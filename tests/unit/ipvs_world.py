@@ -1,71 +1,113 @@
-"""A tracker and the compiler of ipvs mode, driven by hand; packets are traced through what they come to."""
+"""A node in ipvs mode over fakes, driven by hand; packets are traced through what its programmer puts there."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 
+from netemu.kernel.rtnetlink import AddAddress, AddDummy, SetLink
 from netemu.model import objects
 from netemu.model.objects import EndpointSlice, Service
-from netemu.proxy import rulefiles
 from netemu.proxy.facts import NodeFacts
-from netemu.proxy.ipvs import compile_port
-from netemu.proxy.ipvs_plan import Wishes
-from netemu.proxy.ipvs_rules import files, rules
-from netemu.proxy.ipvs_sets import IpSet
+from netemu.proxy.ipvs import DUMMY_LINK
+from netemu.proxy.ipvs_edge import IpvsEdge
+from netemu.proxy.ipvs_programmer import IpvsProgrammer
+from netemu.proxy.programmer import Written
 from netemu.proxy.tracker import Tracker
+from netemu.testing.ipset import FakeIpset
 from netemu.testing.iptables import FakeIptables
+from netemu.testing.ipvs import FakeIpvs
 from netemu.testing.ipvs_packets import IpvsNode
+from netemu.testing.netlink import FakeHost
 from netemu.testing.packets import Fate, Packet
-from tests.unit import proxy_world
+from tests.unit.proxy_world import NODE
 
-OWN = ("127.0.0.1", "192.168.0.2", "192.168.7.2")
-"""The node's addresses: loopback, its primary one, and a second one."""
-NODE = replace(proxy_world.NODE, addresses=OWN)
+OWN = ("192.168.0.2/24", "192.168.7.2/24", "fd00:192::2/64")
+"""The node's addresses besides loopback: its primary ones, and a second one."""
+
+
+class IpvsBed:
+    """Everything of one node that the mode touches, and nobody else: the fakes of a kernel."""
+
+    def __init__(self, addresses: Sequence[str] = OWN) -> None:
+        self.iptables, self.balancer, self.host = FakeIptables(), FakeIpvs(), FakeHost("node")
+        self.sets = FakeIpset(self.iptables.tables)
+        self.links = self.host.netlink("node")
+        self.links.apply(SetLink("lo", up=True), AddDummy("eth0"), *(AddAddress("eth0", a) for a in addresses))
+
+    @property
+    def bound(self) -> set[str]:
+        """What is on kube-ipvs0."""
+        index = {link.name: link.index for link in self.links.links()}.get(DUMMY_LINK)
+        return {each.address.partition("/")[0] for each in self.links.addresses() if each.index == index}
+
+    @property
+    def asked(self) -> int:
+        """How many changes were asked of the kernel so far."""
+        changes = len(self.sets.requests) + len(self.balancer.requests) + len(self.host.requests)
+        return changes + len(self.iptables.restores)
+
+    def view(self, client: str = "") -> IpvsNode:
+        """For tracing packets (of `client`)."""
+        every = {each.address.partition("/")[0] for each in self.links.addresses()}
+        return IpvsNode(
+            self.iptables.tables,
+            self.sets.sets,
+            self.balancer.weights,
+            frozenset(every - self.bound),
+            frozenset(self.bound),
+            self.balancer.remembered(client) if client else {},
+        )
+
+
+class IpvsProxy:
+    """A tracker and a programmer on a bed. Another one on the same bed is a restart."""
+
+    def __init__(
+        self,
+        bed: IpvsBed | None = None,
+        *,
+        node: NodeFacts = NODE,
+        iptables: FakeIptables | None = None,
+        scheduler: str = "rr",
+        excluded: Sequence[str] = (),
+    ) -> None:
+        self.bed, self.node, self.now = bed or IpvsBed(), node, 0.0
+        self.tracker = Tracker(node.family, "test-node")
+        edge = IpvsEdge(self.bed.balancer, self.bed.sets, self.bed.links, node.family, excluded)
+        self.programmer = IpvsProgrammer(
+            lambda: edge, iptables or self.bed.iptables, scheduler=scheduler, clock=lambda: self.now
+        )
+
+    def add(self, *objs: objects.KubeObject) -> None:
+        """Objects appear, or replace what is there."""
+        for obj in objs:
+            if isinstance(obj, Service):
+                self.tracker.service_changed(None, obj)
+            elif isinstance(obj, EndpointSlice):
+                self.tracker.slice_changed(None, obj)
+
+    def remove(self, *objs: objects.KubeObject) -> None:
+        """Objects disappear."""
+        for obj in objs:
+            if isinstance(obj, Service):
+                self.tracker.service_changed(obj, None)
+            elif isinstance(obj, EndpointSlice):
+                self.tracker.slice_changed(obj, None)
+
+    async def sync(self, *objs: objects.KubeObject, full: bool = False) -> Written:
+        """Objects appear, then one sync."""
+        self.add(*objs)
+        touched = self.tracker.take().touched
+        return await self.programmer.program(self.tracker.table, self.node, None if full else touched)
+
+
+async def programmed(*objs: objects.KubeObject, node: NodeFacts = NODE) -> IpvsBed:
+    """A node that has programmed these Services and EndpointSlices."""
+    proxy = IpvsProxy(node=node)
+    await proxy.sync(*objs, full=True)
+    return proxy.bed
 
 
 async def traced(packet: Packet, *objs: objects.KubeObject, node: NodeFacts = NODE) -> Fate:
     """The fate of a packet on a node that has programmed these Services and EndpointSlices."""
-    return (await programmed(*objs, node=node)).trace(packet)
-
-
-async def programmed(*objs: objects.KubeObject, node: NodeFacts = NODE) -> IpvsNode:
-    """A node that has programmed these Services and EndpointSlices."""
-    wishes = wished(*objs, node=node)
-    iptables = FakeIptables()
-    base = rulefiles.load("ipvs", files(node))
-    lines: dict[str, list[str]] = {"nat": [], "filter": []}
-    chains = rules(base, node, wishes.filled, wishes.barred)
-    for (table, chain), _ in chains.items():
-        lines[table].append(f":{chain} - [0:0]")
-    for (table, chain), rule in base.jumps:
-        lines[table].append(f"-I {chain} 1 {rule}")
-    for (table, chain), written in chains.items():
-        lines[table].extend(f"-A {chain} {rule}" for rule in written)
-    await iptables.restore("".join(f"*{table}\n" + "\n".join(text) + "\nCOMMIT\n" for table, text in lines.items()))
-    state = wishes.everything
-    sets = {
-        ipset.named(node.family): (ipset.type, {entry for of, entry in state.entries if of is ipset}) for ipset in IpSet
-    }
-    return IpvsNode(
-        iptables.tables,
-        sets,
-        {
-            (front.protocol, front.address, front.port): dict.fromkeys(server.targets, 1)
-            for front, server in state.servers.items()
-        },
-        frozenset(node.addresses),
-        frozenset(state.addresses),
-    )
-
-
-def wished(*objs: objects.KubeObject, node: NodeFacts = NODE) -> Wishes:
-    """What these Services and EndpointSlices come to."""
-    tracker = Tracker(node.family, "test-node")
-    for obj in objs:
-        if isinstance(obj, Service):
-            tracker.service_changed(None, obj)
-        elif isinstance(obj, EndpointSlice):
-            tracker.slice_changed(None, obj)
-    tracker.take()
-    table = tracker.table
-    return Wishes(compile_port(port, table.endpoints.get(key, ()), node) for key, port in table.ports.items())
+    return (await programmed(*objs, node=node)).view().trace(packet)

@@ -71,7 +71,6 @@ def test_durations(text: str, seconds: float) -> None:
         pytest.param({**HEAD, "iptables": {"masqueradeBit": "x"}}, "iptables.masqueradeBit: Expected `int`", id="type"),
         pytest.param({**HEAD, "iptables": {"masqueradeBit": 32}}, "iptables.masqueradeBit: 32 is not", id="bit"),
         pytest.param({**HEAD, "iptables": {"syncPeriod": "30"}}, "iptables.syncPeriod: Expected a duration", id="unit"),
-        pytest.param({**HEAD, "mode": "ipvs"}, "mode: 'ipvs' is not available", id="mode of later"),
         pytest.param({**HEAD, "mode": "fast"}, "mode: 'fast' is no proxy mode", id="no mode"),
         pytest.param({**HEAD, "clusterCIDR": "10.0.0.0"}, "clusterCIDR: '10.0.0.0' is not a CIDR", id="CIDR"),
         pytest.param({**HEAD, "detectLocalMode": "X"}, "detectLocalMode: 'X' is none of", id="local mode"),

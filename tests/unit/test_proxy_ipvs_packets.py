@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from netemu.kernel.ipvs import ServerKey
 from netemu.proxy.facts import Detector
 from netemu.testing.packets import Fate, Packet
-from tests.unit.ipvs_world import NODE, programmed, traced
-from tests.unit.proxy_world import endpoint_slice, service
+from tests.unit.ipvs_world import programmed, traced
+from tests.unit.proxy_world import NODE, endpoint_slice, service
 
 VIP, EXTERNAL, BALANCER, NODE_IP, SECOND_IP = "172.30.0.10", "198.51.100.7", "1.2.3.4", "192.168.0.2", "192.168.7.2"
 CLIENT, POD = "203.0.113.9", "10.180.0.200"
@@ -100,7 +101,7 @@ CASES = [
     pytest.param(RANGES, BOTH, OUT, TO_LB, masq(A, B), id="a client in a source range"),
     pytest.param(RANGES, BOTH, {"source": "203.0.113.200"}, TO_LB, DROP, id="a client in none"),
     pytest.param(RANGES, BOTH, IN, TO_LB, masq(A, B), id="a Pod in a source range"),
-    pytest.param(RANGES, BOTH, {"source": "203.0.113.200"}, TO_NP, masq(A, B), id="source ranges are not for node ports"),
+    pytest.param(RANGES, BOTH, {"source": "203.0.113.200"}, TO_NP, masq(A, B), id="source ranges and node ports"),
     pytest.param(RANGES, BOTH, {"source": "203.0.113.200"}, TO_EXT, masq(A, B), id="and external IPs"),
     pytest.param(RANGES, BOTH, KERNEL, TO_LB, DROP, id="this node, in no source range"),
     pytest.param(NODE_RANGE, BOTH, KERNEL, TO_LB, masq(A, B), id="this node, in a source range"),
@@ -145,23 +146,22 @@ async def test_node_port_addresses_choose_where_node_ports_answer() -> None:
 
 
 async def test_an_external_ip_that_the_node_has_is_not_bound_and_keeps_its_other_ports() -> None:
-    node = await programmed(service(external_ips=[SECOND_IP]), endpoint_slice("default/web", BOTH))
+    bed = await programmed(service(external_ips=[SECOND_IP]), endpoint_slice("default/web", BOTH))
 
-    assert SECOND_IP not in node.bound
-    assert node.trace(Packet(CLIENT, SECOND_IP, 80)) == masq(A, B)
-    assert node.trace(Packet(CLIENT, SECOND_IP, 22)) == PASS
+    assert SECOND_IP not in bed.bound
+    assert bed.view().trace(Packet(CLIENT, SECOND_IP, 80)) == masq(A, B)
+    assert bed.view().trace(Packet(CLIENT, SECOND_IP, 22)) == PASS
 
 
 async def test_a_health_check_node_port_is_let_in() -> None:
-    node = await programmed(service(**E_LOCAL, health=31000), endpoint_slice("default/web", BOTH))
+    bed = await programmed(service(**E_LOCAL, health=31000), endpoint_slice("default/web", BOTH))
 
-    assert node.trace(Packet(CLIENT, NODE_IP, 31000)) == PASS
+    assert bed.view().trace(Packet(CLIENT, NODE_IP, 31000)) == PASS
 
 
 async def test_a_remembered_client_stays_with_its_endpoint_on_that_address_only() -> None:
-    node = await programmed(service(**OPEN, affinity=60), endpoint_slice("default/web", BOTH))
-    front = ("tcp", VIP, 80)
-    node = replace(node, persistent={front: f"{B}:8080"})
+    bed = await programmed(service(**OPEN, affinity=60), endpoint_slice("default/web", BOTH))
+    bed.balancer.connect(ServerKey("tcp", VIP, 80), CLIENT, f"{B}:8080")
 
-    assert node.trace(Packet(POD, VIP, 80)) == dnat(B)
-    assert node.trace(Packet(CLIENT, NODE_IP, 30080)) == masq(A, B)
+    assert bed.view(CLIENT).trace(Packet(CLIENT, VIP, 80)) == masq(B)
+    assert bed.view(CLIENT).trace(Packet(CLIENT, NODE_IP, 30080)) == masq(A, B)
