@@ -81,9 +81,16 @@ class FakeNft:
         held = self.tables.get(table.id)
         return held.ruleset() if held else None
 
+    def close(self) -> None:
+        """See Nft."""
+
     async def generation(self) -> int:
         """See Nft."""
         return self.changes
+
+    def rulesets(self) -> list[nft.Ruleset]:
+        """Everything that is held, for `netemu.testing.nft_packets.Node`."""
+        return [held.ruleset() for held in self.tables.values()]
 
     def listing(self) -> str:
         """What `nft list ruleset` would print."""
