@@ -43,6 +43,10 @@ class Nft(Protocol):
         """A number that grows with every transaction in the namespace, whoever ran it."""
         ...
 
+    def close(self) -> None:
+        """Give sockets back; it may be used again."""
+        ...
+
 
 class NftNetlink:
     """The kernel's nf_tables in the namespace `netns` ("" for the calling thread's). Implements Nft."""

@@ -50,6 +50,11 @@ class Engine:
             for loop in self.loops.values():
                 tasks.create_task(loop.run())
 
+    def close(self) -> None:
+        """Give sockets back; rules stay."""
+        for loop in self.loops.values():
+            loop.programmer.close()
+
     # --- status
 
     @property

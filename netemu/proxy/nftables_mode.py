@@ -49,8 +49,11 @@ class NftablesMode:
     async def cleanup(self, config: KubeProxyConfiguration, site: Site, *, successor: str = "") -> None:
         """See Mode."""
         kernel = NftNetlink(site.netns)
-        for family in Family:
-            await remove(kernel, family)
+        try:
+            for family in Family:
+                await remove(kernel, family)
+        finally:
+            kernel.close()
 
 
 MODE: Mode = NftablesMode()

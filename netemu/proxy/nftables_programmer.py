@@ -51,6 +51,7 @@ class NftablesProgrammer:
         self._elements = Owners()
         self._lonely: dict[PortKey, tuple[bool, bool]] = {}
         self._stale: dict[str, float] = {}
+        self._generation = -1
 
     async def program(self, table: Table, node: NodeFacts, touched: Iterable[PortKey] | None) -> Written:
         """See Programmer."""
@@ -60,6 +61,7 @@ class NftablesProgrammer:
         else:
             chains = await self._partial(table, node, frozenset(touched))
         self._node = node
+        self._generation = await self._kernel.generation()
         lonely = self._lonely.values()
         return Written(
             touched is None,
@@ -70,7 +72,18 @@ class NftablesProgrammer:
         )
 
     async def intact(self) -> bool:
-        """See Programmer."""
+        """See Programmer. Only where somebody changed something in the namespace is the table read and compared."""
+        generation = await self._kernel.generation()
+        if generation == self._generation:
+            return True
+        there = Held.of(await self._kernel.dump(self._table))
+        change = _base_change(self._base_for(self._node), there)
+        for source in self._ports.values():
+            self._note(compile_port(*source, self._node), change, there)
+        change.add_elements(self._elements.chosen(), there.elements)
+        if change:
+            return False
+        self._generation = generation
         return True
 
     async def flushed(self) -> bool:
@@ -82,6 +95,10 @@ class NftablesProgrammer:
         table = self._base_for(self._node).table
         await self._kernel.run(nft.Transaction(table, (Add(table), Delete(table))))
         self._ports, self._elements, self._stale = {}, Owners(), {}
+
+    def close(self) -> None:
+        """See Programmer."""
+        self._kernel.close()
 
     # --- full
 
@@ -164,10 +181,11 @@ class NftablesProgrammer:
         return compiled
 
     def _note(self, compiled: Compiled, change: Change, there: Held) -> None:
-        for name, lines in compiled.chains.items():
-            change.add_chain(nft.Chain(name), lines, there)
         for wanted in compiled.sets.values():
             change.add_set(wanted, there)
+        remade = compiled.sets.keys() & {s.name for s in change.gone_sets}
+        for name, lines in compiled.chains.items():
+            change.add_chain(nft.Chain(name), lines, there, remade)
 
     async def _switch(self, change: Change) -> None:
         """Send a change; chains that an earlier one emptied go with it."""

@@ -50,3 +50,7 @@ class Programmer(Protocol):
     async def cleanup(self) -> None:
         """Remove everything of ours. Absent is success. Foreign rules stay."""
         ...
+
+    def close(self) -> None:
+        """Give sockets back; rules stay."""
+        ...

@@ -123,6 +123,8 @@ class ProxyServer:
                     await self._begin(tasks)
             finally:
                 self._service_health.close()
+                for engine in self._engines():
+                    engine.close()
 
     async def cleanup(self) -> None:
         """Remove every rule of the mode, as `kube-proxy --cleanup` does."""
@@ -225,12 +227,14 @@ class ProxyServer:
             await _first_sync(new)
         except NetemuError:
             await _stop(next_work)
+            new.close()
             await new.mode.cleanup(self.config, self._site, successor=old.name)
             raise
         finally:
             self._next = None
-        await _stop(work)
         self._engine = new
+        await _stop(work)
+        old.close()
         await old.mode.cleanup(self.config, self._site, successor=new.name)
         log.info("proxy %s: mode %s instead of %s", self.node_name, new.name, old.name)
         return next_work

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from netemu.model.objects import EndpointSlice, KubeObject, Service
 from netemu.model.resources import Resource
 from netemu.proxy.config import KubeProxyConfiguration, parse
 from netemu.proxy.server import ProxyServer
+from netemu.proxy.services import Family
 
 PREFIX = "t-proxy-"
 NODE, CLIENT = PREFIX + "node", PREFIX + "client"
@@ -224,15 +225,26 @@ def configuration(**fields: Any) -> KubeProxyConfiguration:
             "kind": "KubeProxyConfiguration",
             "clusterCIDR": "10.180.0.0/16",
             "iptables": {"minSyncPeriod": "1ms"},
+            "nftables": {"minSyncPeriod": "1ms"},
             **fields,
         }
     )
 
 
 @contextlib.asynccontextmanager
-async def proxy(api: Api, state_dir: Path, **fields: Any) -> AsyncIterator[ProxyServer]:
+async def proxy(
+    api: Api, state_dir: Path, *, mode_annotation: str = "", families: Sequence[Family] = (Family.IPV4,), **fields: Any
+) -> AsyncIterator[ProxyServer]:
     """A running kube-proxy of the node, past its first sync."""
-    server = ProxyServer(api, configuration(**fields), node_name="test-node", netns=NODE, state_dir=state_dir)  # type: ignore[arg-type]
+    server = ProxyServer(
+        api,  # type: ignore[arg-type]
+        configuration(**fields),
+        node_name="test-node",
+        netns=NODE,
+        state_dir=state_dir,
+        families=families,
+        mode_annotation=mode_annotation,
+    )
     task = asyncio.create_task(server.run())
     waiting = asyncio.create_task(server.until())
     await asyncio.wait({task, waiting}, timeout=10, return_when=asyncio.FIRST_COMPLETED)

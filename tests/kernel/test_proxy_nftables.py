@@ -1,0 +1,188 @@
+"""nftables mode and changes of mode on a real kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+
+from netemu.kernel.nftables import NftNetlink
+from netemu.model.errors import UserError
+from netemu.model.objects import EndpointSlice, Node, decode
+from netemu.proxy.server import ProxyServer
+from tests.kernel.proxy_bed import (
+    CLIENT,
+    CLIENT_IP,
+    NODE,
+    NODE_OUTSIDE,
+    Api,
+    ask,
+    build,
+    configuration,
+    destroy,
+    echoes,
+    in_ns,
+    proxy,
+    sh,
+    talk,
+    who_answers,
+)  # fmt: skip
+from tests.unit.proxy_world import endpoint_slice, service
+
+SERVICE = service(type="NodePort", node_ports={"http": 30080})
+VIP = "172.30.0.10"
+
+
+@pytest.fixture(autouse=True)
+def bed() -> Iterator[None]:
+    destroy()
+    build(3)
+    try:
+        yield
+    finally:
+        destroy()
+
+
+def slices(*indexes: int) -> EndpointSlice:
+    return endpoint_slice("default/web", [(f"10.180.0.{index}", "test-node") for index in indexes])
+
+
+def node(mode: str = "") -> Node:
+    annotations = {"netemu.dev/proxy-mode": mode} if mode else {}
+    status = {"addresses": [{"type": "InternalIP", "address": NODE_OUTSIDE}]}
+    return decode({"metadata": {"name": "test-node", "annotations": annotations}, "status": status}, Node)
+
+
+def api(*indexes: int) -> Api:
+    made = Api()
+    made.put(node())
+    made.put(SERVICE)
+    made.put(slices(*indexes))
+    return made
+
+
+async def test_packets_reach_endpoints_and_only_those_that_are_there(tmp_path: Path) -> None:
+    served = api(1, 2, 3)
+    with echoes(3):
+        async with proxy(served, tmp_path, mode="nftables") as running:
+            three = await asyncio.to_thread(who_answers, CLIENT, NODE_OUTSIDE, 30080)
+            vip = await asyncio.to_thread(talk, CLIENT, VIP, 80)
+            await running.until(endpoint_slices=served.put(slices(2)))
+            one = await asyncio.to_thread(who_answers, CLIENT, NODE_OUTSIDE, 30080)
+            await running.until(endpoint_slices=served.put(slices()))
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.to_thread(talk, CLIENT, NODE_OUTSIDE, 30080)
+
+    assert set(three) == {"10.180.0.1", "10.180.0.2", "10.180.0.3"}
+    assert (set(one), vip[1]) == ({"10.180.0.2"}, "10.180.0.254")
+
+
+async def test_a_restart_with_nothing_changed_changes_nothing(tmp_path: Path) -> None:
+    served = api(1, 2)
+    async with proxy(served, tmp_path, mode="nftables"):
+        pass
+    before = await generation()
+    async with proxy(served, tmp_path, mode="nftables"):
+        pass
+
+    assert await generation() == before
+
+
+async def test_the_table_comes_back_after_somebody_removed_it(tmp_path: Path) -> None:
+    served = api(1)
+    with echoes(1):
+        async with proxy(served, tmp_path, mode="nftables", nftables={"syncPeriod": "100ms", "minSyncPeriod": "1ms"}):
+            sh(NODE, "nft", "flush", "ruleset")
+            answer = await _eventually(lambda: talk(CLIENT, NODE_OUTSIDE, 30080))
+
+    assert answer[0] == "10.180.0.1"
+
+
+async def test_start_removes_the_rules_of_iptables_mode(tmp_path: Path) -> None:
+    served = api(1)
+    async with proxy(served, tmp_path):
+        pass
+    async with proxy(served, tmp_path, mode="nftables"):
+        rules = await _until(lambda: sh(NODE, "iptables-save", "-t", "nat"), lambda text: "KUBE-SVC" not in text)
+
+    assert "KUBE-SERVICES" not in rules
+
+
+async def test_start_in_iptables_mode_removes_the_table(tmp_path: Path) -> None:
+    served = api(1)
+    async with proxy(served, tmp_path, mode="nftables"):
+        pass
+    async with proxy(served, tmp_path):
+        tables = await _until(lambda: sh(NODE, "nft", "list", "tables"), lambda text: "kube-proxy" not in text)
+
+    assert "kube-proxy" not in tables
+
+
+async def test_established_connections_survive_changes_of_mode(tmp_path: Path) -> None:
+    served = api(1, 2)
+    with echoes(2):
+        async with _annotated(served, tmp_path) as running:
+            with in_ns(CLIENT, lambda: _connected(NODE_OUTSIDE, 30080)) as connection:
+                first = await asyncio.to_thread(ask, connection)
+                seen = []
+                for mode in ("nftables", "iptables", "nftables"):
+                    served.put(node(mode))
+                    await _until(lambda: running.mode, mode.__eq__)
+                    seen.append(await asyncio.to_thread(ask, connection))
+                    fresh = await asyncio.to_thread(talk, CLIENT, NODE_OUTSIDE, 30080)
+                    assert fresh[1] != CLIENT_IP
+
+    assert seen == [first] * 3
+
+
+async def test_an_unknown_mode_is_told_and_changes_nothing(tmp_path: Path) -> None:
+    served = api(1)
+    async with _annotated(served, tmp_path) as running:
+        served.put(node("fast"))
+        error = await _until(lambda: running.programmed.error, bool)
+
+    assert (running.mode, "'fast' is none of iptables" in error) == ("iptables", True)
+
+
+async def test_a_second_proxy_in_the_namespace_refuses(tmp_path: Path) -> None:
+    async with proxy(api(1), tmp_path):
+        second = ProxyServer(api(1), configuration(), node_name="test-node", netns=NODE)  # type: ignore[arg-type]
+        with pytest.raises(UserError, match="another kube-proxy of netemu runs in network namespace"):
+            await second.run()
+
+
+async def generation() -> int:
+    """What counts the transactions in the node's namespace."""
+    kernel = NftNetlink(NODE)
+    try:
+        return await kernel.generation()
+    finally:
+        kernel.close()
+
+
+def _connected(host: str, port: int) -> socket.socket:
+    return socket.create_connection((host, port), 2)
+
+
+def _annotated(served: Api, state_dir: Path) -> AbstractAsyncContextManager[ProxyServer]:
+    return proxy(served, state_dir, mode_annotation="netemu.dev/proxy-mode")
+
+
+async def _until(look: Callable[[], str], good: Callable[[str], bool]) -> str:
+    async with asyncio.timeout(10):
+        while not good(found := await asyncio.to_thread(look)):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)  # the kernel has no event for this
+    return found
+
+
+async def _eventually(work: Callable[[], tuple[str, str]]) -> tuple[str, str]:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await asyncio.to_thread(work)
+            except OSError:
+                await asyncio.sleep(0.05)
