@@ -85,6 +85,9 @@ class IpvsProgrammer:
         """See Programmer."""
         return True
 
+    def close(self) -> None:
+        """See Programmer. Sockets live for one sync."""
+
     async def cleanup(self, successor: Base | None = None) -> None:
         """Remove kube-ipvs0, virtual servers, chains, jumps and sets of this family, but what `successor` has too.
 
@@ -102,6 +105,9 @@ class IpvsProgrammer:
         finally:
             edge.close()
         self._wishes, self._rules, self._draining = Wishes(), {}, set()
+
+    def close(self) -> None:
+        """Nothing is held between syncs."""
 
     # --- one sync
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from netemu.kernel.rtnetlink import AddAddress, AddDummy, SetLink
 from netemu.model import objects
 from netemu.model.objects import EndpointSlice, Service
-from netemu.proxy.config import KubeProxyConfiguration
 from netemu.proxy.facts import NodeFacts
-from netemu.proxy.ipvs import DEFAULT_SCHEDULER, DUMMY_LINK
+from netemu.proxy.ipvs import DUMMY_LINK
 from netemu.proxy.ipvs_edge import IpvsEdge
 from netemu.proxy.ipvs_programmer import IpvsProgrammer
 from netemu.proxy.programmer import Written
-from netemu.proxy.services import Family, networks_of_family
 from netemu.proxy.tracker import Tracker
 from netemu.testing.ipset import FakeIpset
 from netemu.testing.iptables import FakeIptables
@@ -60,23 +57,6 @@ class IpvsBed:
             frozenset(self.bound),
             self.balancer.remembered(client) if client else {},
         )
-
-
-class IpvsKernel:
-    """A bed with a programmer as its factory would make it: what the packet table of all modes asks of a mode."""
-
-    def __init__(self, config: KubeProxyConfiguration, family: Family, addresses: Sequence[str]) -> None:
-        self.bed = bed = IpvsBed([f"{address}/{64 if ':' in address else 24}" for address in addresses])
-        excluded = networks_of_family(config.ipvs.exclude_cidrs, family)
-        edge = IpvsEdge(bed.balancer, bed.sets, bed.links, family, excluded)
-        scheduler = config.ipvs.scheduler or DEFAULT_SCHEDULER
-        self.programmer = IpvsProgrammer(lambda: edge, bed.iptables, scheduler=scheduler)
-
-    def trace(self, packet: Packet) -> Fate:
-        """The fate of a packet. What the node sends carries the source that the kernel chooses."""
-        view = self.bed.view()
-        chosen = not packet.interface and packet.source in view.addresses and packet.destination in view.bound
-        return view.trace(replace(packet, source=packet.destination) if chosen else packet)
 
 
 class IpvsProxy:
