@@ -106,9 +106,6 @@ class IpvsProgrammer:
             edge.close()
         self._wishes, self._rules, self._draining = Wishes(), {}, set()
 
-    def close(self) -> None:
-        """Nothing is held between syncs."""
-
     # --- one sync
 
     async def _sync(

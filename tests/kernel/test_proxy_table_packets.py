@@ -107,7 +107,12 @@ def sent(
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.about) for case in TABLE])
 def test_packet(sent: tuple[str, dict[str, Fate]], case: Case) -> None:
     mode, fates = sent
-    wanted, found = case.fates[mode], fates[case.about]
+    check(case, mode, fates[case.about])
+
+
+def check(case: Case, mode: str, found: Fate) -> None:
+    """Whether the fate is the one that the table says."""
+    wanted = case.fates[mode]
     if case.sticky:
         assert (found.verdict, len(found.destinations)) == (wanted.verdict, 1)
         assert found.destinations <= wanted.destinations
