@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from netemu.apiserver import json_values
 from netemu.client.base import Obj
 from netemu.model.errors import BadRequest, Invalid
 
@@ -43,6 +44,8 @@ def json_patch(obj: Obj, operations: Any) -> Obj:
             raise Invalid(message, {"causes": [{"message": str(error)}]}) from error
     if not isinstance(patching.root, dict):
         raise BadRequest("the patched object is not a JSON object")
+    if json_values.deeper_than(patching.root, json_values.MAX_DEPTH):
+        raise BadRequest("the patched object is not valid JSON: exceeded max depth")
     return patching.root
 
 
@@ -81,11 +84,11 @@ class _Patching:
         self._put(path, self._take(source))
 
     def copy(self, path: list[str], operation: Obj) -> None:
-        value = self._find(_pointer(operation, "from"))
+        value = json_values.copied(self._find(_pointer(operation, "from")))
         self._copied += len(msgspec.json.encode(value))
         if self._copied > MAX_COPIED_BYTES:
             raise _Refused(f"the copies of a JSON patch may have {MAX_COPIED_BYTES} bytes together")
-        self._put(path, copy.deepcopy(value))
+        self._put(path, value)
 
     def test(self, path: list[str], operation: Obj) -> None:
         if not _same(self._find(path), _value(operation)):

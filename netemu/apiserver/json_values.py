@@ -14,7 +14,7 @@ import msgspec
 
 from netemu.model.errors import BadRequest
 
-MAX_DEPTH = 256
+MAX_DEPTH = 128
 """Maps and lists inside each other. JSONSchemaProps, the deepest kind there is, seldom reaches thirty."""
 
 

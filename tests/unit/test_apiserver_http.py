@@ -391,3 +391,10 @@ async def test_namespaces_are_not_deleted_all_at_once(http: Http) -> None:
 
     assert (reply.status, reply.body["reason"]) == (405, "MethodNotAllowed")
     assert (await http("GET", "/api/v1/namespaces/default")).status == 200
+
+
+async def test_a_body_that_is_not_compressed_as_it_says_is_refused(http: Http) -> None:
+    async with http.session.post(CONFIGMAPS_URL, data=b"{}", headers={"Content-Encoding": "gzip"}) as answer:
+        body = await answer.json()
+
+    assert (answer.status, body["kind"], body["reason"]) == (400, "Status", "BadRequest")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netemu.apiserver.json_patch import json_patch
 from netemu.apiserver.patch import apply_patch, merge_patch
 from netemu.apiserver.schema import Schema
 from netemu.client.base import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, Obj
@@ -344,3 +345,48 @@ def test_elements_come_in_the_order_set_and_none_is_lost(before: list[Obj], patc
 
     names = [container["name"] for container in result["spec"]["containers"]]
     assert names == [name for name in order if name in {item["name"] for item in (*before, *patch)}]
+
+
+@pytest.mark.parametrize(
+    ("operations", "error"),
+    [
+        pytest.param([{"op": "remove", "path": ""}], Invalid, id="the whole object removed"),
+        pytest.param([{"op": "move", "from": "/a", "path": "/a/b"}], Invalid, id="moved into itself"),
+        pytest.param([{"op": "add", "path": "/l/4", "value": 1}], Invalid, id="behind the end of a list"),
+        pytest.param([{"op": "replace", "path": "/l/01", "value": 1}], Invalid, id="an index with a zero in front"),
+        pytest.param([{"op": "test", "path": "/l/0", "value": True}], Invalid, id="1 is not true"),
+        pytest.param([{"op": "replace", "path": "", "value": []}], BadRequest, id="a list in place of the object"),
+        pytest.param([{"op": "add", "path": "/a~2", "value": 1}], BadRequest, id="no pointer"),
+        pytest.param([{"op": [], "path": "/a"}], BadRequest, id="no operation"),
+        pytest.param([{"op": "copy", "path": "/l/-", "from": "/l"}] * 64, Invalid, id="copies without end"),
+        pytest.param([{"op": "copy", "path": "/a/x", "from": "/a"}] * 5000, BadRequest, id="copies inside each other"),
+        pytest.param([{"op": "add", "path": "/a" * n, "value": {}} for n in range(1, 999)], BadRequest, id="deeper"),
+    ],
+)
+def test_a_json_patch_that_cannot_be_applied_is_refused(operations: list[Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        json_patch({"a": {"b": "c"}, "l": [1]}, operations)
+
+
+def test_a_json_patch_changes_neither_the_object_nor_itself() -> None:
+    before: Obj = {"l": [1, {"x": {}}]}
+    patch = [
+        {"op": "add", "path": "/l/1/x/y", "value": {}},
+        {"op": "copy", "from": "/l/1", "path": "/l/-"},
+        {"op": "move", "from": "/l/0", "path": "/m~1n"},
+        {"op": "add", "path": "/l/0/x/y/z", "value": 1},
+    ]
+
+    assert json_patch(before, patch) == {"l": [{"x": {"y": {"z": 1}}}, {"x": {"y": {}}}], "m/n": 1}
+    assert (before, patch[0]["value"]) == ({"l": [1, {"x": {}}]}, {})
+
+
+def test_directives_that_name_what_cannot_be_named_are_refused() -> None:
+    with pytest.raises(BadRequest, match="retainKeys"):
+        strategic({"metadata": {"name": "p"}}, {"metadata": {"$retainKeys": [[], {}], "finalizers": [["x"]]}})
+
+
+def test_sets_may_hold_what_cannot_be_hashed() -> None:
+    assert strategic({"metadata": {"finalizers": ["a"]}}, {"metadata": {"finalizers": [["x"], ["x"], "a"]}}) == {
+        "metadata": {"finalizers": ["a", ["x"]]}
+    }
