@@ -246,11 +246,15 @@ def test_watching_shows_a_pod_come_up(space: LabKubectl) -> None:
     assert states[0] == ["0/1", "Pending"]
 
 
-def test_waiting_ends_when_the_pod_is_deleted(space: LabKubectl) -> None:
-    space("run", "one", "--image=nginx")
-    space("wait", "--for=condition=Ready", "pod/one", "--timeout=20s")
-    waiting = space.start("wait", "--for=delete", "pod/one", "--timeout=20s")
+def test_waiting_ends_when_the_last_finalizer_goes(space: LabKubectl) -> None:
+    hold = {"metadata": {"finalizers": ["example.com/hold"]}}
+    space("run", "one", "--image=nginx", "--overrides", json.dumps({"apiVersion": "v1", **hold}))
     space("delete", "pod", "one", "--wait=false")
+    eventually(lambda: not space.pod_networks(), "the kubelet is done with it")
+    waiting = space.start("wait", "--for=delete", "pod/one", "--timeout=20s", "-v=6")
+    assert waiting.stderr is not None
+    next(line for line in waiting.stderr if "watch=true" in line)
+    space("patch", "pod", "one", "-p", '{"metadata":{"finalizers":null}}')
 
     assert (waiting.communicate()[0], waiting.returncode) == ("pod/one condition met\n", 0)
 
