@@ -21,6 +21,7 @@ from netemu.lab.config import PROXY_MODE_ANNOTATION, LabConfig, NodeConfig, load
 from netemu.lab.network_plan import network_plan
 from netemu.lab.paths import LabPaths
 from netemu.lab.process import exists, run
+from netemu.model.errors import NetemuError
 from netemu.model.objects import Service, Taint
 from netemu.model.resources import SERVICES
 from netemu.network import names, underlay
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 _SYNC_PERIOD = 0.03
 """Seconds between two syncs of a proxy: upstream's second is a limit of its scale, and people wait for labs."""
+
+_PROXY_PAUSE = 5.0
 
 
 async def node_agent(lab: str) -> None:
@@ -53,7 +56,7 @@ async def node_agent(lab: str) -> None:
             tasks.create_task(services.run())
             for kubelet, proxy in zip(kubelets, proxies.values(), strict=True):
                 tasks.create_task(kubelet.run())
-                tasks.create_task(proxy.run())
+                tasks.create_task(_keep_running(proxy))
             log.info("running %d nodes of lab %s", len(config.nodes), lab)
 
 
@@ -88,6 +91,17 @@ def _kubelet(config: LabConfig, node: NodeConfig, client: HttpClient, services: 
     }
     network = PodNetwork(config.name, plan, node.link.mtu)
     return Kubelet(client, facts, runtimes, network, settings, lab=config.name, services=services)
+
+
+async def _keep_running(proxy: ProxyServer) -> None:
+    """A node whose proxy cannot run is a broken node, not a broken lab: say why, and try again."""
+    while True:
+        try:
+            await proxy.run()
+        except* NetemuError as group:
+            proxy.refused = "; ".join(str(error) for error in group.exceptions)
+            log.error("proxy %s: %s; again in %.0f s", proxy.node_name, proxy.refused, _PROXY_PAUSE)
+        await asyncio.sleep(_PROXY_PAUSE)
 
 
 def _proxy(config: LabConfig, node: NodeConfig, client: HttpClient) -> ProxyServer:

@@ -33,11 +33,22 @@ def change_proxy_mode(lab: str, node: str, mode: str, *, timeout: float) -> list
     wanted = config.proxy_mode if mode == "default" else mode
     chosen = nodes if node == "all" else [node]
     before = {name: status.get("mode", "") for name, status in _proxies(lab).items()}
-    for name in chosen:
-        annotations = {PROXY_MODE_ANNOTATION: None if mode == "default" else mode}
-        LabApi(lab).merge_patch(NODES, name, {"metadata": {"annotations": annotations}})
-    _wait(lab, chosen, wanted, timeout)
+    former = {name: _annotate(lab, name, None if mode == "default" else mode) for name in chosen}
+    try:
+        _wait(lab, chosen, wanted, timeout)
+    except UserError:
+        for name, value in former.items():
+            _annotate(lab, name, value)
+        raise
     return [{"node": name, "mode": wanted, "before": before.get(name, "")} for name in chosen]
+
+
+def _annotate(lab: str, node: str, value: str | None) -> str | None:
+    """Set or remove the wish; returns the former one."""
+    annotations = LabApi(lab).get(NODES, node)["metadata"].get("annotations") or {}
+    LabApi(lab).merge_patch(NODES, node, {"metadata": {"annotations": {PROXY_MODE_ANNOTATION: value}}})
+    former: str | None = annotations.get(PROXY_MODE_ANNOTATION)
+    return former
 
 
 def _wait(lab: str, nodes: Sequence[str], mode: str, timeout: float) -> None:

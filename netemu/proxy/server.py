@@ -23,6 +23,7 @@ import msgspec
 
 from netemu.client.base import Client
 from netemu.client.informer import Informer
+from netemu.kernel.iptables import choose
 from netemu.model import resources
 from netemu.model.errors import KernelError, NetemuError, UserError
 from netemu.model.objects import EndpointSlice, Node, Service
@@ -33,7 +34,7 @@ from netemu.proxy.healthcheck import NOT_FOUND, Answer, Handler, ServiceHealth, 
 from netemu.proxy.loop import Programmed
 from netemu.proxy.metrics import exposition
 from netemu.proxy.modes import Site, left_overs, mode_of
-from netemu.proxy.services import HEADLESS_LABEL, PROXY_NAME_LABEL, Family
+from netemu.proxy.services import HEADLESS_LABEL, PROXY_NAME_LABEL, Family, family_of
 from netemu.proxy.tracker import Table
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,8 @@ class ProxyServer:
         self._engine: Engine | None = None
         self._next: Engine | None = None
         self._started, self._mode_wanted = asyncio.Event(), asyncio.Event()
-        self._mode_error = ""
+        self.refused = ""
+        """Why it cannot run, or cannot change its mode; part of `programmed`."""
         self._codes: Counter[tuple[str, int]] = Counter()
         self._health_ports: dict[Family, dict[str, tuple[int, int]]] = {}
         self._service_health = ServiceHealth(netns, lambda: self.healthy)
@@ -88,7 +90,7 @@ class ProxyServer:
     def programmed(self) -> Programmed:
         """How far the rules have come; with two families, the slower one."""
         done = self._engine.programmed if self._engine else Programmed()
-        return replace(done, error=self._mode_error) if self._mode_error and not done.error else done
+        return replace(done, error=self.refused) if self.refused and not done.error else done
 
     async def until(self, services: str = "", endpoint_slices: str = "") -> Programmed:
         """Wait until the rules reflect these resourceVersions of Services and EndpointSlices; "": a first sync."""
@@ -112,6 +114,7 @@ class ProxyServer:
         sysctl is refused.
         """
         with lock.take(self.netns):
+            self.refused = ""
             if not self._mode_annotation:
                 self._engine = await self._prepared(self.config.mode)
             try:
@@ -194,9 +197,9 @@ class ProxyServer:
     def _wanted_mode(self) -> str:
         node = self._nodes.get(self.node_name) if self._mode_annotation else None
         wanted = node.annotations.get(self._mode_annotation, "") if node else ""
-        self._mode_error = ""
+        self.refused = ""
         if wanted and wanted not in MODES:
-            self._mode_error = f"annotation {self._mode_annotation}: {wanted!r} is none of {', '.join(MODES)}"
+            self.refused = f"annotation {self._mode_annotation}: {wanted!r} is none of {', '.join(MODES)}"
             return self.mode
         return wanted or self.config.mode or DEFAULT_MODE
 
@@ -208,8 +211,8 @@ class ProxyServer:
                 try:
                     work = await self._change_mode(wanted, tasks, work, self._engine)
                 except NetemuError as error:
-                    self._mode_error = f"mode {wanted} not taken: {error}"
-                    log.error("proxy %s: %s", self.node_name, self._mode_error)
+                    self.refused = f"mode {wanted} not taken: {error}"
+                    log.error("proxy %s: %s", self.node_name, self.refused)
 
     async def _change_mode(
         self, wanted: str, tasks: asyncio.TaskGroup, work: asyncio.Task[None], old: Engine
@@ -331,4 +334,20 @@ async def run_standalone(config_path: Path, *, hostname_override: str = "", clea
         return
     credentials = load_kubeconfig(config_path.parent / path) if path else in_cluster()
     async with HttpClient(credentials, user_agent="kube-proxy") as client:
-        await ProxyServer(client, config, node_name=node_name).run()
+        await ProxyServer(client, config, node_name=node_name, families=await families(config, Site())).run()
+
+
+async def families(config: KubeProxyConfiguration, site: Site) -> tuple[Family, ...]:
+    """The address families that kernel and tools can do here, the one of `bindAddress` first."""
+    found = [Family.IPV4]
+    if Path("/proc/self/net/if_inet6").exists() and (config.mode == "nftables" or await _has_ip6tables(site)):
+        found.append(Family.IPV6)
+    return tuple(sorted(found, key=lambda f: f is not family_of(config.bind_address)))
+
+
+async def _has_ip6tables(site: Site) -> bool:
+    try:
+        tool = await choose(site.netns, ipv6=True, lock_file=site.lock_file)
+        return await tool.has_chain("nat", "POSTROUTING")
+    except NetemuError:
+        return False

@@ -14,6 +14,7 @@ from netemu.kernel.nftables import NftNetlink
 from netemu.model.errors import UserError
 from netemu.model.objects import EndpointSlice, Node, decode
 from netemu.proxy.server import ProxyServer
+from netemu.proxy.services import Family
 from tests.kernel.proxy_bed import (
     CLIENT,
     CLIENT_IP,
@@ -153,6 +154,23 @@ async def test_a_second_proxy_in_the_namespace_refuses(tmp_path: Path) -> None:
         second = ProxyServer(api(1), configuration(), node_name="test-node", netns=NODE)  # type: ignore[arg-type]
         with pytest.raises(UserError, match="another kube-proxy of netemu runs in network namespace"):
             await second.run()
+
+
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+async def test_one_proxy_programs_both_families(tmp_path: Path, mode: str) -> None:
+    served = Api()
+    served.put(node())
+    served.put(service(clusterIPs=[VIP, "fd00:10:96::a"], ipFamilies=["IPv4", "IPv6"]))
+    served.put(slices(1))
+    served.put(endpoint_slice("default/web", [("fd00:10:244::1", "test-node")], suffix="6", address_type="IPv6"))
+    async with proxy(served, tmp_path, mode=mode, families=(Family.IPV6, Family.IPV4)):
+        if mode == "nftables":
+            four, six = (sh(NODE, "nft", "list", "table", family, "kube-proxy") for family in ("ip", "ip6"))
+        else:
+            four, six = (sh(NODE, tool, "-t", "nat") for tool in ("iptables-save", "ip6tables-save"))
+
+    assert ("10.180.0.1:8080" in four, "fd00" in four) == (True, False)
+    assert ("[fd00:10:244::1]:8080" in six, "10.180" in six) == (True, False)
 
 
 async def generation() -> int:
