@@ -370,7 +370,7 @@ def test_a_json_patch_that_cannot_be_applied_is_refused(operations: list[Any], e
 
 def test_a_json_patch_changes_neither_the_object_nor_itself() -> None:
     before: Obj = {"l": [1, {"x": {}}]}
-    patch = [
+    patch: list[Any] = [
         {"op": "add", "path": "/l/1/x/y", "value": {}},
         {"op": "copy", "from": "/l/1", "path": "/l/-"},
         {"op": "move", "from": "/l/0", "path": "/m~1n"},
