@@ -50,6 +50,10 @@ need_venv() {
         touch "$venv/.installed" "$stamp"
     fi
     exec 9>&-
+    # What root installed in somebody's checkout is theirs: they run the unit tests and the checks themselves.
+    if [ "$(id -u)" -eq 0 ]; then
+        chown -R --reference="$root" "$venv" "$root/.venv.lock"
+    fi
 }
 
 # `need_vm_kernel` puts Debian's kernel, its network modules and a first root file system into .vm, for scripts/vm.

@@ -117,8 +117,16 @@ def _lab_commands() -> Iterator[tuple[int, list[str]]]:
             continue
         with contextlib.suppress(OSError):
             argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if argv[1:2] == ["-m"] and len(argv) > 3 and argv[2].startswith(_MODULES):
+            if argv[1:2] == ["-m"] and len(argv) > 3 and argv[2].startswith(_MODULES) and _sees_our(entry, argv[3]):
                 yield int(entry.name), argv
+
+
+def _sees_our(process: Path, lab: str) -> bool:
+    """Whether a process has the lab's directory that we have, or the root: containers may have labs of that name."""
+    for path in (LabPaths(lab).run, LabPaths(lab).state, Path("/")):
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(path.stat(), Path(f"{process}/root{path}").stat())
+    return False
 
 
 def inhabitants(namespaces: list[str]) -> list[int]:

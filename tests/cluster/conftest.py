@@ -6,11 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.labs import ROOT, netemu, run
+from tests.cluster.labs import ROOT, host_network, netemu, run
 
 
 @pytest.fixture(scope="module")
-def quickstart() -> Iterator[str]:
+def host_before() -> dict[str, str]:
+    """The host's own network before the module's lab came up."""
+    return host_network()
+
+
+@pytest.fixture(scope="module")
+def quickstart(host_before: dict[str, str]) -> Iterator[str]:
     """topologies/quickstart.yaml, up; its name."""
     lab = "t-quickstart"
     netemu("up", str(ROOT / "topologies/quickstart.yaml"), "--name", lab)

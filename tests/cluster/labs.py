@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,9 @@ def netemu(*args: str, timeout: float = 90.0) -> str:
 
 def start(*args: str) -> subprocess.Popen[bytes]:
     """`netemu ARGS` in the background; for tests that kill it."""
-    return subprocess.Popen([*_NETEMU, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # Whoever runs the tests in the background has them ignore Ctrl-C; a command must not inherit that.
+    handle = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    return subprocess.Popen([*_NETEMU, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=handle)
 
 
 def netemu_json(*args: str) -> Any:

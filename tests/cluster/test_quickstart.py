@@ -11,8 +11,6 @@ import pytest
 from netemu.model.resources import ENDPOINTSLICES, NODES, PODS, SERVICES
 from tests.cluster.labs import api, create, eventually, host_network, netemu, netemu_json, run
 
-_HOST_BEFORE = host_network()
-
 
 def web_pods(lab: str) -> dict[str, str]:
     """Name to address of the Pods behind Service web."""
@@ -129,8 +127,8 @@ def test_exit_codes_of_commands_come_through(quickstart: str) -> None:
     assert run(*inside, "no-such-command").returncode == 127
 
 
-def test_the_host_is_as_it_was_while_the_lab_runs(quickstart: str) -> None:
-    assert host_network() == _HOST_BEFORE
+def test_the_host_is_as_it_was_while_the_lab_runs(host_before: dict[str, str], quickstart: str) -> None:
+    assert host_network() == host_before
 
 
 def test_slices_list_exactly_the_pods(quickstart: str) -> None:
