@@ -178,8 +178,6 @@ class Node:
                 return self._match(expression, state)
 
     def _match(self, match: nft.Match, state: State) -> bool:
-        if match.field in (Field.IIFNAME, Field.OIFNAME) and not state.packet.interface:
-            return False  # without an interface the rule is over, whichever way it asks
         protocol = match.field.value.removesuffix(" dport")
         if protocol in ("tcp", "udp", "sctp") and state.packet.protocol.lower() != protocol:
             return False
@@ -199,7 +197,7 @@ class Node:
             Field.TCP_DPORT: lambda: packet.port,
             Field.UDP_DPORT: lambda: packet.port,
             Field.SCTP_DPORT: lambda: packet.port,
-            Field.IIFNAME: lambda: packet.interface,
+            Field.IIFNAME: lambda: packet.interface,  # "" where there is none, which is no other name either
             Field.MARK: lambda: packet.mark,
             Field.CT_STATE: lambda: "new",
             Field.CT_STATUS: lambda: "dnat" if state.dnat else "",

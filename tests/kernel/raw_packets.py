@@ -125,4 +125,4 @@ def _crc32c(data: bytes) -> int:
     value = 0xFFFFFFFF
     for byte in data:
         value = value >> 8 ^ _crc_table()[(value ^ byte) & 0xFF]
-    return value ^ 0xFFFFFFFF
+    return value ^ 0xFFFF_FFFF

@@ -1,39 +1,115 @@
-"""How each mode's fake answers where a packet goes: one function per mode, and `MODES`, which names them.
+"""How each mode's fake kernel answers where a packet goes: one class per mode, and `MODES`, which names them.
 
-A mode joins the packet table by one line there. What it gets is a world and a family, what it gives a function from
-packets to fates that reads nothing but what its programmer has put into its fake kernel.
+A mode joins the packet table by one line there. What stands behind it is its real programmer over fakes, and a tracer
+that reads nothing but what the programmer has put into them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import Protocol
 
+from netemu.model.objects import EndpointSlice, KubeObject, Service
+from netemu.proxy import nftables_mode
 from netemu.proxy.config import KubeProxyConfiguration, parse
 from netemu.proxy.facts import NodeFacts
 from netemu.proxy.iptables_mode import base_rules
 from netemu.proxy.iptables_programmer import IptablesProgrammer
 from netemu.proxy.modes import mode_of
+from netemu.proxy.nftables_programmer import NftablesProgrammer
 from netemu.proxy.node import detector, node_ip
 from netemu.proxy.programmer import Programmer
 from netemu.proxy.services import Family
 from netemu.proxy.tracker import Tracker
+from netemu.testing import nft_packets
 from netemu.testing.iptables import FakeIptables
+from netemu.testing.nftables import FakeNft
 from netemu.testing.packets import Fate, Node, Packet
 from tests.unit.proxy_scene import NODE, World, configuration, in_mode, node_object
 
-Trace = Callable[[Packet], Fate]
+
+class FakeKernel(Protocol):
+    """What a mode brings."""
+
+    @property
+    def programmer(self) -> Programmer:
+        """What programs it."""
+        ...
+
+    def trace(self, packet: Packet) -> Fate:
+        """What becomes of a packet by what is programmed."""
+        ...
 
 
-def config_of(mode: str, world: World) -> KubeProxyConfiguration:
-    """The proxy's configuration in that world."""
-    return parse(configuration(in_mode(mode, world)))
+class IptablesKernel:
+    """Rules that a fake iptables holds."""
+
+    def __init__(self, config: KubeProxyConfiguration, family: Family) -> None:
+        self._tool = FakeIptables()
+        self.programmer = IptablesProgrammer(self._tool, base_rules(config, family, liberal=False))
+
+    def trace(self, packet: Packet) -> Fate:
+        """See FakeKernel."""
+        return Node(self._tool.tables, frozenset(NODE.addresses)).trace(packet)
 
 
-def facts(mode: str, config: KubeProxyConfiguration, family: Family) -> NodeFacts:
+class NftablesKernel:
+    """A ruleset that a fake nf_tables holds."""
+
+    def __init__(self, config: KubeProxyConfiguration, family: Family) -> None:
+        self._fake = FakeNft()
+        self.programmer = NftablesProgrammer(self._fake, nftables_mode.base_rules(config))
+
+    def trace(self, packet: Packet) -> Fate:
+        """See FakeKernel."""
+        tables = [held.ruleset() for held in self._fake.tables.values()]
+        return nft_packets.Node(tables, frozenset(NODE.addresses)).trace(packet)
+
+
+MODES: dict[str, Callable[[KubeProxyConfiguration, Family], FakeKernel]] = {
+    "iptables": IptablesKernel,
+    "nftables": NftablesKernel,
+}
+
+
+class Proxy:
+    """The proxy of the node in one mode and family: shown one world after another, it programs what differs."""
+
+    def __init__(self, mode: str, world: World, family: Family) -> None:
+        config = parse(configuration(in_mode(mode, world)))
+        self._kernel = MODES[mode](config, family)
+        self._facts = facts(mode, world, config, family)
+        self._tracker = Tracker(family, NODE.name)
+        self._shown: dict[tuple[type, str], KubeObject] = {}
+        self._first = True
+        self.trace = self._kernel.trace
+
+    async def show(self, world: World) -> None:
+        """From now on the API holds the objects of this world and no others."""
+        wanted = {(type(obj), obj.key): obj for obj in world.objects}
+        for key in self._shown.keys() | wanted.keys():
+            self._changed(self._shown.get(key), wanted.get(key))
+        self._shown = wanted
+        changes = self._tracker.take()
+        await self._kernel.programmer.program(
+            self._tracker.table, self._facts, None if self._first else changes.touched
+        )
+        self._first = False
+
+    def _changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        either = new or old
+        if isinstance(either, Service):
+            self._tracker.service_changed(old, new)  # type: ignore[arg-type]
+        elif isinstance(either, EndpointSlice):
+            self._tracker.slice_changed(old, new)  # type: ignore[arg-type]
+
+
+def facts(mode: str, world: World, config: KubeProxyConfiguration, family: Family) -> NodeFacts:
     """What the proxy of the node finds out about itself."""
     node, of_mode = node_object(), mode_of(mode)
     primary = node_ip(config.bind_address, node, family)
-    loopback = "::1" if family is Family.IPV6 else "127.0.0.1"
+    networks = of_mode.node_port_networks(config, family, primary)
+    own = [ip for ip in (*NODE.addresses, "127.0.0.1", "::1") if (":" in ip) == (family is Family.IPV6)]
     return NodeFacts(
         family,
         node_ip=primary,
@@ -42,36 +118,19 @@ def facts(mode: str, config: KubeProxyConfiguration, family: Family) -> NodeFact
         detector=detector(config, node, family),
         masquerade_all=of_mode.masquerade_all(config),
         localhost_node_ports=config.iptables.localhost_node_ports,
-        node_port_networks=of_mode.node_port_networks(config, family, primary),
-        addresses=tuple(ip for ip in (*NODE.addresses, loopback) if (":" in ip) == (family is Family.IPV6)),
+        node_port_networks=networks,
+        addresses=tuple(own) if of_mode.needs_addresses(networks) else (),
+        service_cidrs=world.settings.service_cidrs,
     )
 
 
-async def program(programmer: Programmer, mode: str, world: World, family: Family) -> None:
-    """A first sync."""
-    tracker = Tracker(family, NODE.name)
-    for service in world.services:
-        tracker.service_changed(None, service)
-    for piece in world.slices:
-        tracker.slice_changed(None, piece)
-    tracker.take()
-    await programmer.program(tracker.table, facts(mode, config_of(mode, world), family), None)
-
-
-async def iptables(world: World, family: Family) -> Trace:
-    """Through the rules that the fake iptables holds."""
-    fake = FakeIptables()
-    base = base_rules(config_of("iptables", world), family, liberal=False)
-    await program(IptablesProgrammer(fake, base), "iptables", world, family)
-    return Node(fake.tables, frozenset(NODE.addresses)).trace
-
-
-MODES: dict[str, Callable[[World, Family], Awaitable[Trace]]] = {
-    "iptables": iptables,
-}
+def family_of(packet: Packet) -> Family:
+    """By its destination."""
+    return Family.IPV6 if ":" in packet.destination else Family.IPV4
 
 
 async def fate(mode: str, world: World, packet: Packet) -> Fate:
-    """What becomes of one packet."""
-    family = Family.IPV6 if ":" in packet.destination else Family.IPV4
-    return (await MODES[mode](world, family))(packet)
+    """What becomes of one packet in a world of its own."""
+    proxy = Proxy(mode, world, family_of(packet))
+    await proxy.show(world)
+    return proxy.trace(packet)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from netemu.model.objects import EndpointSlice, KubeObject, Node, Service, decode
-from netemu.observe.oracle import NodeView, Origin, Settings, Source
+from netemu.observe.oracle import NodeView, Origin, Settings, Source, judge
 from netemu.testing.packets import Fate, Packet
 from tests.unit.proxy_world import endpoint_slice, port_of, service
 
@@ -201,3 +201,21 @@ def node_object() -> Node:
         },
         Node,
     )
+
+
+def judged(world: World, mode: str, source: Source, to: To) -> Fate:
+    """The oracle's word, put as tracers put it."""
+    said = judge(
+        world.services,
+        world.slices,
+        NODE,
+        in_mode(mode, world),
+        source,
+        to.address,
+        to.port,
+        to.protocol.upper(),
+    )
+    assert said.reason
+    assert said.masqueraded in (frozenset(), said.endpoints), "the source decides over each endpoint on its own"
+    verdict = "accept" if said.verdict == "none" else said.verdict
+    return Fate(verdict, said.endpoints, bool(said.masqueraded))

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from netemu.observe.oracle import judge
-from netemu.testing.packets import Fate
-from tests.unit.proxy_modes import MODES, fate
-from tests.unit.proxy_scene import NODE, Case, in_mode
+from tests.unit.proxy_modes import MODES, Proxy, family_of, fate
+from tests.unit.proxy_scene import Case, World, in_mode, judged
 from tests.unit.proxy_table_more import TABLE
 
 CASES = [pytest.param(case, id=case.about) for case in TABLE]
-
-
-def judged(case: Case, mode: str) -> Fate:
-    """The oracle's word as tracers put it."""
-    said = judge(
-        case.world.services,
-        case.world.slices,
-        NODE,
-        in_mode(mode, case.world),
-        case.source,
-        case.to.address,
-        case.to.port,
-        case.to.protocol.upper(),
-    )
-    verdict = "accept" if said.verdict == "none" else said.verdict
-    assert said.reason
-    assert said.masqueraded in (frozenset(), said.endpoints)
-    return Fate(verdict, said.endpoints, bool(said.masqueraded))
 
 
 def test_every_packet_is_told_apart() -> None:
@@ -38,10 +20,27 @@ def test_every_packet_is_told_apart() -> None:
 @pytest.mark.parametrize("mode", ["iptables", "nftables", "ipvs"])
 @pytest.mark.parametrize("case", CASES)
 def test_oracle(case: Case, mode: str) -> None:
-    assert judged(case, mode) == case.fates[mode]
+    assert judged(case.world, mode, case.source, case.to) == case.fates[mode]
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", CASES)
 async def test_rules(case: Case, mode: str) -> None:
     assert await fate(mode, case.world, case.packet) == case.fates[mode]
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_one_world_after_another(mode: str) -> None:
+    cases = random.Random(1).sample(TABLE, len(TABLE))
+    proxies: dict[tuple[object, object], Proxy] = {}
+    wrong = []
+    for case in cases:
+        family = family_of(case.packet)
+        key = in_mode(mode, case.world), family
+        if key not in proxies:
+            proxies[key] = Proxy(mode, World((), case.world.settings), family)
+        await proxies[key].show(case.world)
+        if proxies[key].trace(case.packet) != case.fates[mode]:
+            wrong.append(case.about)
+
+    assert wrong == []
