@@ -101,7 +101,7 @@ def _pseudo_header(source: str, destination: str, length: int, protocol: int) ->
 
 
 def _sum16(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

@@ -7,6 +7,7 @@ that reads nothing but what the programmer has put into them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from netemu.model.objects import EndpointSlice, KubeObject, Service
@@ -15,6 +16,8 @@ from netemu.proxy.config import KubeProxyConfiguration, parse
 from netemu.proxy.facts import NodeFacts
 from netemu.proxy.iptables_mode import base_rules
 from netemu.proxy.iptables_programmer import IptablesProgrammer
+from netemu.proxy.ipvs_edge import IpvsEdge
+from netemu.proxy.ipvs_programmer import IpvsProgrammer
 from netemu.proxy.modes import mode_of
 from netemu.proxy.nftables_programmer import NftablesProgrammer
 from netemu.proxy.node import detector, node_ip
@@ -25,6 +28,7 @@ from netemu.testing import nft_packets
 from netemu.testing.iptables import FakeIptables
 from netemu.testing.nftables import FakeNft
 from netemu.testing.packets import Fate, Node, Packet
+from tests.unit.ipvs_world import IpvsBed
 from tests.unit.proxy_scene import NODE, World, configuration, in_mode, node_object
 
 
@@ -66,9 +70,25 @@ class NftablesKernel:
         return nft_packets.Node(tables, frozenset(NODE.addresses)).trace(packet)
 
 
+class IpvsKernel:
+    """Rules, sets, virtual servers and a dummy link, all of them fakes."""
+
+    def __init__(self, config: KubeProxyConfiguration, family: Family) -> None:
+        self._bed = bed = IpvsBed([f"{ip}/{64 if ':' in ip else 24}" for ip in NODE.addresses])
+        edge = IpvsEdge(bed.balancer, bed.sets, bed.links, family, config.ipvs.exclude_cidrs)
+        self.programmer = IpvsProgrammer(lambda: edge, bed.iptables, scheduler=config.ipvs.scheduler or "rr")
+
+    def trace(self, packet: Packet) -> Fate:
+        """See FakeKernel. What the node sends to an address of kube-ipvs0 carries that address as its source, too."""
+        view = self._bed.view()
+        chosen = packet.source in view.addresses and packet.destination in view.bound and not packet.interface
+        return view.trace(replace(packet, source=packet.destination) if chosen else packet)
+
+
 MODES: dict[str, Callable[[KubeProxyConfiguration, Family], FakeKernel]] = {
     "iptables": IptablesKernel,
     "nftables": NftablesKernel,
+    "ipvs": IpvsKernel,
 }
 
 
