@@ -8,6 +8,9 @@ which operation a message belongs to, so that a refusal can name it.
 from __future__ import annotations
 
 import errno
+import itertools
+import os
+import struct
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -43,7 +46,12 @@ SET_FLAGS: Final = {"constant": CONSTANT, "interval": INTERVAL, "timeout": TIMEO
 INTERVAL_END: Final = 1
 _BYTE_ORDER, _DATA_BYTE_ORDER, _SET_COMMENT = 0, 1, 7
 _BIG_ENDIAN, _HOST, _NO_ORDER = 2, 1, 0
+_NUMBER: Final = (DataType.MARK,)
+_GOTO: Final = struct.Struct("=HHHHHHIHHHHHH")
 _HOST_ORDER: Final = (DataType.MARK, DataType.IFNAME)
+# For a name with %d the kernel parses the names of all sets to find a free number: too slow where there are thousands.
+_MAKER: Final = f"-{os.urandom(4).hex()}-"
+_NUMBERS: Final = itertools.count()
 _HEADER, _ATTRIBUTE = 20, 4  # bytes
 _ELEMENTS_PER_MESSAGE: Final = 60000  # bytes; an attribute holds 65535
 
@@ -163,22 +171,21 @@ class Batch:
             parts += be64(6, rule.position)
         self._send(NEW_RULE, flags, parts + _comment(7, 0, rule.comment))
 
-    def _anonymous_set(
-        self, held: HeldSet, key_number: int, entries: Sequence[tuple[nft.Values, nft.Verdict | nft.Values | None]]
-    ) -> int:
+    def _anonymous_set(self, held: HeldSet, key_number: int, entries: expressions.Entries) -> bytes:
         self._anonymous += 1
-        number = self._anonymous
-        name = text(2, "__map%d" if isinstance(held, nft.Map) else "__set%d")
+        number = be32(10, self._anonymous)
+        shown = f"__{'map' if isinstance(held, nft.Map) else 'set'}{_MAKER}{next(_NUMBERS):x}"
+        name = text(2, shown)
         if "interval" in held.flags:
             encoded = _spans(held, [entry[0][0] for entry in entries])
         else:
-            encoded = [_element(held, (key, value, "", 0)) for key, value in entries]
+            encoded = [_entry(held, key, value) for key, value in entries]
         size = nested(9, be32(1, len(encoded)))
         flags = ANONYMOUS | CONSTANT | _flags(held)
-        body = name + be32(3, flags) + _types(held, key_number) + be32(10, number) + size + _set_userdata(held)
+        body = name + be32(3, flags) + _types(held, key_number) + number + size + _set_userdata(held)
         self._send(NEW_SET, NLM_F_REQUEST | NLM_F_CREATE, body)
-        self._elements(NEW_ELEMENT, NLM_F_REQUEST | NLM_F_CREATE, name + be32(4, number), encoded)
-        return number
+        self._elements(NEW_ELEMENT, NLM_F_REQUEST | NLM_F_CREATE, name, encoded)
+        return text(1, shown)
 
     def _named_elements(self, kind: int, flags: int, run: Sequence[nft.Operation]) -> None:
         first = run[0].object
@@ -303,6 +310,18 @@ def _set_userdata(held: HeldSet) -> bytes:
 def _element(held: HeldSet, entry: _Entry) -> bytes:
     key, value, comment, timeout = entry
     return nested(1, nested(1, attribute(1, data.encode_key(held.type, key))), _extras(held, value, comment, timeout))
+
+
+def _entry(held: HeldSet, key: nft.Values, value: nft.Verdict | nft.Values | None) -> bytes:
+    """An element of a list in a rule. The usual one, a number that leads to a chain, is put together at once."""
+    if type(value) is nft.Verdict and value.chain and held.type == _NUMBER:
+        (number,) = key
+        chain = text(2, value.chain)
+        size = len(chain)
+        return _GOTO.pack(
+            size + 32, 0x8001, 12, 0x8001, 8, 1, int(number), size + 16, 0x8002, size + 12, 0x8002, 8, 1
+        ) + expressions.VERDICT_CODES[value.kind].to_bytes(4, "big", signed=True) + chain  # fmt: skip
+    return _element(held, (key, value, "", 0))
 
 
 def _extras(held: HeldSet, value: nft.Verdict | nft.Values | None, comment: str, timeout: int) -> bytes:

@@ -12,7 +12,7 @@ in the transaction.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -55,8 +55,9 @@ _PROTO_SPECIFIED = 2
 _PORT_UNREACHABLE = {"ip": 3, "ip6": 4}
 _ALL_BITS = 0xFFFFFFFF
 
-AnonymousSet = Callable[[nft.Set | nft.Map, int, "list[tuple[nft.Values, nft.Verdict | nft.Values | None]]"], int]
-"""Makes a set without a name (its types, the number of its key's type, its elements); what its number is."""
+Entries = Sequence[tuple[nft.Values, nft.Verdict | nft.Values | None]]
+AnonymousSet = Callable[[nft.Set | nft.Map, int, Entries], bytes]
+"""Makes a set for a list in a rule (its types, the number of its key's type, its elements); what refers to it."""
 
 
 def register(word: int) -> int:
@@ -197,7 +198,7 @@ def _set_mark(expression: nft.SetMark) -> bytes:
     flipped = struct.pack("=I", expression.value ^ _ALL_BITS)
     store = _expression("meta", be32(2, 3), be32(3, 1))
     if not expression.operator:
-        return _expression("immediate", be32(1, 1), nested(2, attribute(1, value))) + store
+        return _constant(1, value) + store
     mask, xor = {
         "|": (flipped, value),
         "^": (struct.pack("=I", _ALL_BITS), value),
@@ -218,9 +219,9 @@ def _match(match: nft.Match, anonymous: AnonymousSet) -> bytes:
         kind = field_type(field)
         flags = frozenset({"interval"}) if any(map(data.is_interval, match.values)) else frozenset[str]()
         held = nft.Set("", (kind,), flags)
-        number = anonymous(held, data.TYPE_NUMBERS[kind], [((value,), None) for value in match.values])
+        which = anonymous(held, data.TYPE_NUMBERS[kind], [((value,), None) for value in match.values])
         inverted = be32(5, 1) if match.negated else b""
-        return before + _load(field) + _expression("lookup", be32(2, 1), text(1, "__set%d"), be32(4, number), inverted)
+        return before + _load(field) + _expression("lookup", be32(2, 1), which, inverted)
     return before + _single(field, match.values[0], match.negated)
 
 
@@ -229,7 +230,9 @@ def _single(field: Field, value: nft.Value, negated: bool) -> bytes:
     if kind is DataType.IFNAME and str(value).endswith("*"):
         return _load(field) + _cmp(operator, str(value)[:-1].encode())
     if not isinstance(value, str) or not data.is_interval(value):
-        return _load(field) + _cmp(operator, data.encode(kind, value))
+        encoded = data.encode(kind, value)
+        before, after = _frame(field, operator, len(encoded))
+        return before + encoded + after
     low, high = data.bounds(kind, value)
     size = data.SIZES[kind]
     first, last = low.to_bytes(size, "big"), high.to_bytes(size, "big")
@@ -243,6 +246,14 @@ def _single(field: Field, value: nft.Value, negated: bool) -> bytes:
         return _load(field, 1, bits // 8) + _cmp(operator, first[: bits // 8])
     mask = (((1 << size * 8) - 1) ^ (high - low)).to_bytes(size, "big")
     return _load(field) + _bitwise(mask, bytes(size)) + _cmp(operator, first)
+
+
+@lru_cache(256)
+def _frame(field: Field, operator: int, size: int) -> tuple[bytes, bytes]:
+    """A comparison with a value of some size: what stands before the value and after it."""
+    whole = _load(field) + _cmp(operator, bytes(size))
+    padding = -size % 4
+    return whole[: len(whole) - size - padding], bytes(padding)
 
 
 def _bits(match: nft.Match) -> bytes:
@@ -264,20 +275,32 @@ def _vmap_lookup(expression: nft.Vmap, anonymous: AnonymousSet) -> bytes:
     if expression.map:
         return _named_lookup(expression.map)
     held = nft.Map("", key_types(expression.key))
-    number = anonymous(held, key_number(expression.key), list(expression.entries))
-    return _expression("lookup", be32(2, 1), be32(3, 0), text(1, "__map%d"), be32(4, number))
+    which = anonymous(held, key_number(expression.key), expression.entries)
+    return _expression("lookup", be32(2, 1), be32(3, 0), which)
 
 
 def _dnat(family: nft.Family, expression: nft.Dnat) -> bytes:
-    kind = nft.addr_type(family)
-    address = data.encode(kind, expression.address)
-    load = _expression("immediate", be32(1, 1), nested(2, attribute(1, address)))
-    base = (be32(1, _DNAT), be32(2, _FAMILIES[family]), be32(3, 1))
+    address = data.encode(nft.addr_type(family), expression.address)
     if not expression.port:
-        return load + _expression("nat", *base)
+        return _constant(1, address) + _expression("nat", *_nat_base(family))
     port = data.encode(DataType.INET_SERVICE, expression.port)
-    load += _expression("immediate", be32(1, 2), nested(2, attribute(1, port)))
-    return load + _expression("nat", *base, be32(5, 2), be32(7, _PROTO_SPECIFIED))
+    before, between, after = _dnat_frame(family, len(address))
+    return before + address + between + port + after
+
+
+def _constant(into: int, value: bytes) -> bytes:
+    return _expression("immediate", be32(1, into), nested(2, attribute(1, value)))
+
+
+def _nat_base(family: nft.Family) -> tuple[bytes, ...]:
+    return be32(1, _DNAT), be32(2, _FAMILIES[family]), be32(3, 1)
+
+
+@lru_cache(8)
+def _dnat_frame(family: nft.Family, size: int) -> tuple[bytes, bytes, bytes]:
+    """What stands before the address, between it and the port, and after the port."""
+    nat = _expression("nat", *_nat_base(family), be32(5, 2), be32(7, _PROTO_SPECIFIED))
+    return _constant(1, bytes(size))[:-size], _constant(2, bytes(2))[:-4], bytes(2) + nat
 
 
 def _dnat_map(expression: nft.DnatMap, anonymous: AnonymousSet) -> bytes:
@@ -286,8 +309,8 @@ def _dnat_map(expression: nft.DnatMap, anonymous: AnonymousSet) -> bytes:
         which = text(1, expression.map)
     else:
         held = nft.Map("", key_types(expression.key), (kind, DataType.INET_SERVICE))
-        which = text(1, "__map%d") + be32(4, anonymous(held, key_number(expression.key), list(expression.entries)))
+        which = anonymous(held, key_number(expression.key), expression.entries)
     port = register(data.SIZES[kind] // 4)
-    nat = (be32(1, _DNAT), be32(2, _FAMILIES[expression.family]), be32(3, 1), be32(5, port))
+    nat = (*_nat_base(expression.family), be32(5, port))
     found = _load_key(expression.key) + _expression("lookup", be32(2, 1), be32(3, 1), which)
     return found + _expression("nat", *nat, be32(7, _PROTO_SPECIFIED))
