@@ -61,6 +61,9 @@ class IptablesMode:
                 except KernelError as error:
                     log.debug("proxy: %s not cleaned up: %s", tool.prefix, error)
 
+    async def linger(self, config: KubeProxyConfiguration, site: Site) -> None:
+        """Nothing is left: connections are conntrack's."""
+
 
 MODE: Mode = IptablesMode()
 

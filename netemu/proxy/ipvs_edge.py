@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -174,24 +174,42 @@ class IpvsEdge:
 
     # --- the end
 
-    def remove_addresses(self) -> None:
-        """Take all addresses of this family off kube-ipvs0, and with the last one kube-ipvs0."""
-        link = next((each.index for each in self.links.links() if each.name == DUMMY_LINK), 0)
-        texts = [each.address.partition("/")[0] for each in self.links.addresses() if each.index == link]
-        bound = [text for text in texts if not ipaddress.ip_address(text).is_link_local]
-        self.unbind(text for text in bound if family_of(text) is self.family)
-        if link and all(family_of(text) is self.family for text in bound):
-            self.links.apply(DelLink(DUMMY_LINK))
+    def remove_servers(self, *, linger: bool = False) -> bool:
+        """Remove all virtual servers of this family but the excluded ones, and kube-ipvs0; whether all of it is gone.
 
-    def remove_servers(self) -> None:
-        """Remove all virtual servers of this family but the excluded ones."""
+        With `linger` those stay that have TCP connections, without weight, and the addresses that lead to them.
+        """
         keys = [server.key for server in self.balancer.servers() if self._is_ours(server.key)]
-        self.delete_servers(_front(key) for key in keys)
+        stay = {key for key in keys if linger and self._drain(key)}
+        self._remove_addresses({key.address for key in stay})
+        self.delete_servers(_front(key) for key in keys if key not in stay)
+        return not stay
 
     def remove_sets(self) -> None:
         """Destroy this family's sets; no rule may refer to them any more."""
         there = self._names.keys() & set(self.sets.names())
-        _without(KernelNotFound, self.sets.attempt(ipset.Destroy(name) for name in sorted(there)))
+        self.sets.apply(*(ipset.Destroy(name, exist=True) for name in sorted(there)))
+
+    def _drain(self, key: ServerKey) -> bool:
+        """Whether a virtual server has TCP connections; if so no new one comes to it, and idle real servers go."""
+        if key.protocol != "tcp":
+            return False
+        every = {each.target: each.weight for each in self._destinations(key)}
+        busy = self.busy((_front(key), target) for target in every)
+        if busy:
+            self.delete_reals((_front(key), target) for target in every if (_front(key), target) not in busy)
+            self.weigh((real for real in busy if every[real[1]]), 0)
+        return bool(busy)
+
+    def _remove_addresses(self, but: Collection[str]) -> None:
+        """Take this family's addresses off kube-ipvs0, and with the last one of both families kube-ipvs0 goes."""
+        link = next((each.index for each in self.links.links() if each.name == DUMMY_LINK), 0)
+        texts = [each.address.partition("/")[0] for each in self.links.addresses() if each.index == link]
+        bound = {text for text in texts if not ipaddress.ip_address(text).is_link_local}
+        going = {text for text in bound if family_of(text) is self.family and text not in but}
+        self.unbind(sorted(going))
+        if link and bound == going:
+            self.links.apply(DelLink(DUMMY_LINK))
 
 
 def _front(key: ServerKey) -> Front:

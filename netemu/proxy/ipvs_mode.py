@@ -6,9 +6,11 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 
 from netemu.kernel import sysctl
+from netemu.kernel.conntrack import Conntrack
 from netemu.kernel.ipset import IpsetNetlink
 from netemu.kernel.iptables import IptablesTool, choose
 from netemu.kernel.ipvs import IpvsNetlink, SetTimeouts, Timeouts
@@ -24,6 +26,7 @@ from netemu.proxy.services import Family, networks_of_family
 
 log = logging.getLogger(__name__)
 
+_LINGER_SECONDS = 5.0
 _INSTEAD = "set mode to iptables or nftables on this machine"
 
 
@@ -60,19 +63,25 @@ class IpvsMode:
     async def cleanup(self, config: KubeProxyConfiguration, site: Site, *, successor: str = "") -> None:
         """Both families, and both kinds of the tool: somebody may have switched between them."""
         try:
-            (await asyncio.to_thread(_edge, config, Family.IPV4, site)).close()
+            fronts = await asyncio.to_thread(_udp_fronts, config, site)
         except KernelError as error:
             log.debug("proxy: nothing of ipvs mode to clean up: %s", error)
             return
-        kept = rulefiles.load("iptables", ("base.rules",)) if successor == "iptables" else None
-        for family in Family:
-            name = "ip6tables" if family is Family.IPV6 else "iptables"
-            for kind in ("nft", "legacy"):
-                tool = IptablesTool(f"{name}-{kind}", site.netns, site.lock_file)
-                try:
-                    await _programmer(config, family, site, tool).cleanup(kept)
-                except KernelError as error:
-                    log.debug("proxy: %s not cleaned up: %s", tool.prefix, error)
+        kept = rulefiles.load("iptables", ("base.rules",)) if successor == "iptables" else rulefiles.Base({}, ())
+        for programmer in _every_programmer(config, site):
+            try:
+                await programmer.cleanup(kept if successor else None)
+            except KernelError as error:
+                log.debug("proxy: not cleaned up: %s", error)
+        if fronts:
+            await asyncio.to_thread(_forget_flows, fronts, site)
+
+    async def linger(self, config: KubeProxyConfiguration, site: Site) -> None:
+        """See Mode."""
+        for programmer in _every_programmer(config, site):
+            with suppress(KernelError):
+                while not await programmer.linger():  # noqa: ASYNC110
+                    await asyncio.sleep(_LINGER_SECONDS)  # the kernel has no event for the end of a connection
 
 
 MODE: Mode = IpvsMode()
@@ -96,6 +105,30 @@ def ipvs_sysctls(release: str) -> dict[str, str | int]:
 def _programmer(config: KubeProxyConfiguration, family: Family, site: Site, tool: IptablesTool) -> IpvsProgrammer:
     scheduler, mark = config.ipvs.scheduler or DEFAULT_SCHEDULER, f"{1 << config.iptables.masquerade_bit:#x}"
     return IpvsProgrammer(lambda: _edge(config, family, site), tool, scheduler=scheduler, mark=mark)
+
+
+def _every_programmer(config: KubeProxyConfiguration, site: Site) -> Iterator[IpvsProgrammer]:
+    for family in Family:
+        name = "ip6tables" if family is Family.IPV6 else "iptables"
+        for kind in ("nft", "legacy"):
+            yield _programmer(config, family, site, IptablesTool(f"{name}-{kind}", site.netns, site.lock_file))
+
+
+def _udp_fronts(config: KubeProxyConfiguration, site: Site) -> frozenset[tuple[str, int]]:
+    """Where UDP senders are served from now. Raises KernelError where the kernel has no IPVS."""
+    edge = _edge(config, Family.IPV4, site)
+    try:
+        return frozenset((s.key.address, s.key.port) for s in edge.balancer.servers() if s.key.protocol == "udp")
+    finally:
+        edge.close()
+
+
+def _forget_flows(fronts: Collection[tuple[str, int]], site: Site) -> None:
+    """A tracked flow meets no rule of the next mode, and without IPVS nobody would translate its packets."""
+    conntrack = Conntrack(site.netns)
+    for ipv6 in (False, True):
+        flows = conntrack.flows("udp", ipv6=ipv6)
+        conntrack.delete([flow for flow in flows if (flow.destination, flow.port) in fronts], ipv6=ipv6)
 
 
 def _edge(config: KubeProxyConfiguration, family: Family, site: Site) -> IpvsEdge:

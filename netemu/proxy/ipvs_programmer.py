@@ -89,22 +89,30 @@ class IpvsProgrammer:
         """See Programmer. Sockets live for one sync."""
 
     async def cleanup(self, successor: Base | None = None) -> None:
-        """Remove kube-ipvs0, virtual servers, chains, jumps and sets of this family, but what `successor` has too.
+        """Remove kube-ipvs0, virtual servers, chains, jumps and sets of this family. Absent is success.
 
-        Absent is success.
+        What the mode `successor`, in force by now, has too stays; so do virtual servers with TCP connections, which its
+        rules keep new ones from: `linger` removes them when it finds them idle.
         """
         tables = parse_save(await self._iptables.save())
         base = rulefiles.load("ipvs", files(self._node), mark=self._mark)
         edge = await asyncio.to_thread(self._reach)
         try:
-            await asyncio.to_thread(edge.remove_addresses)
-            await asyncio.to_thread(edge.remove_servers)
+            await asyncio.to_thread(edge.remove_servers, linger=successor is not None)
             if text := rulefiles.removal(base, tables, successor=successor):
                 await self._iptables.restore(text)
             await asyncio.to_thread(edge.remove_sets)
         finally:
             edge.close()
         self._wishes, self._rules, self._draining = Wishes(), {}, set()
+
+    async def linger(self) -> bool:
+        """Remove what `cleanup` left and is idle by now; whether nothing is left."""
+        edge = await asyncio.to_thread(self._reach)
+        try:
+            return await asyncio.to_thread(edge.remove_servers, linger=True)
+        finally:
+            edge.close()
 
     # --- one sync
 

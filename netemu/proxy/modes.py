@@ -73,6 +73,10 @@ class Mode(Protocol):
         """
         ...
 
+    async def linger(self, config: KubeProxyConfiguration, site: Site) -> None:
+        """After a cleanup with a successor: remove what was left for the sake of open connections, as they end."""
+        ...
+
 
 def mode_of(name: str) -> Mode:
     """The mode of that name, "" for the default."""

@@ -55,6 +55,9 @@ class NftablesMode:
         finally:
             kernel.close()
 
+    async def linger(self, config: KubeProxyConfiguration, site: Site) -> None:
+        """Nothing is left: connections are conntrack's."""
+
 
 MODE: Mode = NftablesMode()
 

@@ -72,6 +72,7 @@ class ProxyServer:
         self._nodes = Informer(client, resources.NODES, Node, field_selector=f"metadata.name={node_name}")
         self._engine: Engine | None = None
         self._next: Engine | None = None
+        self._lingering: asyncio.Task[None] | None = None
         self._started, self._mode_wanted = asyncio.Event(), asyncio.Event()
         self.refused = ""
         """Why it cannot run, or cannot change its mode; part of `programmed`."""
@@ -218,6 +219,8 @@ class ProxyServer:
         self, wanted: str, tasks: asyncio.TaskGroup, work: asyncio.Task[None], old: Engine
     ) -> asyncio.Task[None]:
         """New rules first, then the old ones go. Raises NetemuError; then the old mode stays."""
+        if self._lingering:
+            await _stop(self._lingering)
         new = await self._prepared(wanted)
         for service in self._services.objects.values():
             new.service_changed(None, service)
@@ -239,6 +242,7 @@ class ProxyServer:
         await _stop(work)
         old.close()
         await old.mode.cleanup(self.config, self._site, successor=new.name)
+        self._lingering = tasks.create_task(old.mode.linger(self.config, self._site))
         log.info("proxy %s: mode %s instead of %s", self.node_name, new.name, old.name)
         return next_work
 
