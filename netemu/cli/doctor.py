@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from netemu.cli.output import Format, say, say_json, table
 from netemu.kernel import netns
+from netemu.kernel.sandbox import Sandbox, spawn
 from netemu.model.errors import KernelError
 
 
@@ -87,11 +88,24 @@ def _kernel_findings() -> list[Finding]:
             _tried(name, "netem", False, "no `delay` and `loss` on links", "tc qdisc add dev lo root netem delay 1ms"),
             _tried(name, "dummy", False, "no ipvs mode of kube-proxy", "ip link add dummy0 type dummy"),
             Finding("ipvs", Path("/proc/net/ip_vs").exists(), False, "no ipvs mode of kube-proxy"),
+            _process_pod(name),
             Finding("overlayfs", "overlay" in Path("/proc/filesystems").read_text(), False,
                     "process Pods share the machine's file system instead of a copy"),
         ]  # fmt: skip
     finally:
         netns.delete(name)
+
+
+def _process_pod(namespace: str) -> Finding:
+    """Cluster DNS runs as real processes, so without them there is no lab."""
+    view = Sandbox(namespace, "doctor")
+    with open(os.devnull, "w") as nowhere:
+        try:
+            process = spawn(["true"], view, env={}, stdout=nowhere.fileno(), stderr=nowhere.fileno())
+        except KernelError as error:
+            return Finding("process Pods", False, True, f"no cluster DNS: {error}")
+    ended_well = os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1]) == 0
+    return Finding("process Pods", ended_well, True, "no cluster DNS: a command in a view of its own does not run")
 
 
 def _tried(namespace: str, name: str, needed: bool, costs: str, command: str) -> Finding:

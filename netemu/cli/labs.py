@@ -11,6 +11,7 @@ from netemu.cli.root import need_root
 from netemu.lab import remains
 from netemu.lab.config import load_config
 from netemu.lab.paths import LabPaths, lab_names
+from netemu.lab.yamlfile import Mistakes
 from netemu.model.errors import NetemuError, UserError
 
 
@@ -140,18 +141,25 @@ def kubeconfig(lab: str) -> None:
     say(str(path))
 
 
-def validate(file: Path, output: Format) -> None:
-    """`netemu validate`."""
-    from netemu.lab.topology import Mistakes, read_topology
+def validate(files: list[Path], output: Format) -> None:
+    """`netemu validate`. Exits with 1 if any file has a mistake; the others are judged all the same."""
+    from netemu.lab.topology import read_topology
 
-    try:
-        checked = read_topology(file)
-    except Mistakes as mistakes:
+    told: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            checked = read_topology(file)
+        except Mistakes as mistakes:
+            told.append({"file": str(file), "valid": False, "mistakes": mistakes.mistakes})
+            if output == Format.table:
+                note(str(mistakes))
+            continue
+        objects = len(checked.manifests)
+        told.append({"file": str(file), "valid": True, "lab": checked.topology.metadata.name, "objects": objects})
         if output == Format.table:
-            raise
-        say_json({"valid": False, "mistakes": mistakes.mistakes})
-        raise SystemExit(1) from None
+            plural = "object" if objects == 1 else "objects"
+            say(f"{file}: valid; lab {checked.topology.metadata.name}, {objects} {plural}")
     if output == Format.json:
-        say_json({"valid": True, "lab": checked.topology.metadata.name, "objects": len(checked.manifests)})
-    else:
-        say(f"{file}: valid; lab {checked.topology.metadata.name}, {len(checked.manifests)} objects")
+        say_json(told)
+    if not all(entry["valid"] for entry in told):
+        raise SystemExit(1)

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from netemu.cli.output import Format
-from netemu.model.errors import NetemuError
+from netemu.model.errors import NetemuError, UserError
 
 app = typer.Typer(
     name="netemu",
@@ -91,13 +91,13 @@ def kubeconfig(lab: LabArgument = "", lab_option: Lab = "") -> None:
 
 @app.command()
 def validate(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Topology file or plain Kubernetes manifests")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Topology files or plain manifests")],
     output: Output = Format.table,
 ) -> None:
-    """Check a topology file; every mistake is one line with its place and what would be right."""
+    """Check topology files; every mistake is one line with its place and what would be right."""
     from netemu.cli import labs
 
-    labs.validate(file, output)
+    labs.validate(files, output)
 
 
 @app.command()
@@ -230,9 +230,10 @@ def version() -> None:
 def main() -> None:
     """Entry point: run a command, tell a refusal in one line."""
     try:
-        app()
+        app(prog_name="netemu")
     except NetemuError as error:
-        sys.stderr.write(f"error: {error}\n")
+        placed = isinstance(error, UserError) and error.placed
+        sys.stderr.write(f"{error}\n" if placed else f"error: {error}\n")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

@@ -119,16 +119,17 @@ def _tls(lab: str) -> ssl.SSLContext:
 async def _post_once(config: LabConfig, client: LocalClient) -> None:
     """Post cluster DNS and the topology's manifests, at the first start only: later they are the user's.
 
-    DNS is posted at once, since its processes need longest to start; the rest when every node can take Pods, so that
-    the scheduler spreads them over all nodes and not over those that happened to be first.
+    They wait until every node can take Pods, so that the scheduler spreads them over all nodes and not over those that
+    happened to be first.
     """
     paths = LabPaths(config.name)
     if paths.posted.exists():
         return
     kubeconfig = paths.component_kubeconfig("coredns").read_bytes()
     wanted = msgspec.json.decode(paths.manifests.read_bytes())
-    await manifests.post(client, addons.cluster_dns(config, kubeconfig))
     await _nodes_ready(config, client)
+    # DNS first: its processes need longest to start.
+    await manifests.post(client, addons.cluster_dns(config, kubeconfig))
     await manifests.post(client, map(manifests.as_applied, wanted))
     paths.posted.touch()
 

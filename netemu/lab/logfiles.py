@@ -24,7 +24,7 @@ def log_file(lab: str, target: str, namespace: str, container: str) -> tuple[Pat
         raise UserError(f"{target} has no log; must be a Pod, control-plane, node-agent or supervisor")
     containers = sandboxes.load_containers(Path(place.directory))
     known = list(dict.fromkeys(entry.config.name for entry in containers))
-    if not container and len([e for e in containers if not e.config.init]) != 1:
+    if not container and len({e.config.name for e in containers if not e.config.init}) != 1:
         raise UserError(f"Pod {place.name} has containers {', '.join(known)}; say which with -c")
     wanted = [e for e in containers if e.config.name == container or (not container and not e.config.init)]
     if not wanted:

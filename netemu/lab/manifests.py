@@ -6,18 +6,30 @@ import copy
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from netemu.client.base import Client, Obj
+from netemu.lab.topology import Topology, node_names
 from netemu.lab.yamlfile import Document, Mistake, Where
 from netemu.model.errors import AlreadyExists
-from netemu.model.resources import NAMESPACES, RESOURCES, Resource, by_kind
+from netemu.model.resources import NAMESPACES, RESOURCES, SERVICES, Resource, by_kind
 
 
-def manifest_mistakes(document: Document) -> Iterator[Mistake]:
+def manifests_mistakes(documents: Sequence[Document], topology: Topology) -> list[Mistake]:
+    """Everything that the API server or the lab would refuse, one object at a time and then taken together."""
+    found = [mistake for document in documents for mistake in _mistakes_of(document)]
+    sound = [d for d in documents if isinstance(d.value, dict) and isinstance(d.value.get("metadata"), dict)]
+    found += _duplicates(sound)
+    found += _places(sound, topology)
+    if not found:
+        found += _addresses(sound, topology)
+    return found
+
+
+def _mistakes_of(document: Document) -> Iterator[Mistake]:
     """Unknown kind, unknown fields, wrong types, and what validation would answer."""
     from netemu.apiserver.defaults import apply_defaults
     from netemu.apiserver.validation import validate
@@ -33,16 +45,84 @@ def manifest_mistakes(document: Document) -> Iterator[Mistake]:
     schema = _schema()
     wrong_types = list(schema.type_errors(resource, value))
     for text in [*schema.unknown_fields(resource, value), *wrong_types]:
-        yield document.mistake(_path_in(text), text)
+        yield Mistake(document.file, document.line(_path_in(text)), text)
     if wrong_types or not isinstance(value.get("metadata"), dict):
         return
-    obj = schema.decoded(resource, copy.deepcopy(value))
+    obj = _defaulted(document, resource, apply_defaults)
+    for error in validate(resource, obj):
+        yield Mistake(document.file, document.line(_where(error.path)), str(error))
+
+
+def _defaulted(document: Document, resource: Resource, apply_defaults: Callable[[Resource, Obj], None]) -> Obj:
+    obj: Obj = _schema().decoded(resource, copy.deepcopy(document.value))
     if resource.namespaced:
         obj["metadata"].setdefault("namespace", "default")
     apply_defaults(resource, obj)
-    for error in validate(resource, obj):
-        where = _where(error.path)
-        yield Mistake(document.file, document.line(where), str(error))
+    return obj
+
+
+def _duplicates(documents: Sequence[Document]) -> Iterator[Mistake]:
+    seen: dict[tuple[Any, ...], int] = {}
+    for document in documents:
+        value, meta = document.value, document.value["metadata"]
+        key = (value.get("apiVersion"), value.get("kind"), meta.get("namespace") or "default", meta.get("name"))
+        if meta.get("name") and key in seen:
+            text = f"{key[1]} {key[3]!r} is already there, on line {seen[key]}"
+            yield document.mistake(("metadata", "name"), text)
+        seen.setdefault(key, document.line())
+
+
+def _places(documents: Sequence[Document], topology: Topology) -> Iterator[Mistake]:
+    """Namespaces, nodes and runtime classes that neither the file nor the lab has."""
+
+    def named(kind: str) -> set[str]:
+        return {str(d.value["metadata"].get("name")) for d in documents if d.value.get("kind") == kind}
+
+    namespaces = named("Namespace") | {"default", "kube-system", "kube-public", "kube-node-lease"}
+    nodes = {name for node in topology.spec.nodes for name in node_names(node)}
+    runtimes = named("RuntimeClass") | {"emulated", "process"}
+    for document in documents:
+        namespace = document.value["metadata"].get("namespace")
+        if namespace and namespace not in namespaces:
+            right = f"no Namespace {namespace!r} in this file{_near(namespace, namespaces)}"
+            yield document.mistake(("metadata", "namespace"), right)
+        where: Where = ("spec",) if document.value.get("kind") == "Pod" else ("spec", "template", "spec")
+        pod = _at(document.value, where)
+        for field, known in (("nodeName", nodes), ("runtimeClassName", runtimes)):
+            if isinstance(pod, dict) and pod.get(field) and pod[field] not in known:
+                yield document.mistake((*where, field), f"no {pod[field]!r} here{_near(pod[field], known)}")
+
+
+def _near(word: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(sorted(known))}"
+
+
+def _at(value: Any, where: Where) -> Any:
+    for part in where:
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _addresses(documents: Sequence[Document], topology: Topology) -> Iterator[Mistake]:
+    """Cluster IPs and node ports that are out of range or asked for twice, as the API server will give them out."""
+    from netemu.apiserver.allocation import ServiceAllocator
+    from netemu.apiserver.defaults import apply_defaults
+    from netemu.lab.config import resolve
+
+    config = resolve(topology)
+    allocator = ServiceAllocator([config.service_cidr])
+    allocator.load([_taken("kubernetes", config.api_service_ip), _taken("kube-dns", config.dns_service_ip)])
+    services = [d for d in documents if d.value.get("kind") == "Service"]
+    # What is asked for comes first: what is merely given out must not take it.
+    for document in sorted(services, key=lambda d: not (d.value.get("spec") or {}).get("clusterIP")):
+        for error in allocator.allocate(_defaulted(document, SERVICES, apply_defaults), None):
+            yield Mistake(document.file, document.line(_where(error.path)), str(error))
+
+
+def _taken(name: str, address: str) -> Obj:
+    """A Service of the lab's own."""
+    return {"metadata": {"name": name}, "spec": {"clusterIP": address, "clusterIPs": [address]}}
 
 
 @functools.cache
@@ -87,7 +167,6 @@ def as_applied(obj: Obj) -> Obj:
 
 async def post(client: Client, objects: Iterable[Obj]) -> None:
     """Create each object, namespaces first, leaving alone what is there already."""
-
     for obj in sorted(objects, key=lambda obj: bool(obj["kind"] != "Namespace")):
         resource = resource_of(obj)
         namespace = obj["metadata"].get("namespace") or "default" if resource.namespaced else ""

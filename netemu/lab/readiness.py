@@ -53,12 +53,21 @@ def pod_state(pod: Obj) -> str:
     for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
         state = container.get("state") or {}
         if waiting := state.get("waiting"):
-            text = waiting.get("message") or ""
+            text = _last_end(container) or waiting.get("message") or ""
             return f"container {container['name']}: {waiting.get('reason', 'waiting')}{f' ({text})' if text else ''}"
     scheduled = condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
         return f"{status.get('phase', 'Pending')}{_because(scheduled)}"
     return f"{status.get('phase') or 'Pending'}, not Ready{_because(condition(pod, 'Ready'))}"
+
+
+def _last_end(container: Obj) -> str:
+    """How a container that is about to be started again ended."""
+    ended = (container.get("lastState") or {}).get("terminated") or {}
+    if not ended:
+        return ""
+    why = ended.get("message") or ended.get("reason") or ""
+    return f"last ended with exit code {ended.get('exitCode', 0)}{f': {why}' if why else ''}"
 
 
 def condition(obj: Obj, kind: str) -> Obj:

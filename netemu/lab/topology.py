@@ -7,6 +7,7 @@ line and what would be right.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import ipaddress
 import re
@@ -17,8 +18,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from netemu.lab.yamlfile import Document, Mistake, Where, read_documents
-from netemu.model.errors import UserError
+from netemu.lab.yamlfile import Document, Mistake, Mistakes, Where, read_documents
 from netemu.proxy.config import MODES
 
 API_VERSION = "netemu.dev/v1alpha1"
@@ -142,20 +142,14 @@ def read_topology(path: Path, *, name: str = "") -> TopologyFile:
         where = heads[0].mistake(("metadata", "name"), "") if heads and not name else Mistake(str(path), 1, "")
         right = "lower-case letters, digits and '-', at most 63, beginning and ending with a letter or digit"
         mistakes.append(Mistake(where.file, where.line, f"lab name {topology.metadata.name!r}: must be {right}"))
-    for document in manifests:
-        mistakes += check_manifest(document)
-    mistakes += _duplicates(manifests)
+    if manifests:
+        # The API server's rules are not loaded for a file that has no manifests.
+        from netemu.lab.manifests import manifests_mistakes
+
+        mistakes += manifests_mistakes(manifests, topology)
     if mistakes:
         raise Mistakes(mistakes)
     return TopologyFile(topology, manifests)
-
-
-class Mistakes(UserError):
-    """Everything wrong with a file, one line each, in the order of its lines."""
-
-    def __init__(self, mistakes: list[Mistake]) -> None:
-        self.mistakes = sorted(mistakes, key=lambda mistake: (mistake.file, mistake.line))
-        super().__init__("\n".join(map(str, self.mistakes)))
 
 
 def _name_from(path: Path) -> str:
@@ -168,22 +162,46 @@ def _decode(document: Document) -> tuple[Topology | None, list[Mistake]]:
     if document.value.get("apiVersion") != API_VERSION:
         given = document.value.get("apiVersion")
         return None, [*mistakes, document.mistake(("apiVersion",), f"{given!r}: must be {API_VERSION}")]
-    try:
-        topology = msgspec.convert(document.value, Topology)
-    except msgspec.ValidationError as error:
-        where, text = _where(str(error))
-        if document.line(where) not in [mistake.line for mistake in mistakes]:
-            mistakes.append(document.mistake(where, text))
-        return None, mistakes
-    return topology, mistakes + list(_check(document, topology.spec))
+    value = copy.deepcopy(document.value)
+    while True:
+        try:
+            topology = msgspec.convert(value, Topology)
+            return topology, mistakes + list(_check(document, topology.spec))
+        except msgspec.ValidationError as error:
+            where, text = _where(str(error))
+            if document.line(where) not in [mistake.line for mistake in mistakes]:
+                mistakes.append(document.mistake(where, text))
+            # What is wrong is told and taken out, so that the rest is judged too.
+            if not _without(value, where):
+                return None, mistakes
+
+
+def _without(value: Any, where: Where) -> bool:
+    """Take out what stands at a path; False if that is everything."""
+    if not where or where == ("metadata",):
+        return False
+    for part in where[:-1]:
+        value = value[part]
+    if isinstance(value, list):
+        del value[int(where[-1])]
+    else:
+        value.pop(where[-1], None)
+    return True
+
+
+_TYPES = {"int": "a whole number", "str": "text", "array": "a list", "object": "a mapping", "bool": "true or false",
+          "float": "a number", "null": "nothing"}  # fmt: skip
 
 
 def _where(message: str) -> tuple[Where, str]:
-    """msgspec's `Expected int, got str - at $.spec.nodes[0].count`, taken apart."""
+    """msgspec's `Expected `int | null`, got `str` - at `$.spec.nodes[0].count``, taken apart and in plain words."""
     text, _, path = message.partition(" - at ")
     parts = re.findall(r"\.([A-Za-z0-9_]+)|\[([0-9]+)\]", path)
-    text = text.replace("`", "").replace("Object missing required field ", "missing required field ")
-    return tuple(int(index) if index else name for name, index in parts), text[0].lower() + text[1:]
+    where = tuple(int(index) if index else name for name, index in parts)
+    if types := re.match(r"Expected `([a-z]+)[^`]*`, got `([a-z]+)`", text):
+        wanted, given = (_TYPES.get(word, word) for word in types.groups())
+        return where, f"must be {wanted}, not {given}"
+    return where, text.replace("`", "").replace("Object missing required field ", "missing field ")
 
 
 def _unknown_fields(document: Document, value: Any, kind: Any, where: Where) -> Iterator[Mistake]:
@@ -328,26 +346,5 @@ def _check_link(document: Document, link: LinkSpec, where: Where) -> Iterator[Mi
         text = getattr(link, name)
         if text and not pattern.match(text):
             yield document.mistake((*where, name), f"{text!r}: must look like {example}")
-
-
-def check_manifest(document: Document) -> Iterator[Mistake]:
-    """What is wrong with one manifest, by the rules of the API server that will receive it."""
-    from netemu.lab.manifests import manifest_mistakes
-
-    yield from manifest_mistakes(document)
-
-
-def _duplicates(manifests: tuple[Document, ...]) -> Iterator[Mistake]:
-    seen: dict[tuple[Any, ...], int] = {}
-    for document in manifests:
-        value = document.value
-        if not isinstance(value, dict) or not isinstance(value.get("metadata"), dict):
-            continue
-        meta = value["metadata"]
-        key = (value.get("apiVersion"), value.get("kind"), meta.get("namespace") or "default", meta.get("name"))
-        if not meta.get("name"):
-            continue
-        if key in seen:
-            text = f"{key[1]} {key[3]!r} is already there, on line {seen[key]}"
-            yield document.mistake(("metadata", "name"), text)
-        seen.setdefault(key, document.line())
+        elif name == "loss" and text and float(text.rstrip("%")) > 100:
+            yield document.mistake((*where, name), f"{text!r}: must be at most 100%")

@@ -33,6 +33,16 @@ class Mistake:
         return f"{self.file}:{self.line}: {self.text}"
 
 
+class Mistakes(UserError):
+    """Everything wrong with a file, one line each, in the order of its lines."""
+
+    placed = True
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        self.mistakes = sorted(mistakes, key=lambda mistake: (mistake.file, mistake.line))
+        super().__init__("\n".join(map(str, self.mistakes)))
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """One YAML document: its value, and the line of each key and list item."""

@@ -30,7 +30,10 @@ class NetemuError(Exception):
 
 
 class UserError(NetemuError):
-    """A person's mistake. The text is one line; the command line prints it as it is and exits with 1."""
+    """A person's mistake. The text is one line; the command line prints it and exits with 1."""
+
+    placed: ClassVar[bool] = False
+    """Whether the text begins with `FILE:LINE:`, as compilers have it; then nothing is put before it."""
 
 
 class KernelError(NetemuError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import os
 import socket
 import time
 from collections.abc import Mapping
@@ -114,7 +115,9 @@ class _Prober:
             return Attempt(None, address, 0.0, looked_up, results.TIMEOUT, detail)
         except OSError as err:
             kind = _KINDS.get(err.errno or 0, results.OTHER)
-            return Attempt(None, address, 0.0, looked_up, kind, f"{shown}: {err.strerror or err}")
+            return Attempt(
+                None, address, 0.0, looked_up, kind, f"{shown}: {os.strerror(err.errno) if err.errno else err}"
+            )
         except EOFError:
             return Attempt(None, address, 0.0, looked_up, results.CLOSED, f"{shown}: closed without an answer")
         return Attempt(answer, address, time.perf_counter() - connecting, looked_up)

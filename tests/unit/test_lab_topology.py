@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from netemu.lab.config import LabConfig, resolve
-from netemu.lab.topology import Mistakes, TopologyFile, read_topology
+from netemu.lab.topology import TopologyFile, read_topology
+from netemu.lab.yamlfile import Mistakes
 from netemu.model.errors import UserError
 
 _HEAD = """\
@@ -27,6 +28,16 @@ spec:
   selector: {app: web}
   ports:
     - port: 80
+"""
+
+
+_POD = """\
+apiVersion: v1
+kind: Pod
+metadata: {name: x}
+spec:
+  nodeName: x
+  containers: [{name: c, image: i}]
 """
 
 
@@ -103,7 +114,7 @@ def test_clients_without_address_get_free_ones(tmp_path: Path) -> None:
         ),
         pytest.param("  nodes: [{name: A_b}]", 6, "must be a DNS label", id="bad name"),
         pytest.param("  nodes: []", 6, "at least one node", id="no nodes"),
-        pytest.param("  nodes: [{name: a, count: zero}]", 6, "expected int", id="wrong type"),
+        pytest.param("  nodes: [{name: a, count: zero}]", 6, "must be a whole number, not text", id="wrong type"),
         pytest.param("  nodes: [{name: a, role: boss}]", 6, "must be control-plane or worker", id="bad role"),
         pytest.param("  podCIDR: 10.96.0.0/12", 6, "overlaps", id="overlap with the Service network"),
         pytest.param("  podCIDR: 10.244.0.1/16", 6, "must be 10.244.0.0/16", id="host bits"),
@@ -116,6 +127,7 @@ def test_clients_without_address_get_free_ones(tmp_path: Path) -> None:
         pytest.param("  clients: [{name: a}, {name: a}]", 6, "'a' is already there, on line 6", id="duplicate client"),
         pytest.param("  links: {mtu: 10}", 6, "must be 576 to 65535", id="bad mtu"),
         pytest.param("  links: {rate: fast}", 6, "must look like 100mbit", id="bad rate"),
+        pytest.param("  links: {loss: 120%}", 6, "must be at most 100%", id="more than all is lost"),
         pytest.param("  proxy: {mode: magic}", 6, "is no proxy mode; must be one of iptables", id="bad proxy mode"),
         pytest.param("  dns: {replicas: 0}", 6, "must be 1 to 100", id="no DNS"),
         pytest.param("  dns: {domain: a_b}", 6, "must be a domain like cluster.local", id="bad domain"),
@@ -142,6 +154,13 @@ def test_a_mistake_in_the_topology_is_one_line_with_its_place(tmp_path: Path, sp
         pytest.param(_SERVICE.replace("selector", "selectr"), 'unknown field "spec.selectr"', id="unknown field"),
         pytest.param(_SERVICE.replace("80", "70000"), "spec.ports[0].port: Invalid value: 70000", id="bad port"),
         pytest.param(_SERVICE.replace("80", "http"), "port", id="wrong type"),
+        pytest.param(_SERVICE + "  clusterIP: 1.2.3.4\n", "spec.clusterIPs", id="cluster IP out of range"),
+        pytest.param(_SERVICE + "  clusterIP: 10.96.0.10\n", "already allocated", id="cluster IP of the lab's DNS"),
+        pytest.param(
+            _SERVICE.replace("web\n", "web\n  namespace: sohp\n", 1), "no Namespace 'sohp'", id="no namespace"
+        ),
+        pytest.param(_POD.replace("nodeName: x", "nodeName: worker-9"), "did you mean worker-", id="no such node"),
+        pytest.param(_POD.replace("nodeName: x", "runtimeClassName: runc"), "emulated, process", id="no such runtime"),
         pytest.param("- just\n- a list", "expected a Kubernetes object", id="no object"),
     ],
 )
@@ -159,6 +178,16 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         )
 
     assert [mistake.line for mistake in refused.value.mistakes] == [6, 7, 8, 10]
+
+
+def test_a_wrong_type_hides_no_other_mistake(tmp_path: Path) -> None:
+    with pytest.raises(Mistakes) as refused:
+        read(
+            tmp_path,
+            _HEAD + "  nodes:\n    - {name: A}\n    - {name: w, count: two}\n  links: {delay: 5}\n  podCIDR: x\n",
+        )
+
+    assert [mistake.line for mistake in refused.value.mistakes] == [7, 8, 9, 10]
 
 
 def test_two_objects_of_one_name_are_refused(tmp_path: Path) -> None:
