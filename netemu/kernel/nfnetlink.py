@@ -47,7 +47,7 @@ _NLM_F_DUMP_INTR: Final = 0x10
 _NLMSGERR_ATTR_MSG: Final = 1
 _NLMSGERR_ATTR_OFFS: Final = 2
 _RECEIVE_BUFFER: Final = 4 << 20
-_DUMP_CHUNK: Final = 1 << 18
+_DUMP_CHUNK: Final = 1 << 17
 _DUMP_ATTEMPTS: Final = 20
 
 _HEADER: Final = struct.Struct("=IHHII")
@@ -55,6 +55,7 @@ _ATTRIBUTE: Final = struct.Struct("=HH")
 _PADDING: Final = (b"", b"\0\0\0", b"\0\0", b"\0")
 _U32: Final = struct.Struct("=HHBBBB")
 _pack_attribute = _ATTRIBUTE.pack
+_unpack_attribute = _ATTRIBUTE.unpack_from
 _pack_header = _HEADER.pack
 
 
@@ -87,18 +88,29 @@ def be64(kind: int, value: int) -> bytes:
 
 def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     """Attributes by type; of equal types the last."""
-    return dict(attribute_list(data, offset))
-
-
-def attribute_list(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Attributes in order."""
-    end = len(data)
-    while offset + 4 <= end:
-        size, kind = _ATTRIBUTE.unpack_from(data, offset)
+    found: dict[int, bytes] = {}
+    end = len(data) - 3
+    while offset < end:
+        size, kind = _unpack_attribute(data, offset)
         if size < 4:
-            return
-        yield kind & _TYPE_MASK, data[offset + 4 : offset + size]
+            break
+        found[kind & _TYPE_MASK] = data[offset + 4 : offset + size]
         offset += size + 3 & ~3
+    return found
+
+
+def attribute_list(data: bytes, wanted: int) -> list[bytes]:
+    """All attributes of one type, in order."""
+    found: list[bytes] = []
+    offset, end = 0, len(data) - 3
+    while offset < end:
+        size, kind = _unpack_attribute(data, offset)
+        if size < 4:
+            break
+        if kind & _TYPE_MASK == wanted:
+            found.append(data[offset + 4 : offset + size])
+        offset += size + 3 & ~3
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +135,7 @@ class Nfnetlink:
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
         self._set_buffer(_SO_RCVBUFFORCE, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         self._send_buffer = 0
+        self._buffer = memoryview(bytearray(_DUMP_CHUNK))
 
     def close(self) -> None:
         """Give the socket back."""
@@ -148,14 +161,14 @@ class Nfnetlink:
     def _refusals(self) -> Iterator[Refusal]:
         while True:
             try:
-                data = self._socket.recv(_DUMP_CHUNK, socket.MSG_DONTWAIT)
+                size = self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno != errno.ENOBUFS:  # more refusals than fit; the first ones did
                     raise KernelError.of("read answers", self.netns, error.errno or 0) from error
                 continue
-            for sequence, kind, flags, payload in split(data):
+            for sequence, kind, flags, payload in split(bytes(self._buffer[:size])):
                 if kind == _NLMSG_ERROR and (found := refusal(sequence, flags, payload)).code:
                     yield found
 
@@ -176,7 +189,8 @@ class Nfnetlink:
         answers: list[bytes] = []
         interrupted = False
         while True:
-            for sequence, kind, flags, payload in split(self._socket.recv(_DUMP_CHUNK)):
+            size = self._socket.recv_into(self._buffer)
+            for sequence, kind, flags, payload in split(bytes(self._buffer[:size])):
                 if kind == _NLMSG_ERROR:
                     found = refusal(sequence, flags, payload)
                     if found.code in (errno.EINTR, errno.EAGAIN):

@@ -11,6 +11,7 @@ import struct
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Literal, cast
 
 from netemu.kernel import nft_data as data
@@ -32,6 +33,8 @@ _UNITS: Final = {number: unit for unit, number in expressions.LIMIT_UNITS.items(
 _PORTS: Final = {"tcp": Field.TCP_DPORT, "udp": Field.UDP_DPORT, "sctp": Field.SCTP_DPORT}
 _FAMILY_OF: Final = {2: "ip", 10: "ip6"}
 _ALL_BITS: Final = 0xFFFFFFFF
+_ONE, _CARRIED = 1, 3
+"""An expression or element in a list of them; the list of elements in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +108,8 @@ def elements(found: FoundSet, bodies: Sequence[bytes]) -> tuple[nft.Element, ...
     listed = [
         attributes(each)
         for body in bodies
-        for kind, value in attribute_list(body)
-        if kind == 3
-        for _, each in attribute_list(value)
+        for carried in attribute_list(body, _CARRIED)
+        for each in attribute_list(carried, _ONE)
     ]
     if "interval" in found.held.flags and len(found.held.type) == 1:
         return tuple(_spans(found.held, listed))
@@ -175,12 +177,17 @@ def rule(body: bytes, of_table: nft.Table, anonymous: Anonymous) -> nft.Rule | N
     if _string(found[1]) != of_table.name:
         return None
     reader = _Program(of_table.family, anonymous)
-    for kind, each in attribute_list(found.get(4, b"")):
-        if kind == 1:
-            parts = attributes(each)
-            reader.read(_string(parts[1]), attributes(parts.get(2, b"")))
+    for each in attribute_list(found.get(4, b""), _ONE):
+        reader.read(*_instruction(each))
     comment = _noted(found.get(7, b"")).get(0, "")
     return nft.Rule(_string(found[2]), reader.finish(), comment, _number(found[3]))
+
+
+@lru_cache(4096)
+def _instruction(body: bytes) -> tuple[str, Mapping[int, bytes]]:
+    """Its name and its attributes; a rule set says the same things over and over."""
+    parts = attributes(body)
+    return _string(parts[1]), attributes(parts.get(2, b""))
 
 
 @dataclass

@@ -142,7 +142,7 @@ class Chain(msgspec.Struct, frozen=True, gc=False):
     comment: str = ""
 
 
-class Rule(msgspec.Struct, frozen=True):
+class Rule(msgspec.Struct, frozen=True, gc=False):
     """A rule of a chain. `handle` is the kernel's number for it: what Replace and Delete go by, 0 before it is there.
 
     `position` is the handle of another rule: Add puts this one behind it, Insert before it; 0: last and first.
@@ -160,7 +160,7 @@ class Rule(msgspec.Struct, frozen=True):
         return f"{body} {comment_text(self.comment)}" if self.comment else body
 
 
-class Set(msgspec.Struct, frozen=True):
+class Set(msgspec.Struct, frozen=True, gc=False):
     """A named set. Flags are nftables': interval, timeout, dynamic, constant. `timeout` in seconds."""
 
     name: str
@@ -171,7 +171,7 @@ class Set(msgspec.Struct, frozen=True):
     comment: str = ""
 
 
-class Map(msgspec.Struct, frozen=True):
+class Map(msgspec.Struct, frozen=True, gc=False):
     """A named map; `data` is `(VERDICT,)` for a verdict map."""
 
     name: str
@@ -183,7 +183,7 @@ class Map(msgspec.Struct, frozen=True):
     comment: str = ""
 
 
-class Element(msgspec.Struct, frozen=True):
+class Element(msgspec.Struct, frozen=True, gc=False):
     """An element of a named set (no data) or map. `timeout` in seconds, 0: the set's own."""
 
     set: str
@@ -210,43 +210,43 @@ Object: TypeAlias = Table | Chain | Rule | Set | Map | Element
 # --- operations ------------------------------------------------------------------------------------------------------
 
 
-class Add(msgspec.Struct, frozen=True):
+class Add(msgspec.Struct, frozen=True, gc=False):
     """Make it; what is there already stays as it is (rules: one more at the end)."""
 
     object: Object
 
 
-class Create(msgspec.Struct, frozen=True):
+class Create(msgspec.Struct, frozen=True, gc=False):
     """Make it; refused (EEXIST) where one of that name is there."""
 
     object: Table | Chain | Set | Map | Element
 
 
-class Insert(msgspec.Struct, frozen=True):
+class Insert(msgspec.Struct, frozen=True, gc=False):
     """Put a rule at the beginning of its chain, or before `position`."""
 
     object: Rule
 
 
-class Replace(msgspec.Struct, frozen=True):
+class Replace(msgspec.Struct, frozen=True, gc=False):
     """Put this rule in the place of the one with its handle."""
 
     object: Rule
 
 
-class Delete(msgspec.Struct, frozen=True):
+class Delete(msgspec.Struct, frozen=True, gc=False):
     """Remove it: a table with all it holds, a chain with its rules. Refused where it is not there (ENOENT) or used."""
 
     object: Object
 
 
-class Destroy(msgspec.Struct, frozen=True):
+class Destroy(msgspec.Struct, frozen=True, gc=False):
     """Remove it; absent is success. (A kernel older than 6.3 cannot, and neither can tools before 1.0.7.)"""
 
     object: Object
 
 
-class Flush(msgspec.Struct, frozen=True):
+class Flush(msgspec.Struct, frozen=True, gc=False):
     """Remove all rules of a table or chain, all elements of a set or map."""
 
     object: Table | Chain | Set | Map
@@ -255,7 +255,7 @@ class Flush(msgspec.Struct, frozen=True):
 Operation: TypeAlias = Add | Create | Insert | Replace | Delete | Destroy | Flush
 
 
-class Transaction(msgspec.Struct, frozen=True):
+class Transaction(msgspec.Struct, frozen=True, gc=False):
     """Operations on one table, in order; all of them take effect, or none."""
 
     table: Table
@@ -266,7 +266,7 @@ class Transaction(msgspec.Struct, frozen=True):
         return "".join(f"{operation_text(self.table, operation)}\n" for operation in self.operations)
 
 
-class Ruleset(msgspec.Struct, frozen=True):
+class Ruleset(msgspec.Struct, frozen=True, gc=False):
     """What a table holds: read from a kernel, or from a fake of one. Rules and chains in the kernel's order."""
 
     table: Table

@@ -118,7 +118,7 @@ def goto(chain: str) -> Verdict:
     return Verdict("goto", chain)
 
 
-class Match(msgspec.Struct, frozen=True):
+class Match(msgspec.Struct, frozen=True, gc=False):
     """A field equals one of `values` (several: an anonymous set; for `ct state`: any of these bits)."""
 
     field: Field
@@ -144,7 +144,7 @@ class MarkMatch(msgspec.Struct, frozen=True, gc=False):
         return f"meta mark & 0x{self.mask:08x} {'!=' if self.negated else '=='} 0x{self.value:08x}"
 
 
-class Lookup(msgspec.Struct, frozen=True):
+class Lookup(msgspec.Struct, frozen=True, gc=False):
     """The key is (not) in a named set."""
 
     key: Key
@@ -156,7 +156,7 @@ class Lookup(msgspec.Struct, frozen=True):
         return f"{key_text(self.key)} {'!= ' if self.negated else ''}@{self.set}"
 
 
-class Vmap(msgspec.Struct, frozen=True):
+class Vmap(msgspec.Struct, frozen=True, gc=False):
     """The verdict that a named map, or one written here, has for the key."""
 
     key: Key
@@ -184,7 +184,7 @@ class Dnat(msgspec.Struct, frozen=True, gc=False):
         return f"dnat to {f'[{self.address}]' if ':' in self.address else self.address}:{self.port}"
 
 
-class DnatMap(msgspec.Struct, frozen=True):
+class DnatMap(msgspec.Struct, frozen=True, gc=False):
     """Translate to the `address . port` that a named map, or one written here, has for the key."""
 
     family: Family
@@ -231,7 +231,7 @@ class Reject(msgspec.Struct, frozen=True, gc=False):
         return "reject with tcp reset" if self.tcp_reset else "reject"
 
 
-class Update(msgspec.Struct, frozen=True):
+class Update(msgspec.Struct, frozen=True, gc=False):
     """`update @SET { KEY }`: put the key into a dynamic set, or begin its timeout anew."""
 
     set: str
