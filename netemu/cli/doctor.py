@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from netemu.cli.output import Format, say, say_json, table
 from netemu.kernel import netns
+from netemu.kernel.ipvs import IpvsNetlink
 from netemu.kernel.sandbox import Sandbox, spawn
 from netemu.model.errors import KernelError
 
@@ -87,13 +88,22 @@ def _kernel_findings() -> list[Finding]:
                    "tc qdisc add dev lo root tbf rate 1mbit burst 10k latency 1s"),
             _tried(name, "netem", False, "no `delay` and `loss` on links", "tc qdisc add dev lo root netem delay 1ms"),
             _tried(name, "dummy", False, "no ipvs mode of kube-proxy", "ip link add dummy0 type dummy"),
-            Finding("ipvs", Path("/proc/net/ip_vs").exists(), False, "no ipvs mode of kube-proxy"),
+            Finding("ipvs", _has_ipvs(name), False, "no ipvs mode of kube-proxy"),
             _process_pod(name),
             Finding("overlayfs", "overlay" in Path("/proc/filesystems").read_text(), False,
                     "process Pods share the machine's file system instead of a copy"),
         ]  # fmt: skip
     finally:
         netns.delete(name)
+
+
+def _has_ipvs(namespace: str) -> bool:
+    """Asking loads the module where there is one."""
+    try:
+        IpvsNetlink(namespace).close()
+    except KernelError:
+        return False
+    return True
 
 
 def _process_pod(namespace: str) -> Finding:
