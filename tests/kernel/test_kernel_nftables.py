@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -10,6 +11,7 @@ import pytest
 from netemu.kernel import netns
 from netemu.kernel.nftables import Nft, NftNetlink
 from netemu.model import nft
+from netemu.model.errors import KernelError, KernelExists, KernelNotFound
 from netemu.model.nft_listing import listing
 from tests.unit.nft_contract import (
     BEHAVIOUR,
@@ -21,8 +23,10 @@ from tests.unit.nft_contract import (
     START,
     TABLE,
     TABLE6,
+    begin,
     check_refusal,
     held,
+    keys,
 )
 
 NAMESPACE, OTHER = "t-nft-a", "t-nft-b"
@@ -118,3 +122,78 @@ async def test_our_listing_is_the_tools(tool: NftNetlink, family: str) -> None:
     await tool.run(transaction)
 
     assert listing(await held(tool, transaction.table)) == nft_tool(NAMESPACE, "list", "ruleset")
+
+
+async def test_a_hundred_thousand_elements_in_one_transaction(tool: NftNetlink) -> None:
+    many = [nft.Add(nft.Element("ips", (f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}",))) for n in range(100_000)]
+    await tool.run(nft.Transaction(TABLE, (*START[:8], *many)))
+
+    assert len((await held(tool)).elements_of("ips")) == 100_000
+
+
+async def test_element_refused_among_many_is_named(tool: NftNetlink) -> None:
+    many = [nft.Create(nft.Element("ips", (f"11.{n >> 8}.{n & 255}.1",))) for n in range(10_000)]
+    await begin(tool)
+    with pytest.raises(KernelExists, match=r"create element ip t-contract ips \{ 11\.30\.7\.1 \}"):
+        await tool.run(nft.Transaction(TABLE, (*many, many[30 * 256 + 7], *many[:5])))
+
+    assert len((await held(tool)).elements_of("ips")) == 1
+
+
+async def test_more_refusals_than_the_socket_holds_name_the_first(tool: NftNetlink) -> None:
+    await begin(tool)
+    wrong = [nft.Add(nft.Rule("a", (nft.jump(f"none-{number}"),))) for number in range(50_000)]
+    with pytest.raises(KernelNotFound, match="jump none-0 "):
+        await tool.run(nft.Transaction(TABLE, tuple(wrong)))
+
+    await tool.run(nft.Transaction(TABLE, (nft.Add(nft.Chain("still-works")),)))
+    assert "still-works" in {chain.name for chain in (await held(tool)).chains}
+
+
+async def test_two_at_a_time_do_not_take_each_others_answers(tool: NftNetlink) -> None:
+    await begin(tool)
+    good = [tool.run(nft.Transaction(TABLE, (nft.Add(nft.Chain(f"good-{number}")),))) for number in range(20)]
+    bad = [tool.run(nft.Transaction(TABLE, (nft.Create(nft.Chain("a")),))) for _ in range(20)]
+    answers = await asyncio.gather(*(each for pair in zip(good, bad, strict=True) for each in pair), tool.dump(TABLE),
+                                   return_exceptions=True)  # fmt: skip
+
+    assert [type(answer) for answer in answers[:40:2]] == [type(None)] * 20
+    assert [type(answer) for answer in answers[1:40:2]] == [KernelExists] * 20
+
+
+async def test_set_that_somebody_made_anew_is_asked_for_again(tool: NftNetlink) -> None:
+    await begin(tool)
+    nft_tool(NAMESPACE, "delete set ip t-contract ips; add set ip t-contract ips { type inet_service; }")
+    port = nft.Transaction(TABLE, (nft.Add(nft.Element("ips", (80,))),))
+    with pytest.raises(KernelError):
+        await tool.run(port)
+    await tool.run(port)
+
+    assert keys(await held(tool), "ips") == {(80,)}
+
+
+async def test_foreign_rules_are_told_as_unknown_and_left_alone(tool: NftNetlink) -> None:
+    await begin(tool)
+    nft_tool(NAMESPACE, 'add rule ip t-contract a ip ttl 64 tcp flags syn log prefix "x" meta priority set 1:1')
+    ruleset = await held(tool)
+    await tool.run(nft.Transaction(TABLE, (nft.Add(nft.Element("ips", ("10.0.0.7",))),)))
+
+    assert any(isinstance(each, nft.Unknown) for each in ruleset.rules_of("a")[-1].expressions)
+    assert "ip ttl 64 tcp flags syn" in nft_tool(NAMESPACE, "list", "ruleset")
+
+
+async def test_update_remembers_who_came_by(tool: NftNetlink) -> None:
+    """The set's element of a packet that a rule saw has what is left of the set's timeout, and is told without it."""
+    await begin(tool)
+    await tool.run(nft.Transaction(TABLE, (nft.Add(nft.Element("seen", ("10.0.0.7",))),)))
+    await tool.run(nft.Transaction(TABLE, (nft.Add(nft.Element("seen", ("10.0.0.8",), timeout=60)),)))
+
+    assert (await held(tool)).elements_of("seen") in (
+        (nft.Element("seen", ("10.0.0.7",)), nft.Element("seen", ("10.0.0.8",), timeout=60)),
+        (nft.Element("seen", ("10.0.0.8",), timeout=60), nft.Element("seen", ("10.0.0.7",))),
+    )
+
+
+async def test_missing_namespace_is_named() -> None:
+    with pytest.raises(KernelNotFound, match="t-nft-none"):
+        await NftNetlink("t-nft-none").generation()
