@@ -133,24 +133,40 @@ def bench_lab(runs: int, manifest: Path) -> list[dict[str, Any]]:
     ]
 
 
+def _lab_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+    try:
+        return bench_lab(options.runs, options.manifest)
+    finally:
+        subprocess.run([*NETEMU, "down", LAB], capture_output=True)
+
+
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(prog="bench", description="Measure netemu on this machine. Needs root.")
-    parser.add_argument("what", nargs="?", choices=["lab"], default="lab", help="lab: up, apply, memory, down")
+    parser.add_argument("what", nargs="?", choices=["lab", "proxy"], default="lab",
+                        help="lab: up, apply, memory, down; proxy: how fast rules are programmed")  # fmt: skip
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--manifest", type=Path, default=ROOT / "topologies/shop.yaml",
                         help="the application that is applied (with kubectl, if NETEMU_KUBECTL names one)")  # fmt: skip
+    parser.add_argument("--modes", nargs="+", default=["nftables", "iptables"], help="proxy: which modes")
+    parser.add_argument(
+        "--services", nargs="+", type=int, default=[1000, 5000], help="proxy: how many, of 10 endpoints"
+    )
+    parser.add_argument("--peer", type=Path, help="proxy: another kube-proxy to measure in the same run")
+    parser.add_argument("--within", type=float, default=180, help="proxy: give up a case after so many seconds")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args()
-    try:
-        rows = bench_lab(options.runs, options.manifest)
-    finally:
-        subprocess.run([*NETEMU, "down", LAB], capture_output=True)
+    if options.what == "proxy":
+        from bench_proxy import bench_proxy
+
+        rows = bench_proxy(options.modes, options.services, options.peer, options.within)
+    else:
+        rows = _lab_rows(options)
     if options.json:
         print(json.dumps(rows, indent=2))
         return
     for row in [dict(zip(rows[0], rows[0], strict=True)), *rows]:
-        print(f"{row['measure']:<48}" + "".join(f"{row[key]!s:>10}" for key in ("min", "median", "max", "aim")))
+        print(f"{row['measure']:<60}" + "".join(f"{row[key]!s:>10}" for key in ("min", "median", "max", "aim")))
 
 
 if __name__ == "__main__":
