@@ -101,7 +101,7 @@ class Batch:
         several operations, `offset` tells them apart."""
         within = self._within.get(sequence)
         if within and offset:
-            return within[max(bisect_right(within, (offset, len(self._starts))) - 1, 0)][1]
+            return within[max(bisect_right(within, offset, key=lambda each: each[0]) - 1, 0)][1]
         return self._owners[bisect_right(self._starts, sequence - 1) - 1]
 
     def _add(self, operation: nft.Operation, run: Sequence[nft.Operation]) -> None:
