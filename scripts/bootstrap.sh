@@ -108,9 +108,9 @@ make_vm_initrd() {
     cp "$vm/bin/busybox" "$tree/bin/busybox"
     install -m 755 "$root/scripts/vm_init" "$tree/init"
     for module in virtio_pci 9pnet_virtio 9p overlay virtio_console virtio_rng; do
-        modprobe -d "$vm" -S "$version" --show-depends "$module" | sed -n 's/^insmod \([^ ]*\).*/\1/p'
+        modprobe -d "$vm" -S "$version" --show-depends "$module" | sed -n 's/^insmod .*\/kernel\/\([^ ]*\).*/\1/p'
     done | awk '!seen[$0]++' | while read -r file; do
-        cp "$file" "$tree/modules/"
+        cp "$vm/lib/modules/$version/kernel/$file" "$tree/modules/"
         basename "$file" >>"$tree/modules/order"
     done
     (cd "$tree" && find . | "$vm/bin/busybox" cpio -o -H newc 2>/dev/null) | gzip -1 >"$vm/initrd.gz"

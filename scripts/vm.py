@@ -25,8 +25,7 @@ _PR_SET_PDEATHSIG = 1
 
 def qemu(vm: Path, run: Path, out: int, err: int) -> list[str]:
     """The command line of the machine; `out` and `err` are inherited files."""
-    words = ["console=ttyS0", "quiet", "panic=-1", "mitigations=off", "random.trust_cpu=on", "systemd.show_status=0"]
-    words += [f"netemu.run={run}", f"netemu.vm={vm}"]
+    words = ["console=ttyS0", "quiet", "panic=-1", "mitigations=off", "random.trust_cpu=on", f"netemu.run={run}"]
     accelerator = os.environ.get("NETEMU_VM_ACCEL", "tcg")
     command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     command += ["-accel", accelerator, "-cpu", "max", "-smp", str(min(os.cpu_count() or 1, 4))]
@@ -45,12 +44,13 @@ def qemu(vm: Path, run: Path, out: int, err: int) -> list[str]:
     return command
 
 
-def write_command(run: Path, argv: Sequence[str], token: str) -> None:
+def write_command(run: Path, vm: Path, argv: Sequence[str], token: str) -> None:
     """What the guest is to do: the same directory, the same environment, the command."""
     lines = [f"export {name}={shlex.quote(value)}" for name, value in os.environ.items() if name.isidentifier()]
-    lines += [f"cd {shlex.quote(os.getcwd())}", f"exec {shlex.join(argv)}"]
+    lines += [f"cd {shlex.quote(os.getcwd())} || exit {FAILED}", f"exec {shlex.join(argv)}"]
     (run / "command").write_text("\n".join(lines) + "\n")
     (run / "token").write_text(token)
+    (run / "vm").write_text(str(vm))
 
 
 class Stream:
@@ -104,7 +104,7 @@ def run_in_vm(vm: Path, argv: Sequence[str]) -> int:
     token = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="vm-") as folder:
         run = Path(folder)
-        write_command(run, argv, token)
+        write_command(run, vm, argv, token)
         (out, guest_out), (err, guest_err) = os.pipe(), os.pipe()
         files = (guest_out, guest_err)
         command = qemu(vm, run, *files)
@@ -128,4 +128,7 @@ def run_in_vm(vm: Path, argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    sys.exit(run_in_vm(Path(sys.argv[1]), sys.argv[2:]))
+    try:
+        sys.exit(run_in_vm(Path(sys.argv[1]), sys.argv[2:]))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
