@@ -392,7 +392,7 @@ def _read_spec(answer: dict[int, bytes], made: dict[int, bytes]) -> SetSpec:
 
 def _read_entries(data: bytes, spec: SetSpec) -> Iterator[tuple[Entry, str]]:
     length = 128 if spec.family == "inet6" else 32
-    for _, raw in attribute_list(data):
+    for raw in attribute_list(data, _A_DATA):
         found = attributes(raw)
         port = int.from_bytes(found.get(_D_PORT, b""), "big")
         comment = _text(found.get(_D_COMMENT, b""))
@@ -428,7 +428,7 @@ def _ip(kind: int, address: str) -> bytes:
 
 
 def _read_ip(raw: bytes) -> str:
-    ((kind, address),) = attribute_list(raw)
+    ((kind, address),) = attributes(raw).items()
     return socket.inet_ntop(socket.AF_INET6 if kind == 2 else socket.AF_INET, address)
 
 
