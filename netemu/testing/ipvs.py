@@ -1,8 +1,9 @@
 """IPVS without a kernel: virtual servers and destinations, refusing what Linux refuses.
 
 The contract suite runs on this and on the kernel. Connections are made by `connect`, which also remembers the client
-where the virtual server is persistent; `candidates` says who may serve a new connection. Known differences: time does
-not pass, and a scheduler's choice among the candidates is not modelled.
+where the virtual server is persistent; `candidates` says who may serve a new connection. The sysctls are as kube-proxy
+sets them: a destination without weight loses the clients that persistence kept for it. Known differences: time does not
+pass, a scheduler's choice among the candidates is not modelled, and a lower threshold has no effect.
 """
 
 from __future__ import annotations

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 
 import pytest
 
-from netemu.kernel import netns
+from netemu.kernel import netns, sysctl
 from netemu.kernel.ipvs import (
     AddDestination,
     AddServer,
     DelDestination,
     Destination,
     EditDestination,
+    EditServer,
     Ipvs,
     IpvsNetlink,
     Request,
@@ -150,6 +151,15 @@ def test_persistence_keeps_a_client_where_it_was(serving: IpvsNetlink) -> None:
     found = answers(6, key)
 
     assert list(found.values()) == [6]
+
+
+def test_without_weight_a_destination_loses_the_clients_it_kept_where_the_node_says_so(serving: IpvsNetlink) -> None:
+    sysctl.write({"net.ipv4.vs.expire_quiescent_template": 1}, NODE)
+    serving.apply(EditServer(VirtualServer(VIP, persistence=300)))
+    (first,) = answers(1)
+    serving.apply(EditDestination(VIP, Destination("192.0.2.1", int(first), weight=0)))
+
+    assert first not in answers(3)
 
 
 def test_without_destinations_the_client_is_refused(serving: IpvsNetlink) -> None:
