@@ -104,6 +104,8 @@ def judge(
     """The fate of a first packet from `source` to `destination`, on `node`. Addresses in canonical text."""
     case = _Case(node, settings, source, destination)
     tracked = [s for s in sorted(services, key=lambda s: s.key) if _tracked(s) and _cluster_ip(s, destination)]
+    if settings.mode == "ipvs" and source.origin is not Origin.NODE and _virtual(tracked, source.address):
+        return Judgement("drop", f"{source.address} is this node's own on kube-ipvs0, so nobody else may send with it")
     hit = next(_hits(tracked, case, port, protocol), None)
     if hit is None:
         return _unclaimed(tracked, case)
@@ -144,9 +146,9 @@ class _Case:
 
     @property
     def virtual_source(self) -> bool:
-        """Whether, in ipvs mode, the node's own packet carries the virtual address as its source."""
+        """Whether, in ipvs mode, the node's own packet carries its destination as its source, too."""
         own = self.source.origin is Origin.NODE and not ipaddress.ip_address(self.source.address).is_loopback
-        return own and self.settings.mode == "ipvs" and not self.node.owns(self.destination)
+        return own and self.settings.mode == "ipvs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,11 @@ def _cluster_ip(service: Service, like: str) -> str:
 
 def _balancer_ips(service: Service) -> list[str]:
     return [_clean(i.ip) for i in service.status.load_balancer.ingress if i.ip and i.ip_mode in (None, "VIP")]
+
+
+def _virtual(tracked: Iterable[Service], address: str) -> bool:
+    """Whether some Service is reached at the address."""
+    return any(address in (_cluster_ip(s, address), *_external_ips(s), *_balancer_ips(s)) for s in tracked)
 
 
 def _external_ips(service: Service) -> list[str]:
@@ -370,14 +377,17 @@ def _by_rules(case: _Case, hit: _Hit, sets: _Sets) -> Judgement:
 
 def _ipvs(case: _Case, hit: _Hit, sets: _Sets, endpoints: Sequence[_Seen]) -> Judgement:
     """IPVS knows no dropping for want of local endpoints, and treats Pods and the node as everybody else."""
+    used = (sets.local or sets.cluster) if hit.policy_local else sets.cluster
+    # What comes in meets the source ranges first; what the node sends, IPVS, which refuses without endpoints.
+    if not used and case.source.origin is Origin.NODE:
+        return Judgement("reject", f"{hit.name} has no endpoints")
     if hit.via == _BALANCER_IP and not _admitted(case, hit):
         return Judgement("drop", f"{case.source.address} is outside of the source ranges of {hit.name}")
-    if case.virtual_source:
-        # The address is on kube-ipvs0, so the kernel takes it as the source of what the node itself sends there.
-        case = replace(case, source=replace(case.source, address=case.destination))
-    used = (sets.local or sets.cluster) if hit.policy_local else sets.cluster
     if not used:
         return Judgement("reject", f"{hit.name} has no endpoints")
+    if case.virtual_source:
+        # Addresses of Services are local ones, so the kernel takes them as the source of what the node sends there.
+        case = replace(case, source=replace(case.source, address=case.destination))
     if ipaddress.ip_address(case.source.address).is_loopback:
         masquerade = False
     elif hit.via == _CLUSTER_IP:

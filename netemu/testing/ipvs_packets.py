@@ -51,6 +51,10 @@ class IpvsNode:
     def _paths(self, packet: Packet) -> Iterator[tuple[str, str, bool]]:
         node = Node(self.tables, self.addresses | self.bound, sets=self.sets)
         comes_in, to_here = bool(packet.interface), node.is_local(packet.destination)
+        if comes_in and node.is_local(packet.source):
+            # Routing drops what comes from outside with an address of this machine (a "martian").
+            yield "drop", "", False
+            return
         (state,) = node.walk("nat", "PREROUTING" if comes_in else "OUTPUT", State(packet))
         front = (packet.protocol, packet.destination, packet.port)
         if front in self.servers and (to_here or not comes_in):
@@ -64,8 +68,8 @@ class IpvsNode:
             if (verdict := self._passes(node, state, hook)) != "accept":
                 yield verdict, "", False
                 return
-        # What is delivered here does not leave, and so passes no POSTROUTING.
-        yield "accept", "", not (comes_in and to_here) and self._masqueraded(node, state)
+        # What is delivered here does not leave: whichever of its addresses the node talks to itself from is its own.
+        yield "accept", "", not to_here and self._masqueraded(node, state)
 
     def _balance(self, node: Node, state: State, front: tuple[str, str, int]) -> Iterator[tuple[str, str, bool]]:
         weights = self.servers[front]

@@ -3,8 +3,9 @@
 A case that differs between modes says so with `nft=` or `ipvs=`; what is not said holds in all of them. Upstream's
 modes differ by design in four ways:
 
-- ipvs treats Pods and the node itself as everybody else, keeps sources wherever the external policy is Local, and falls
-  back to endpoints of other nodes where a Local policy finds none here;
+- ipvs treats Pods and the node itself as everybody else, drops what others send with an address of a Service, keeps
+  sources wherever the external policy is Local, and falls back to endpoints of other nodes where a Local policy finds
+  none here;
 - a port that a cluster IP does not have is rejected in nftables and ipvs and passes untranslated in iptables; in ipvs
   that is so for every virtual address;
 - node ports answer on all addresses of a node (iptables, with loopback; ipvs, without) or its primary one (nftables);
@@ -239,7 +240,8 @@ SOURCE_RANGES = [
     case("pod of another node outside of the ranges may not", RANGES, [HERE], AWAY, TO_LB, DROP),
     case("node outside of the ranges may not", RANGES, [HERE], SELF, TO_LB, DROP),
     case("node inside the ranges may", NODE_RANGE, [HERE], SELF, TO_LB, masq(A)),
-    case("balancer on the node's network may send with its address", NODE_RANGE, [HERE], FROM_LB, TO_LB, masq(A)),
+    case("balancer on the node's network may send with its address",
+         NODE_RANGE, [HERE], FROM_LB, TO_LB, masq(A), ipvs=DROP),
     case("balancer elsewhere may not", RANGES, [HERE], FROM_LB, TO_LB, DROP),
     case("ranges do not guard node ports", RANGES, [HERE], BEYOND, TO_NP, masq(A)),
     case("ranges do not guard external IPs", RANGES, [HERE], BEYOND, TO_EXT, masq(A)),
