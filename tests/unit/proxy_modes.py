@@ -79,9 +79,10 @@ class IpvsKernel:
         self.programmer = IpvsProgrammer(lambda: edge, bed.iptables, scheduler=config.ipvs.scheduler or "rr")
 
     def trace(self, packet: Packet) -> Fate:
-        """See FakeKernel. What the node sends to an address of kube-ipvs0 carries that address as its source, too."""
+        """See FakeKernel. What the node sends to one of its addresses, bound ones included, comes from that address."""
         view = self._bed.view()
-        chosen = packet.source in view.addresses and packet.destination in view.bound and not packet.interface
+        own = view.addresses | view.bound
+        chosen = packet.source in own and packet.destination in own and not packet.interface
         return view.trace(replace(packet, source=packet.destination) if chosen else packet)
 
 
