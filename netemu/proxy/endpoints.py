@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from netemu.model import objects
-from netemu.proxy.services import Family, PortKey, ServicePort, canonical, family_of
+from netemu.proxy.services import Family, PortKey, ServicePort, canonical, family_of, is_number
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 ZONE_LABEL = "topology.kubernetes.io/zone"
@@ -28,6 +28,7 @@ class Endpoint:
     terminating: bool = False
     local: bool = False
     zone_hints: frozenset[str] = frozenset()
+    node_hints: frozenset[str] = frozenset()
 
     @property
     def target(self) -> str:
@@ -47,13 +48,15 @@ class Chosen:
     """Whether there is a usable endpoint anywhere: decides between REJECT and DROP."""
 
 
-def choose(port: ServicePort, endpoints: Iterable[Endpoint], node_labels: Mapping[str, str]) -> Chosen:
+def choose(
+    port: ServicePort, endpoints: Iterable[Endpoint], node_labels: Mapping[str, str], node_name: str = ""
+) -> Chosen:
     """The sets for one service port. The order of `endpoints` does not matter."""
     every = sorted(endpoints, key=lambda e: e.target)
     cluster: list[Endpoint] = []
     if port.uses_cluster_endpoints:
-        zone = hinted_zone(port, every, node_labels)
-        cluster = [e for e in every if e.ready and (not zone or zone in e.zone_hints)] or _last_resort(every)
+        ready = [e for e in every if e.ready]
+        cluster = (hinted(ready, node_labels, node_name) if port.use_hints else ready) or _last_resort(every)
     if not port.uses_local_endpoints:
         used = tuple(cluster)
         return Chosen(used, (), used, bool(used))
@@ -70,16 +73,16 @@ def _last_resort(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
     return [e for e in endpoints if e.serving and e.terminating]
 
 
-def hinted_zone(port: ServicePort, endpoints: Iterable[Endpoint], node_labels: Mapping[str, str]) -> str:
-    """The zone to keep to, or "" where hints are not asked for, incomplete, or name no endpoint for it.
+def hinted(ready: list[Endpoint], node_labels: Mapping[str, str], node_name: str) -> list[Endpoint]:
+    """Those of the ready endpoints to keep to: hinted for this node, else for its zone, else all.
 
-    1.30's rule: the annotation must be set to anything but `disabled` / `Disabled`.
+    Hints count only where every ready endpoint has them and one names this node or zone.
     """
     zone = node_labels.get(ZONE_LABEL, "")
-    if not zone or port.hints in ("", "disabled", "Disabled"):
-        return ""
-    hints = [e.zone_hints for e in endpoints if e.ready]
-    return zone if hints and all(hints) and any(zone in h for h in hints) else ""
+    for name, hints in ((node_name, [e.node_hints for e in ready]), (zone, [e.zone_hints for e in ready])):
+        if name and all(hints) and any(name in h for h in hints):
+            return [e for e, h in zip(ready, hints, strict=True) if name in h]
+    return ready
 
 
 # --- EndpointSlices to endpoints -----------------------------------------------------------------------------------
@@ -104,7 +107,7 @@ def slice_endpoints(piece: objects.EndpointSlice, family: Family, node_name: str
         return {}
     found: dict[tuple[str, str], tuple[Endpoint, ...]] = {}
     for port in piece.ports or ():
-        if port.name is None or not port.port:
+        if port.name is None or not port.port or not is_number(port.port):
             continue
         made = (_endpoint(e, port.port, family, node_name) for e in piece.endpoints or ())
         key = (port.name, port.protocol or "TCP")
@@ -117,7 +120,6 @@ def _endpoint(endpoint: objects.Endpoint, port: int, family: Family, node_name: 
     if not ip or family_of(ip) is not family:
         return None
     conditions = endpoint.conditions
-    zones = (endpoint.hints or {}).get("forZones") or ()
     return Endpoint(
         ip,
         port,
@@ -125,8 +127,14 @@ def _endpoint(endpoint: objects.Endpoint, port: int, family: Family, node_name: 
         serving=conditions.serving is not False,
         terminating=conditions.terminating is True,
         local=endpoint.node_name == node_name and bool(node_name),
-        zone_hints=frozenset(zone["name"] for zone in zones if zone.get("name")),
+        zone_hints=_hint_names(endpoint, "forZones"),
+        node_hints=_hint_names(endpoint, "forNodes"),
     )
+
+
+def _hint_names(endpoint: objects.Endpoint, kind: str) -> frozenset[str]:
+    named = (endpoint.hints or {}).get(kind) or ()
+    return frozenset(hint["name"] for hint in named if isinstance(hint, dict) and hint.get("name"))
 
 
 def merge(service: str, slices: Iterable[Slice]) -> dict[PortKey, tuple[Endpoint, ...]]:
@@ -146,6 +154,7 @@ def merge(service: str, slices: Iterable[Slice]) -> dict[PortKey, tuple[Endpoint
     return {key: tuple(by_target[t] for t in sorted(by_target)) for key, by_target in merged.items()}
 
 
-def _rank(endpoint: Endpoint) -> tuple[bool, bool, bool, bool, list[str]]:
+def _rank(endpoint: Endpoint) -> tuple[bool, bool, bool, bool, list[str], list[str]]:
     # Upstream takes the first it meets in map order; a total order makes the result independent of arrival.
-    return endpoint.local, endpoint.ready, endpoint.serving, not endpoint.terminating, sorted(endpoint.zone_hints)
+    hints = sorted(endpoint.zone_hints), sorted(endpoint.node_hints)
+    return endpoint.local, endpoint.ready, endpoint.serving, not endpoint.terminating, *hints

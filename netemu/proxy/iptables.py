@@ -78,7 +78,7 @@ def compile_port(
     port: ServicePort, endpoints: Iterable[Endpoint], node: NodeFacts, *, comments: bool = True
 ) -> Compiled:
     """Every rule of one service port. Same input, same rules, whatever order the endpoints come in."""
-    return _Port(port, choose(port, endpoints, node.labels), node, comments).compile()
+    return _Port(port, choose(port, endpoints, node.labels, node.name), node, comments).compile()
 
 
 def node_port_tail(node: NodeFacts) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ def compile_port(
 ) -> Compiled:
     """Everything of one service port. `node.addresses` are the node's own, those on kube-ipvs0 left out."""
     known = tuple(endpoints)
-    return _Port(port, known, choose(port, known, node.labels), node, scheduler).compile()
+    return _Port(port, known, choose(port, known, node.labels, node.name), node, scheduler).compile()
 
 
 def node_port_addresses(node: NodeFacts) -> tuple[str, ...]:

@@ -123,7 +123,7 @@ class _Port:
 
     def __init__(self, port: ServicePort, endpoints: Iterable[Endpoint], node: NodeFacts) -> None:
         self.port, self.node = port, node
-        self.chosen = chosen = choose(port, endpoints, node.labels)
+        self.chosen = chosen = choose(port, endpoints, node.labels, node.name)
         self.family = family_name(node.family)
         self.base = service_base(port)
         name = hashed(self.base)

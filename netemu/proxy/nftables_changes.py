@@ -161,3 +161,15 @@ class Owners:
         """The element that stands in the kernel for each key that somebody wants; None: all."""
         found = self._owners.items() if keys is None else ((k, self._owners[k]) for k in keys if k in self._owners)
         return {key: owners[min(owners)] if len(owners) > 1 else next(iter(owners.values())) for key, owners in found}
+
+    def exchange(
+        self, before: Mapping[Owner, Iterable[Element]], after: Mapping[Owner, Iterable[Element]]
+    ) -> tuple[dict[ElementKey, Element], dict[ElementKey, Element]]:
+        """Owners want other elements than they did: what stands for all these keys then, and what stood."""
+        keys = {(e.set, e.key) for elements in chained(before.values(), after.values()) for e in elements}
+        stood = self.chosen(keys)
+        for owner, elements in before.items():
+            self.drop(owner, elements)
+        for owner, elements in after.items():
+            self.put(owner, elements)
+        return self.chosen(keys), stood

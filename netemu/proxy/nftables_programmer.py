@@ -112,6 +112,7 @@ class NftablesProgrammer:
             await self._kernel.run(nft.Transaction(base.table, (Add(base.table),)))
         for key in sorted(table.ports):
             compiled = self._take(key, (table.ports[key], table.endpoints.get(key, ())), node)
+            self._elements.put(key, compiled.elements)
             self._note(compiled, change, there)
             chains.update(compiled.chains)
             sets.update(compiled.sets)
@@ -143,6 +144,7 @@ class NftablesProgrammer:
     async def _partial(self, table: Table, node: NodeFacts, touched: frozenset[PortKey]) -> int:
         change, there = Change(), Held()
         before: dict[Owner, tuple[Element, ...]] = {(): node_port_elements(self._node)}
+        after: dict[Owner, tuple[Element, ...]] = {(): node_port_elements(node)}
         for key in touched & self._ports.keys():
             was = compile_port(*self._ports.pop(key), self._node)
             there.rules.update(was.chains)
@@ -150,20 +152,14 @@ class NftablesProgrammer:
             before[key] = was.elements
             self._lonely.pop(key, None)
         there.chains = {name: nft.Chain(name) for name in there.rules}
-        standing = self._elements.chosen((e.set, e.key) for elements in before.values() for e in elements)
-        for owner, elements in before.items():
-            self._elements.drop(owner, elements)
-        after = [*node_port_elements(node)]
-        self._elements.put((), after)
         gone_chains, gone_sets = set(there.chains), set(there.sets)
         for key in touched & table.ports.keys():
             compiled = self._take(key, (table.ports[key], table.endpoints.get(key, ())), node)
             self._note(compiled, change, there)
-            after += compiled.elements
+            after[key] = compiled.elements
             gone_chains -= compiled.chains.keys()
             gone_sets -= compiled.sets.keys()
-        keys = standing.keys() | {(e.set, e.key) for e in after}
-        change.add_elements(self._elements.chosen(keys), standing)
+        change.add_elements(*self._elements.exchange(before, after))
         change.gone_sets += [there.sets[name] for name in gone_sets]
         change.emptied = sorted(gone_chains)
         written = change.written
@@ -175,7 +171,6 @@ class NftablesProgrammer:
     def _take(self, key: PortKey, source: _Source, node: NodeFacts) -> Compiled:
         compiled = compile_port(*source, node)
         self._ports[key] = source
-        self._elements.put(key, compiled.elements)
         if compiled.no_local_internal or compiled.no_local_external:
             self._lonely[key] = compiled.no_local_internal, compiled.no_local_external
         return compiled

@@ -28,6 +28,7 @@ from netemu.model import resources
 from netemu.model.errors import KernelError, NetemuError, UserError
 from netemu.model.objects import EndpointSlice, Node, Service
 from netemu.proxy import lock
+from netemu.proxy.complaints import Complaints
 from netemu.proxy.config import DEFAULT_MODE, MODES, KubeProxyConfiguration
 from netemu.proxy.engine import Engine
 from netemu.proxy.healthcheck import NOT_FOUND, Answer, Handler, ServiceHealth, health_answer, listen
@@ -150,6 +151,9 @@ class ProxyServer:
         for informer in (self._services, self._slices, self._nodes):
             await informer.synced.wait()
         self._engine = self._engine or await self._prepared(self._wanted_mode())
+        complaints = Complaints()
+        self._services.on_change(complaints.look)
+        self._slices.on_change(complaints.look)
         self._services.on_change(self._service_changed)
         self._slices.on_change(self._slice_changed)
         self._nodes.on_change(lambda _old, _new: self._node_changed())

@@ -9,6 +9,7 @@ packets go stands in EndpointSlices.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -20,6 +21,8 @@ PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 _HINTS_ANNOTATIONS = ("service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode")
 _DEFAULT_AFFINITY_SECONDS = 10800
+_WORD = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+PROTOCOLS = ("TCP", "UDP", "SCTP")
 
 
 class Family(Enum):
@@ -71,8 +74,8 @@ class ServicePort:
     internal_local: bool = False
     external_local: bool = False
     health_check_node_port: int = 0
-    hints: str = ""
-    """Value of the topology annotation."""
+    use_hints: bool = False
+    """Whether the Service asks for topology hints, by annotation or by trafficDistribution."""
 
     @property
     def protocol(self) -> str:
@@ -104,19 +107,22 @@ def skipped(service: Service) -> bool:
 
 def service_ports(service: Service, family: Family) -> dict[PortKey, ServicePort]:
     """Every port of a Service in one family; empty where the Service is skipped or has no ClusterIP of it."""
-    cluster_ip = "" if skipped(service) else _cluster_ip(service, family)
+    named = is_word(service.name) and is_word(service.namespace)
+    cluster_ip = _cluster_ip(service, family) if named and not skipped(service) else ""
     if not cluster_ip:
         return {}
     spec = service.spec
     external_ips = tuple(of_family(spec.external_ips, family))
     ports = {}
     for port in spec.ports:
+        if not is_number(port.port) or port.protocol not in PROTOCOLS or not is_word(port.name or "x"):
+            continue
         key = PortKey(service.namespace, service.name, port.name, port.protocol)
         ports[key] = ServicePort(
             key,
             cluster_ip,
             port.port,
-            node_port=port.node_port,
+            node_port=port.node_port if is_number(port.node_port) else 0,
             affinity_seconds=_affinity(service),
             external_ips=external_ips,
             load_balancer_ips=_load_balancer_ips(service, family),
@@ -124,7 +130,7 @@ def service_ports(service: Service, family: Family) -> dict[PortKey, ServicePort
             internal_local=spec.internal_traffic_policy == "Local",
             external_local=_external_local(service),
             health_check_node_port=spec.health_check_node_port if spec.type == "LoadBalancer" else 0,
-            hints=next((v for a in _HINTS_ANNOTATIONS if (v := service.annotations.get(a)) is not None), ""),
+            use_hints=_use_hints(service),
         )
     return ports
 
@@ -136,6 +142,13 @@ def _cluster_ip(service: Service, family: Family) -> str:
         pairs = zip(spec.ip_families, addresses, strict=False)
         return next((canonical(ip) for name, ip in pairs if name == family.value), "")
     return next(iter(of_family((spec.cluster_ip,), family)), "")
+
+
+def _use_hints(service: Service) -> bool:
+    """1.30 looks at the annotation, later releases at whether hints are there: those who make hints look at the same
+    two fields, so only slices made by hand can tell the difference."""
+    text = next((v for a in _HINTS_ANNOTATIONS if (v := service.annotations.get(a)) is not None), "")
+    return text not in ("disabled", "Disabled") and bool(text or service.spec.traffic_distribution)
 
 
 def _affinity(service: Service) -> int:
@@ -155,6 +168,16 @@ def _external_local(service: Service) -> bool:
 def _load_balancer_ips(service: Service, family: Family) -> tuple[str, ...]:
     ingress = service.status.load_balancer.ingress
     return tuple(of_family((i.ip for i in ingress if i.ip and i.ip_mode in (None, "VIP")), family))
+
+
+def is_number(port: int) -> bool:
+    """Whether a port of that number can be listened on."""
+    return 0 < port < 65536
+
+
+def is_word(name: str) -> bool:
+    """Whether a name is harmless in rules: what Kubernetes allows in names, and a little more."""
+    return bool(_WORD.fullmatch(name))
 
 
 def canonical(address: str) -> str:
