@@ -13,6 +13,7 @@ from netemu.kernel.nftables import Nft, NftNetlink
 from netemu.model import nft
 from netemu.model.errors import KernelError, KernelExists, KernelNotFound
 from netemu.model.nft_listing import listing
+from netemu.testing.nftables import FakeNft
 from tests.unit.nft_contract import (
     BEHAVIOUR,
     EXPRESSIONS,
@@ -197,3 +198,13 @@ async def test_update_remembers_who_came_by(tool: NftNetlink) -> None:
 async def test_missing_namespace_is_named() -> None:
     with pytest.raises(KernelNotFound, match="t-nft-none"):
         await NftNetlink("t-nft-none").generation()
+
+
+@pytest.mark.parametrize("family", ["ip", "ip6"])
+async def test_fake_lists_what_the_tool_lists(tool: NftNetlink, family: str) -> None:
+    fake = FakeNft()
+    for transaction in everything(family):
+        await tool.run(transaction)
+        await fake.run(transaction)
+
+    assert fake.listing() == nft_tool(NAMESPACE, "list", "ruleset")
