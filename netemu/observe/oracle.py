@@ -283,9 +283,9 @@ class _Seen:
         """On its way out, and still serving."""
         return self.of.conditions.serving is not False and self.of.conditions.terminating is True
 
-    @property
-    def zones(self) -> list[str]:
-        return [z["name"] for z in (self.of.hints or {}).get("forZones") or () if z.get("name")]
+    def hints(self, kind: str) -> list[str]:
+        """Names in the hints `forZones` or `forNodes`."""
+        return [hint["name"] for hint in (self.of.hints or {}).get(kind) or () if hint.get("name")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,9 +326,7 @@ def _choose(hit: _Hit, endpoints: Sequence[_Seen], node: NodeView) -> _Sets:
     external = bool(hit.port.node_port or _balancer_ips(hit.service) or _external_ips(hit.service))
     cluster: Sequence[_Seen] = ()
     if external or not hit.internal_local:
-        ready = [e for e in endpoints if e.ready]
-        if zone := _zone(hit.service, ready, node):
-            ready = [e for e in ready if zone in e.zones]
+        ready = _hinted(hit.service, [e for e in endpoints if e.ready], node)
         cluster = ready or [e for e in endpoints if e.ending]
     local: Sequence[_Seen] = ()
     if hit.internal_local or (hit.external_local and external):
@@ -337,13 +335,19 @@ def _choose(hit: _Hit, endpoints: Sequence[_Seen], node: NodeView) -> _Sets:
     return _Sets(tuple(cluster), tuple(local), any(e.ready or e.ending for e in endpoints))
 
 
-def _zone(service: Service, ready: Sequence[_Seen], node: NodeView) -> str:
-    """The zone that hints keep traffic in, "" where they are not asked for or incomplete."""
-    asked = next((service.annotations[a] for a in _HINTS if a in service.annotations), "")
-    if asked in ("", "disabled", "Disabled") or not node.zone:
-        return ""
-    complete = bool(ready) and all(e.zones for e in ready)
-    return node.zone if complete and any(node.zone in e.zones for e in ready) else ""
+def _hinted(service: Service, ready: list[_Seen], node: NodeView) -> list[_Seen]:
+    """Those of the ready endpoints that hints keep traffic to: of this node, else of its zone, else all.
+
+    Hints are asked for by annotation or by trafficDistribution, and mean nothing where one endpoint has none.
+    """
+    annotation = next((service.annotations[a] for a in _HINTS if a in service.annotations), "")
+    if annotation in ("disabled", "Disabled") or not (annotation or service.spec.traffic_distribution):
+        return ready
+    for kind, place in (("forNodes", node.name), ("forZones", node.zone)):
+        kept = [e for e in ready if place in e.hints(kind)]
+        if place and kept and all(e.hints(kind) for e in ready):
+            return kept
+    return ready
 
 
 # --- what happens ---------------------------------------------------------------------------------------------------

@@ -70,15 +70,20 @@ HINTED = {"annotations": {"service.kubernetes.io/topology-mode": "Auto"}}
 OLD_HINTED = {"annotations": {"service.kubernetes.io/topology-aware-hints": "Auto"}}
 NOT_HINTED = {"annotations": {"service.kubernetes.io/topology-mode": "Disabled"}}
 ZONES = {A: ["zone-a"], B: ["zone-b"], C: ["zone-a"]}
+DISTRIBUTED = {"trafficDistribution": "PreferClose"}
+SAME_NODE = {"trafficDistribution": "PreferSameNode"}
+NODES = {A: ["test-node"], B: ["node-b"], C: ["node-c"]}
 MANY = {"ports": {"dns": "53/UDP", "dns-tcp": "53/TCP", "dns-sctp": "53/SCTP"}}
 MANY_TARGETS: dict[str, int | str] = {"dns": "5301/UDP", "dns-tcp": "5302/TCP", "dns-sctp": "5303/SCTP"}
 TWO_PORTS = {"ports": {"http": 80, "https": 443}}
 TWO_TARGETS: dict[str, int | str] = {"http": 8080, "https": 8443}
 
 
-def hinted(fields: dict[str, Any], zones: dict[str, list[str]], *at: tuple[str, ...]) -> list[KubeObject]:
+def hinted(
+    fields: dict[str, Any], zones: dict[str, list[str]], *at: tuple[str, ...], nodes: dict[str, list[str]] | None = None
+) -> list[KubeObject]:
     """Endpoints with hints."""
-    return [service(**fields), endpoint_slice("default/web", at, zones=zones)]
+    return [service(**fields), endpoint_slice("default/web", at, zones=zones, nodes=nodes)]
 
 
 def with_slices(*slices: KubeObject, **fields: Any) -> list[KubeObject]:
@@ -187,6 +192,16 @@ HINTS = [
     case("hints hold for node ports", hinted({**OPEN, **HINTED}, ZONES, HERE, THERE, FAR), [], OUT, TO_NP, masq(A, C)),
     case("hints mean nothing to a Local policy", hinted({**I_LOCAL, **HINTED}, {A: ["zone-b"]}, HERE), [], POD, TO_VIP,
          dnat(A)),
+    case("trafficDistribution asks for hints as well", hinted(DISTRIBUTED, ZONES, HERE, THERE, FAR), [], POD, TO_VIP,
+         dnat(A, C)),
+    case("hints that nobody asked for are not used", hinted(PLAIN, ZONES, HERE, THERE, FAR), [], POD, TO_VIP,
+         dnat(A, B, C)),
+    case("hints for this node come before those for its zone",
+         hinted(SAME_NODE, ZONES, HERE, THERE, FAR, nodes=NODES), [], POD, TO_VIP, dnat(A)),
+    case("hints for other nodes leave it to the zone",
+         hinted(SAME_NODE, ZONES, HERE, THERE, FAR, nodes={**NODES, A: ["node-b"]}), [], POD, TO_VIP, dnat(A, C)),
+    case("incomplete hints for nodes leave it to the zone",
+         hinted(SAME_NODE, ZONES, HERE, THERE, FAR, nodes={A: ["test-node"]}), [], POD, TO_VIP, dnat(A, C)),
     case("terminating endpoints are used whatever their hints", hinted(HINTED, {A: ["zone-b"]}, (*HERE, "ending")), [],
          POD, TO_VIP, dnat(A)),
 ]

@@ -104,12 +104,16 @@ def endpoint_slice(
     suffix: str = "1",
     address_type: str = "IPv4",
     zones: Mapping[str, Sequence[str]] | None = None,
+    nodes: Mapping[str, Sequence[str]] | None = None,
 ) -> EndpointSlice:
-    """An EndpointSlice; `at` are (address, node[, one of CONDITIONS]), `zones` the hints by address."""
+    """An EndpointSlice; `at` are (address, node[, one of CONDITIONS]), `zones` and `nodes` the hints by address."""
     namespace, _, name = key.partition("/")
     listed = []
     for address, node, *state in at:
-        hints = {"forZones": [{"name": zone} for zone in (zones or {}).get(address, ())]}
+        hints = {
+            kind: [{"name": name} for name in (of or {}).get(address, ())]
+            for kind, of in (("forZones", zones), ("forNodes", nodes))
+        }
         conditions = CONDITIONS[state[0] if state else "ready"]
         listed.append({"addresses": [address], "nodeName": node, "conditions": conditions, "hints": hints})
     numbers = {"http": 8080} if ports is None else ports
