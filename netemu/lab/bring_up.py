@@ -23,7 +23,7 @@ from netemu.lab import remains
 from netemu.lab.api import LabApi, agent_status
 from netemu.lab.config import LabConfig, resolve, save_config, write_file
 from netemu.lab.paths import RUN, STATE, LabPaths
-from netemu.lab.readiness import nodes_missing, rules_missing, workloads_missing
+from netemu.lab.readiness import nodes_missing, proxies_failing, rules_missing, workloads_missing
 from netemu.lab.topology import TopologyFile
 from netemu.model.errors import ApiError, NetemuError, UserError
 from netemu.model.resources import DEPLOYMENTS, ENDPOINTSLICES, NODES, PODS, SERVICES
@@ -162,10 +162,18 @@ def _wait_for(lab: str, stage: str, missing: Callable[[], list[str]], deadline: 
             report(stage, now - begin, "")
             return
         if now > deadline or (crash := _crashed(lab)):
-            why = [crash] if now <= deadline else lines
+            why = [crash] if now <= deadline else [*_failing(lab, stage), *lines]
             raise NotReadyError("\n".join([f"lab {lab} is not ready ({stage}):", *(f"  {line}" for line in why)]))
         report(stage, now - begin, lines[0])
         time.sleep(_POLL)
+
+
+def _failing(lab: str, stage: str) -> list[str]:
+    """What keeps Pods from becoming Ready and does not show on them."""
+    try:
+        return proxies_failing(agent_status(lab)) if stage == "Pods" else []
+    except UserError:
+        return []
 
 
 def _crashed(lab: str) -> str:

@@ -47,6 +47,12 @@ def rules_missing(agent: Obj, wanted: Sequence[str], services: str, slices: str)
     return lines
 
 
+def proxies_failing(agent: Obj) -> list[str]:
+    """A line per node whose proxy cannot program anything: without rules, Pods that need a Service are not Ready."""
+    proxies = {name: (node or {}).get("proxy") or {} for name, node in (agent.get("nodes") or {}).items()}
+    return [f"node {name}: rules not programmed: {p['error']}" for name, p in proxies.items() if p.get("error")]
+
+
 def pod_state(pod: Obj) -> str:
     """Why a Pod is not Ready, in one line: what a container waits for, why it is not scheduled, or its phase."""
     status = pod.get("status") or {}
