@@ -26,6 +26,8 @@ from netemu.proxy.tracker import Table
 
 CANARIES: tuple[Place, ...] = tuple((table, "KUBE-PROXY-CANARY") for table in ("mangle", "nat", "filter"))
 _SHORT_CHAIN, _MOST_EDITS = 8, 16
+_COMPARED = 3000
+"""With more rules than that, reading them all back again and again would cost more than it is worth."""
 _PIECE = 50
 """Ports whose chains go into one restore of a long load."""
 _KEPT_AT_CLEANUP = ("KUBE-MARK-MASQ", "KUBE-FIREWALL", "KUBE-PROXY-CANARY")
@@ -72,16 +74,23 @@ class IptablesProgrammer:
         )
 
     async def intact(self) -> bool:
-        """Whether the canary of table mangle still sings. One process."""
-        return await self.tool.has_chain(*CANARIES[0])
+        """Whether the canary of table mangle still sings, as upstream asks; in small tables, whether all is there."""
+        if not await self.tool.has_chain(*CANARIES[0]):
+            return False
+        if sum(self._totals.values()) > _COMPARED:
+            return True
+        actual = parse_save(await self.tool.save())
+        own = {("nat", chain): rules for one in self._ports.values() for chain, rules in one.chains.items()}
+        jumps = all(rule in (_rules_at(actual, place) or ()) for place, rule in self._base.jumps)
+        return jumps and all(_rules_at(actual, place) == rules for place, rules in {**self._shared, **own}.items())
 
     async def flushed(self) -> bool:
-        """Whether all canaries are gone, so that whoever flushes is through."""
+        """Whether all canaries are gone, so that whoever flushes is through, or none is, because nobody flushes."""
         try:
             tables = parse_save(await self.tool.save())
         except KernelError:
             return False
-        return not any(chain in tables.get(table, {}) for table, chain in CANARIES)
+        return len({chain in tables.get(table, {}) for table, chain in CANARIES}) == 1
 
     async def cleanup(self, successor: Base | None = None) -> None:
         """Remove everything of ours but what the kubelet shares, and the mode `successor`. Absent is success."""

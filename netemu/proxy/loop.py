@@ -190,15 +190,22 @@ class SyncLoop:
                 log.error("proxy: stale UDP flows not removed: %s", error)
 
     async def _monitor(self) -> None:
-        """Look after the canary; when it is gone wait for the flush to end, then program everything."""
+        """Look after the rules; when some are gone wait for the flush to end, then program everything."""
         while True:
             await asyncio.sleep(self._sync_period)
-            if not self._good.syncs or await self.programmer.intact():
+            syncs = self._good.syncs
+            if (
+                not syncs
+                or self._syncing
+                or await self.programmer.intact()
+                or self._syncing
+                or self._good.syncs > syncs
+            ):
                 continue
             with suppress(TimeoutError):
                 async with asyncio.timeout(_FLUSH_LIMIT):
                     while not await self.programmer.flushed():  # noqa: ASYNC110
                         await asyncio.sleep(_FLUSH_POLL)  # the kernel has no event for this
-            log.warning("proxy: somebody flushed the tables; programming everything again")
+            log.warning("proxy: the rules are not what was programmed; programming everything again")
             self._full = True
             self.ask()

@@ -347,3 +347,18 @@ async def test_one_service_among_many_is_one_rule_in_each_shared_chain() -> None
     (text,) = await proxy.sync(full=False)
 
     assert sum("KUBE-SERVICES" in line for line in text.splitlines()) == 1
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("chain", ["KUBE-SERVICES", "KUBE-POSTROUTING", "PREROUTING"])
+async def test_a_rule_that_somebody_deleted_comes_back(chain: str) -> None:
+    bed = Bed()
+    bed.add(service(), endpoint_slice("default/web", [HERE]))
+    bed.loop.node_changed(NODE)
+    async with running(bed.loop):
+        await bed.loop.until()
+        wanted = await bed.fake.save()
+        bed.fake.tables["nat"][chain].pop()
+        await asyncio.sleep(31)
+
+    assert await bed.fake.save() == wanted

@@ -1,0 +1,103 @@
+"""Objects of an API server that does not validate, and hints of those that come from newer ones."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from netemu.model.objects import EndpointSlice, Service, decode
+from netemu.proxy.complaints import Complaints
+from netemu.proxy.endpoints import Endpoint, choose, slice_endpoints
+from netemu.proxy.services import Family, PortKey, service_ports
+from tests.unit.proxy_world import endpoint_slice, service
+
+
+def test_one_bad_port_does_not_hide_the_others() -> None:
+    ports = service_ports(service(ports={"good": 80, "far": 70000, "odd": "53/DCCP"}), Family.IPV4)
+
+    assert [key.port for key in ports] == ["good"]
+
+
+@pytest.mark.parametrize("name", ["a b", 'a"b', "a\nb", "-a", ""])
+def test_a_name_that_could_break_out_of_a_rule_is_not_used(name: str) -> None:
+    assert service_ports(service(f"default/{name}"), Family.IPV4) == {}
+    assert service_ports(service(ports={name or "-": 80}), Family.IPV4) == {}
+
+
+def test_bad_addresses_and_ranges_are_left_out() -> None:
+    (port,) = service_ports(
+        service(external_ips=["198.51.100.7", "256.1.1.1"], ingress=["x"], ranges=["10.0.0.0/8", "10.0.0.0/40"]),
+        Family.IPV4,
+    ).values()
+
+    assert (port.external_ips, port.load_balancer_ips, port.source_ranges) == (("198.51.100.7",), (), ("10.0.0.0/8",))
+
+
+def test_bad_endpoints_are_left_out() -> None:
+    piece = endpoint_slice(
+        "default/web", [("10.0.0.1", "n"), ("nonsense", "n"), ("fd00::1", "n")], {"http": 8080, "x": 99999}
+    )
+
+    assert [e.ip for found in slice_endpoints(piece, Family.IPV4, "n").values() for e in found] == ["10.0.0.1"]
+
+
+def test_what_is_left_out_is_told_once_with_the_name_of_the_object(caplog: pytest.LogCaptureFixture) -> None:
+    complaints, bad = Complaints(), service(external_ips=["256.1.1.1"])
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            complaints.look(None, bad)
+        complaints.look(None, endpoint_slice("default/web", [("nonsense", "n")]))
+
+    assert caplog.messages == [
+        "proxy: Service default/web: externalIP '256.1.1.1' is no address; left out",
+        "proxy: EndpointSlice default/web-1: endpoint 'nonsense' is no IPv4 address; left out",
+    ]
+
+
+def test_it_is_told_again_after_it_was_good(caplog: pytest.LogCaptureFixture) -> None:
+    complaints, bad = Complaints(), service(external_ips=["256.1.1.1"])
+    for obj in (bad, service(), bad):
+        complaints.look(None, obj)
+
+    assert len(caplog.messages) == 2
+
+
+HERE = Endpoint("10.0.0.1", 80, node_hints=frozenset({"n"}), zone_hints=frozenset({"a"}))
+NEAR = Endpoint("10.0.0.2", 80, node_hints=frozenset({"m"}), zone_hints=frozenset({"a"}))
+FAR = Endpoint("10.0.0.3", 80, node_hints=frozenset({"o"}), zone_hints=frozenset({"b"}))
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "node", "chosen"),
+    [
+        pytest.param((HERE, NEAR, FAR), "n", ["10.0.0.1"], id="the node comes first"),
+        pytest.param((NEAR, FAR), "n", ["10.0.0.2"], id="then the zone"),
+        pytest.param((FAR,), "n", ["10.0.0.3"], id="then everybody"),
+        pytest.param((HERE, Endpoint("10.0.0.4", 80)), "n", ["10.0.0.1", "10.0.0.4"], id="only if all have hints"),
+    ],
+)
+def test_traffic_distribution_keeps_traffic_near(endpoints: tuple[Endpoint, ...], node: str, chosen: list[str]) -> None:
+    asking: Service = service(trafficDistribution="PreferSameNode")
+    port = service_ports(asking, Family.IPV4)[PortKey("default", "web", "http", "TCP")]
+
+    found = choose(port, endpoints, {"topology.kubernetes.io/zone": "a"}, node)
+
+    assert [e.ip for e in found.cluster] == chosen
+
+
+def test_node_hints_are_read_from_slices() -> None:
+    piece = decode(
+        {
+            "metadata": {"name": "x", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 80}],
+            "endpoints": [
+                {"addresses": ["10.0.0.1"], "hints": {"forNodes": [{"name": "n"}], "forZones": [{"name": "a"}]}}
+            ],
+        },
+        EndpointSlice,
+    )
+
+    ((endpoint,),) = slice_endpoints(piece, Family.IPV4, "n").values()
+    assert (set(endpoint.node_hints), set(endpoint.zone_hints)) == ({"n"}, {"a"})
