@@ -15,7 +15,7 @@ from netemu.kernel.conntrack import Conntrack
 from netemu.kernel.netlink import Netlink
 from netemu.model.objects import EndpointSlice, Node, Service
 from netemu.proxy.config import DEFAULT_MODE, KubeProxyConfiguration
-from netemu.proxy.facts import NodeFacts
+from netemu.proxy.facts import NodeFacts, listed_addresses
 from netemu.proxy.flows import stale_flows
 from netemu.proxy.loop import Programmed, SyncLoop
 from netemu.proxy.modes import Site, mode_of
@@ -112,6 +112,19 @@ class Engine:
             localhost_node_ports=config.iptables.localhost_node_ports,
             node_port_networks=mode.node_port_networks(config, family, primary),
         )
+
+    async def health_hosts(self) -> tuple[str, ...]:
+        """Where health check node ports answer: where node ports do, but never on loopback alone."""
+        hosts: list[str] = []
+        for loop in self.loops.values():
+            if (node := loop.node) is None:
+                continue
+            if not node.node_port_networks or any(n.endswith("/0") for n in node.node_port_networks):
+                hosts.append("::" if node.family is Family.IPV6 else "0.0.0.0")
+            else:
+                hosts += listed_addresses(await self._with_addresses(node))
+        # A wildcard socket of IPv6 takes IPv4 too, and both would not fit on one port.
+        return ("::",) if "::" in hosts else tuple(hosts)
 
     async def _with_addresses(self, facts: NodeFacts) -> NodeFacts:
         """Interfaces get and lose addresses without the API's knowing, so each sync looks again."""

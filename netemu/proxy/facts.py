@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -54,3 +55,11 @@ class NodeFacts:
     """The node's own addresses, on whatever interface, in order; empty where no rule depends on them."""
     service_cidrs: tuple[str, ...] = ()
     """Where ClusterIPs come from; empty where the API server does not tell."""
+
+
+def listed_addresses(node: NodeFacts) -> list[str]:
+    """The addresses that `node_port_networks` names, but loopback. One of a single address need not be on a link."""
+    networks = [ipaddress.ip_network(n) for n in node.node_port_networks]
+    found = {n.network_address for n in networks if n.num_addresses == 1}
+    found |= {a for a in map(ipaddress.ip_address, node.addresses) if any(a in network for network in networks)}
+    return [str(a) for a in sorted(found, key=int) if not a.is_loopback]

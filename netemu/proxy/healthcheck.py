@@ -14,7 +14,7 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -115,27 +115,27 @@ class ServiceHealth:
     def __init__(self, netns: str, healthy: Callable[[], bool]) -> None:
         self._netns, self._healthy = netns, healthy
         self._counts: dict[str, int] = {}
-        self._servers: dict[str, tuple[int, asyncio.Server]] = {}
+        self._servers: dict[tuple[str, str], asyncio.Server] = {}
 
-    async def update(self, wanted: Mapping[str, tuple[int, int]]) -> None:
-        """`wanted`: Service to (port, number of ready endpoints here)."""
+    async def update(self, wanted: Mapping[str, tuple[int, int]], hosts: Sequence[str] = ("0.0.0.0",)) -> None:
+        """`wanted`: Service to (port, number of ready endpoints here); `hosts`: the addresses to answer on."""
         self._counts = {service: count for service, (_, count) in wanted.items()}
-        for service, (port, server) in list(self._servers.items()):
-            if wanted.get(service, (0, 0))[0] != port:
-                server.close()
-                del self._servers[service]
-        for service, (port, _) in wanted.items():
-            if service not in self._servers:
-                try:
-                    server = await listen(f"0.0.0.0:{port}", self._netns, self._handler(service))
-                except KernelError as error:
-                    log.error("proxy: health check of service %s: %s", service, error)
-                else:
-                    self._servers[service] = port, server
+        places = {
+            (service, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            for service, (port, _) in wanted.items()
+            for host in hosts
+        }
+        for place in self._servers.keys() - places:
+            self._servers.pop(place).close()
+        for service, address in sorted(places - self._servers.keys()):
+            try:
+                self._servers[service, address] = await listen(address, self._netns, self._handler(service))
+            except KernelError as error:
+                log.error("proxy: health check of service %s: %s", service, error)
 
     def close(self) -> None:
         """Stop listening."""
-        for _, server in self._servers.values():
+        for server in self._servers.values():
             server.close()
         self._servers.clear()
 

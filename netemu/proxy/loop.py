@@ -106,6 +106,11 @@ class SyncLoop:
         self.metrics.last_queued = time.time()
         self._runner.ask()
 
+    @property
+    def node(self) -> NodeFacts | None:
+        """What `node_changed` said last."""
+        return self._node
+
     # --- what is programmed
 
     @property

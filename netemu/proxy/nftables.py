@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from netemu.model import nft
 from netemu.model.nft import Element, Expression, Field, Lookup, Match, Verdict
 from netemu.proxy.endpoints import Endpoint, choose
-from netemu.proxy.facts import Detector, NodeFacts
+from netemu.proxy.facts import Detector, NodeFacts, listed_addresses
 from netemu.proxy.services import Family, ServicePort
 
 TABLE_NAME = "kube-proxy"
@@ -98,24 +98,12 @@ def source_match(detector: Detector, family: nft.Family, *, negated: bool = Fals
 
 def node_port_elements(node: NodeFacts) -> tuple[Element, ...]:
     """Addresses that answer node ports, never loopback. A CIDR of one address need not be found on an interface."""
-    networks = [ipaddress.ip_network(n) for n in node.node_port_networks]
-    found = {str(n.network_address) for n in networks if n.num_addresses == 1}
-    for text in node.addresses:
-        address = ipaddress.ip_address(text)
-        if any(address in network for network in networks):
-            found.add(text)
-    usable = sorted((a for a in found if not ipaddress.ip_address(a).is_loopback), key=_by_number)
-    return tuple(Element(NODE_PORT_IPS, (address,)) for address in usable)
+    return tuple(Element(NODE_PORT_IPS, (address,)) for address in listed_addresses(node))
 
 
 def matches_all(node: NodeFacts) -> bool:
     """Whether node ports answer on every address of the node but loopback."""
     return not node.node_port_networks or any(n.endswith("/0") for n in node.node_port_networks)
-
-
-def _by_number(text: str) -> tuple[int, int]:
-    network = ipaddress.ip_network(text)
-    return int(network.network_address), network.prefixlen
 
 
 class _Port:

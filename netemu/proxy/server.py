@@ -78,6 +78,7 @@ class ProxyServer:
         self.refused = ""
         """Why it cannot run, or cannot change its mode; part of `programmed`."""
         self._codes: Counter[tuple[str, int]] = Counter()
+        self._had_health = False
         self._health_ports: dict[Family, dict[str, tuple[int, int]]] = {}
         self._service_health = ServiceHealth(netns, lambda: self.healthy)
 
@@ -195,7 +196,10 @@ class ProxyServer:
         merged: dict[str, tuple[int, int]] = {}
         for each in reversed(self._families):  # the first family's answer stands, as for who listens first
             merged.update(self._health_ports.get(each, {}))
-        await self._service_health.update(merged)
+        if merged or self._had_health:
+            self._had_health = bool(merged)
+            hosts = await self._engine.health_hosts() if self._engine else ()
+            await self._service_health.update(merged, hosts)
 
     # --- another mode
 

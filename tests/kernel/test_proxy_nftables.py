@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tests.kernel.proxy_bed import (
     CLIENT,
     CLIENT_IP,
     NODE,
+    NODE_IP,
     NODE_OUTSIDE,
     Api,
     ask,
@@ -171,6 +173,22 @@ async def test_one_proxy_programs_both_families(tmp_path: Path, mode: str) -> No
 
     assert ("10.180.0.1:8080" in four, "fd00" in four) == (True, False)
     assert ("[fd00:10:244::1]:8080" in six, "10.180" in six) == (True, False)
+
+
+@pytest.mark.parametrize(("mode", "elsewhere"), [("iptables", True), ("nftables", False)])
+async def test_health_checks_answer_where_node_ports_do(tmp_path: Path, mode: str, elsewhere: bool) -> None:
+    served = api(1)
+    served.put(service(type="LoadBalancer", external_policy="Local", ingress=["1.2.3.4"], health=31000))
+    answered = {}
+    async with proxy(served, tmp_path, mode=mode):
+        for address in (NODE_OUTSIDE, NODE_IP):
+            try:
+                in_ns(NODE, partial(socket.create_connection, (address, 31000), 2)).close()
+                answered[address] = True
+            except ConnectionRefusedError:
+                answered[address] = False
+
+    assert answered == {NODE_OUTSIDE: True, NODE_IP: elsewhere}
 
 
 async def generation() -> int:
