@@ -13,7 +13,7 @@ from functools import cache
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _NAMES = {number: name for name, number in PROTOCOLS.items()}
-_SYN, _ACK = 0x02, 0x10
+SYN, RST, _ACK = 0x02, 0x04, 0x10
 _ICMP, _ICMP6 = 1, 58
 _UNREACHABLE = {(_ICMP, 3, 3), (_ICMP6, 1, 4)}
 """(protocol, type, code) of "port unreachable", what REJECT answers in both families."""
@@ -31,9 +31,13 @@ class Seen:
     error: bool = False
 
 
-def first_packet(source: str, source_port: int, destination: str, port: int, protocol: str, token: int) -> bytes:
-    """An IP packet that opens a connection."""
+def first_packet(
+    source: str, source_port: int, destination: str, port: int, protocol: str, token: int, flags: int = SYN
+) -> bytes:
+    """An IP packet that opens a connection; with TCP flags other than SYN, one that belongs to none."""
     body = _BODIES[protocol](source_port, port, token)
+    if protocol == "tcp":
+        body = body[:13] + bytes([flags]) + body[14:]
     if protocol != "sctp":
         at = 16 if protocol == "tcp" else 6
         body = _with_checksum(
@@ -60,7 +64,7 @@ def read_body(protocol: int, source: str, destination: str, body: bytes) -> Seen
         about = read(body[8:]) if (protocol, body[0], body[1]) in _UNREACHABLE else None
         return about and Seen(about.token, about.source, about.source_port, about.destination, about.port, error=True)
     name = _NAMES.get(protocol)
-    if name is None or len(body) < 12 or (name == "tcp" and len(body) > 13 and body[13] & (_SYN | _ACK) != _SYN):
+    if name is None or len(body) < 12 or (name == "tcp" and len(body) > 13 and body[13] & _ACK):
         return None
     source_port, port = struct.unpack("!HH", body[:4])
     (token,) = struct.unpack_from("!I", body, {"tcp": 4, "udp": 8, "sctp": 16}[name])
@@ -68,7 +72,7 @@ def read_body(protocol: int, source: str, destination: str, body: bytes) -> Seen
 
 
 def _syn(source_port: int, port: int, token: int) -> bytes:
-    return struct.pack("!HHIIBBHHH", source_port, port, token, 0, 5 << 4, _SYN, 64240, 0, 0)
+    return struct.pack("!HHIIBBHHH", source_port, port, token, 0, 5 << 4, SYN, 64240, 0, 0)
 
 
 def _datagram(source_port: int, port: int, token: int) -> bytes:

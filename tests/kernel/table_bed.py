@@ -22,7 +22,7 @@ from netemu.kernel import netns, sysctl
 from netemu.observe.oracle import Origin
 from netemu.testing.packets import Fate
 from tests.kernel.proxy_bed import in_ns
-from tests.kernel.raw_packets import PROTOCOLS, Seen, first_packet, read, read_body
+from tests.kernel.raw_packets import PROTOCOLS, SYN, Seen, first_packet, read, read_body
 from tests.unit.proxy_scene import CLIENT, CLIENT6, NODE6, NODE6_OUTSIDE, NODE_IP, NODE_OUTSIDE, PEER, PEER6, Case
 
 PREFIX = "t-table-"
@@ -146,14 +146,14 @@ class Wire:
         self._out.close()
         self._out6.close()
 
-    def fates(self, cases: Sequence[Case], mode: str) -> dict[str, Fate]:
+    def fates(self, cases: Sequence[Case], mode: str, flags: int = SYN) -> dict[str, Fate]:
         """What becomes of the packet of each case. Cases with a choice of endpoints are sent often enough for all."""
         shots: dict[int, _Shot] = {}
         self._drain(shots)
         for case in cases:
             choice = len(case.fates[mode].destinations)
             for _ in range(3 if choice < 2 else 60):
-                self._send(case, mode, shots)
+                self._send(case, mode, shots, flags)
         deadline = time.monotonic() + self.silence
         while any(not shot.arrived for shot in shots.values()) and (left := deadline - time.monotonic()) > 0:
             self._selector.select(left)
@@ -163,7 +163,7 @@ class Wire:
             by_case.setdefault(shot.case.about, []).append(shot)
         return {about: _judge(of_case) for about, of_case in by_case.items()}
 
-    def _send(self, case: Case, mode: str, shots: dict[int, _Shot]) -> None:
+    def _send(self, case: Case, mode: str, shots: dict[int, _Shot], flags: int) -> None:
         self._token += 1
         self._port = self._port + 1 if self._port < 65000 else 1024
         source, to = case.source, case.to
@@ -171,7 +171,7 @@ class Wire:
         if mode == "ipvs" and source.origin is Origin.NODE and _virtual(case):
             address = to.address  # what the kernel chooses there
         shots[self._token] = _Shot(case, address, self._port)
-        packet = first_packet(address, self._port, to.address, to.port, to.protocol, self._token)
+        packet = first_packet(address, self._port, to.address, to.port, to.protocol, self._token, flags)
         if source.interface:
             kind = 0x86DD if ":" in to.address else 0x0800
             mac = bytes.fromhex(near_mac(source.interface).replace(":", ""))

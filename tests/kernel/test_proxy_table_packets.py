@@ -16,8 +16,22 @@ from netemu.proxy.server import ProxyServer
 from netemu.proxy.services import Family
 from netemu.testing.packets import Fate
 from tests.kernel.proxy_bed import Api
+from tests.kernel.raw_packets import RST
 from tests.kernel.table_bed import NODE, Wire, build, destroy
-from tests.unit.proxy_scene import Case, World, configuration, in_mode, node_object
+from tests.unit.proxy_scene import (
+    DROP,
+    HERE,
+    NONE,
+    OUT,
+    A,
+    Case,
+    To,
+    World,
+    case,
+    configuration,
+    in_mode,
+    node_object,
+)  # fmt: skip
 from tests.unit.proxy_table_more import TABLE
 
 pytestmark = pytest.mark.timeout(300)
@@ -26,12 +40,12 @@ pytestmark = pytest.mark.timeout(300)
 def worlds() -> list[tuple[World, list[Case]]]:
     """Cases by world, worlds of equal settings one after another."""
     grouped: list[tuple[World, list[Case]]] = []
-    for case in TABLE:
-        known = next((cases for world, cases in grouped if world == case.world), None)
+    for one in TABLE:
+        known = next((cases for world, cases in grouped if world == one.world), None)
         if known is None:
-            grouped.append((case.world, [case]))
+            grouped.append((one.world, [one]))
         else:
-            known.append(case)
+            known.append(one)
     return sorted(grouped, key=lambda pair: repr(pair[0].settings))
 
 
@@ -104,7 +118,7 @@ def sent(
         destroy()
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.about) for case in TABLE])
+@pytest.mark.parametrize("case", [pytest.param(one, id=one.about) for one in TABLE])
 def test_packet(sent: tuple[str, dict[str, Fate]], case: Case) -> None:
     mode, fates = sent
     check(case, mode, fates[case.about])
@@ -119,3 +133,29 @@ def check(case: Case, mode: str, found: Fate) -> None:
         assert found.masquerade == wanted.masquerade
     else:
         assert found == wanted
+
+
+@pytest.fixture
+def bed() -> Iterator[None]:
+    destroy()
+    try:
+        build()
+        yield
+    finally:
+        destroy()
+
+
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+@pytest.mark.usefixtures("bed")
+async def test_segment_of_no_connection_is_forwarded_in_nftables_mode_only(mode: str, tmp_path: Path) -> None:
+    stray = case("a reset out of the blue", {}, [HERE], OUT, To(A, 8080), DROP, nft=NONE)
+    api, wire = Api(), Wire()
+    for obj in (node_object(), *stray.world.objects):
+        api.put(obj)
+    try:
+        async with running(in_mode(mode, stray.world), api, tmp_path):
+            fates = await asyncio.to_thread(wire.fates, [stray], mode, RST)
+    finally:
+        wire.close()
+
+    assert fates == {stray.about: stray.fates[mode]}
