@@ -158,18 +158,18 @@ async def _served(api: Api) -> AsyncIterator[None]:
         await runner.cleanup()
 
 
-def _syncs() -> tuple[float, float]:
-    """(number of syncs, seconds they took) so far, of all address families."""
+def _syncs() -> tuple[float, float] | None:
+    """(number of syncs, seconds they took) so far, of all address families; None while it does not answer."""
     try:
         with netns.entered(NAMESPACE):
             sock = socket.create_connection(("127.0.0.1", METRICS_PORT), 5)
-    except OSError:
-        return 0, 0.0
-    connection = http.client.HTTPConnection("127.0.0.1")
-    connection.sock = sock
-    with contextlib.closing(connection):
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
+        connection = http.client.HTTPConnection("127.0.0.1")
+        connection.sock = sock
+        with contextlib.closing(connection):
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+    except (OSError, http.client.HTTPException):
+        return None
     name = r"^kubeproxy_sync_proxy_rules_duration_seconds_{}(?:{{[^}}]*}})? (\S+)$"
     count, total = (re.findall(name.format(part), text, re.MULTILINE) for part in ("count", "sum"))
     return sum(map(float, count)), sum(map(float, total))
@@ -178,11 +178,14 @@ def _syncs() -> tuple[float, float]:
 async def _more_syncs(than: float, within: float) -> tuple[float, float]:
     """Wait until there were more, and none has come for a while: two families make two."""
     deadline = time.monotonic() + within
+    settled: tuple[float, float] | None = None
     while time.monotonic() < deadline:
         found = await asyncio.to_thread(_syncs)
-        if found[0] > than:
-            await asyncio.sleep(0.3)
-            return await asyncio.to_thread(_syncs)
+        if found and found[0] > than:
+            if found == settled:
+                return found
+            settled = found
+            await asyncio.sleep(0.25)
         await asyncio.sleep(0.05)
     raise TimeoutError
 

@@ -11,6 +11,7 @@ Foreign rules are never touched: ours are the chains of `rules/iptables`, the pe
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +27,8 @@ from netemu.proxy.tracker import Table
 
 CANARIES: tuple[Place, ...] = tuple((table, "KUBE-PROXY-CANARY") for table in ("mangle", "nat", "filter"))
 _SHORT_CHAIN, _MOST_EDITS = 8, 16
+_BREATH = 100
+"""Ports compiled in one go; in between, health checks are answered."""
 _COMPARED = 3000
 """With more rules than that, reading them all back again and again would cost more than it is worth."""
 _PIECE = 50
@@ -54,11 +57,13 @@ class IptablesProgrammer:
         full = touched is None
         endpoints = sum(len(table.endpoints.get(key, ())) for key in table.ports)
         names = table.ports.keys() if touched is None else touched
-        fresh = {
-            key: compile_port(port, table.endpoints.get(key, ()), node, comments=endpoints <= LARGE_CLUSTER)
-            for key in names
-            if (port := table.ports.get(key)) is not None
-        }
+        fresh: dict[PortKey, Compiled] = {}
+        for number, key in enumerate(tuple(names), 1):
+            if number % _BREATH == 0:
+                await asyncio.sleep(0)
+            if (port := table.ports.get(key)) is not None:
+                ends = table.endpoints.get(key, ())
+                fresh[key] = compile_port(port, ends, node, comments=endpoints <= LARGE_CLUSTER)
         if touched is None:
             written = await self._full(fresh, node)
         else:

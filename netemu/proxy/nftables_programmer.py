@@ -11,6 +11,7 @@ that nothing leads to yet, a few thousand at a time, then one transaction that s
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 
@@ -29,6 +30,8 @@ from netemu.proxy.tracker import Table
 _PIECE = 4000
 """Chains in one transaction of a long load."""
 _STALE_SECONDS = 1.0
+_BREATH = 100
+"""Ports compiled in one go; in between, health checks are answered."""
 
 _Source = tuple[ServicePort, tuple[Endpoint, ...]]
 
@@ -110,7 +113,9 @@ class NftablesProgrammer:
         change, chains, sets, written = _base_change(base, there), set(base.chains), set(base.sets), 0
         if not there.chains:
             await self._kernel.run(nft.Transaction(base.table, (Add(base.table),)))
-        for key in sorted(table.ports):
+        for number, key in enumerate(sorted(table.ports), 1):
+            if number % _BREATH == 0:
+                await asyncio.sleep(0)
             compiled = self._take(key, (table.ports[key], table.endpoints.get(key, ())), node)
             self._elements.put(key, compiled.elements)
             self._note(compiled, change, there)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netemu.model import nft, objects
@@ -239,6 +239,7 @@ SLICES = st.builds(
 )
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.booleans(), st.one_of(SERVICES, SLICES)), max_size=12), st.integers(1, 4))
 async def test_any_way_to_a_state_leads_to_the_same_table(
     steps: list[tuple[bool, objects.KubeObject]], every: int
