@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from netemu.client.base import Client, Obj
 from netemu.model import times
 from netemu.model.errors import ApiError, NotFound, ServiceUnavailable
-from netemu.model.objects import KubeObject
+from netemu.model.meta import KubeObject
 from netemu.model.resources import EVENTS
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, TypeVar
 
 from netemu.client.informer import Informer
-from netemu.model.objects import KubeObject
+from netemu.model.meta import KubeObject
 
 K = TypeVar("K", bound=KubeObject)
 

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from netemu.client.base import Client, Obj
 from netemu.model.errors import ApiError, Expired, NetemuError
-from netemu.model.objects import KubeObject, decode
+from netemu.model.meta import KubeObject, decode
 from netemu.model.resources import Resource
 
 log = logging.getLogger(__name__)

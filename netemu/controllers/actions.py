@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from netemu.model.objects import KubeObject, Struct, encode
+from netemu.model.meta import KubeObject, Struct, encode
 from netemu.model.resources import Resource
 
 

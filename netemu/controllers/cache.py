@@ -7,18 +7,12 @@ from typing import Any, TypeVar, cast
 
 from netemu.client.base import Client
 from netemu.client.informer import Informer
-from netemu.model import objects, resources
-from netemu.model.objects import KubeObject
-from netemu.model.resources import RESOURCES, Resource
+from netemu.model import resources
+from netemu.model.kinds import KINDS
+from netemu.model.meta import KubeObject
+from netemu.model.resources import Resource
 
 K = TypeVar("K", bound=KubeObject)
-
-_KINDS: dict[Resource, type[KubeObject]] = {
-    resource: getattr(objects, resource.kind)
-    for resource in RESOURCES
-    if isinstance(getattr(objects, resource.kind, None), type)
-    and issubclass(getattr(objects, resource.kind), KubeObject)
-}
 
 UNCACHED = (resources.EVENTS, resources.EVENTS_V1)
 """Many, short-lived, and nobody's owner or property: no controller keeps a copy of Events."""
@@ -38,7 +32,7 @@ class Cache:
     def any(self, resource: Resource) -> Informer[Any]:
         """The informer of `resource`; objects without a type of their own are plain `KubeObject`s."""
         if resource not in self._informers:
-            kind = _KINDS.get(resource, KubeObject)
+            kind = KINDS.get(resource.kind, KubeObject)
             self._informers[resource] = Informer(self._client, resource, kind)
         return self._informers[resource]
 

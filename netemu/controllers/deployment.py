@@ -21,7 +21,9 @@ from netemu.controllers.actions import Action, Actions, Again, Create, Delete, P
 from netemu.controllers.cache import Cache
 from netemu.controllers.loop import Queue
 from netemu.controllers.template import HASH_LABEL, normal, template_hash
-from netemu.model.objects import Deployment, Pod, ReplicaSet, encode
+from netemu.model.meta import encode
+from netemu.model.objects import Deployment, ReplicaSet
+from netemu.model.pods import Pod
 from netemu.model.resources import DEPLOYMENTS, PODS, REPLICASETS
 from netemu.model.selectors import LabelSelector
 

@@ -15,15 +15,9 @@ from netemu.controllers.endpointslice import TriggerTimes
 from netemu.controllers.loop import Queue
 from netemu.controllers.servicepods import ServicePods
 from netemu.controllers.slices import TRIGGER_TIME, port_key
-from netemu.model.objects import (
-    EndpointAddress,
-    EndpointPort,
-    Endpoints,
-    EndpointSubset,
-    Pod,
-    Service,
-    encode,
-)
+from netemu.model.meta import encode
+from netemu.model.objects import EndpointAddress, EndpointPort, Endpoints, EndpointSubset, Service
+from netemu.model.pods import Pod
 from netemu.model.resources import ENDPOINTS, PODS, SERVICES
 
 OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"

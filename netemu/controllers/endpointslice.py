@@ -12,7 +12,8 @@ from netemu.controllers.cache import Cache
 from netemu.controllers.loop import Queue
 from netemu.controllers.servicepods import ServicePods
 from netemu.controllers.slices import MANAGED_BY, SERVICE_NAME, Frame, Group, managed_by, port_key, reconcile_slices
-from netemu.model.objects import Endpoint, EndpointSlice, Node, Pod, Service
+from netemu.model.objects import Endpoint, EndpointSlice, Node, Service
+from netemu.model.pods import Pod
 from netemu.model.resources import ENDPOINTSLICES, NODES, PODS, SERVICES
 
 MANAGER = "endpointslice-controller.k8s.io"

@@ -18,7 +18,7 @@ from netemu.controllers.actions import Action, Actions, Delete, Patch
 from netemu.controllers.cache import UNCACHED, Cache
 from netemu.controllers.loop import Queue
 from netemu.model.errors import NotFound
-from netemu.model.objects import KubeObject, OwnerReference, encode
+from netemu.model.meta import KubeObject, OwnerReference, encode
 from netemu.model.resources import RESOURCES, Resource, by_kind
 
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"

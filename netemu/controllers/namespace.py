@@ -10,7 +10,8 @@ from netemu.controllers.actions import Action, Actions, Again, Delete, Finalize
 from netemu.controllers.cache import UNCACHED, Cache
 from netemu.controllers.loop import Queue
 from netemu.model.errors import NotFound
-from netemu.model.objects import KubeObject, Namespace
+from netemu.model.meta import KubeObject
+from netemu.model.objects import Namespace
 from netemu.model.resources import EVENTS_V1, NAMESPACES, RESOURCES, Resource
 
 _SOON, _LATER = 0.1, 2.0

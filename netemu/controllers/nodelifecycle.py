@@ -19,7 +19,9 @@ from netemu.controllers.actions import Action, Actions, Again, Patch, Say
 from netemu.controllers.cache import Cache
 from netemu.controllers.loop import Queue
 from netemu.model import times
-from netemu.model.objects import Condition, Lease, Node, Pod, Taint, encode
+from netemu.model.meta import Condition, encode
+from netemu.model.objects import Lease, Node, Taint
+from netemu.model.pods import Pod
 from netemu.model.resources import LEASES, NODES, PODS
 
 GRACE = 40.0

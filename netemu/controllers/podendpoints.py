@@ -5,16 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from netemu.model.objects import (
-    Endpoint,
-    EndpointConditions,
-    EndpointPort,
-    Node,
-    ObjectReference,
-    Pod,
-    Service,
-    ServicePort,
-)
+from netemu.model.objects import Endpoint, EndpointConditions, EndpointPort, Node, ObjectReference, Service, ServicePort
+from netemu.model.pods import Pod
 
 ZONE = "topology.kubernetes.io/zone"
 HEADLESS = "service.kubernetes.io/headless"

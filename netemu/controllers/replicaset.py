@@ -17,7 +17,9 @@ from netemu.controllers.actions import Action, Actions, Again, Create, Delete, P
 from netemu.controllers.cache import Cache
 from netemu.controllers.loop import Queue
 from netemu.model import times
-from netemu.model.objects import Pod, ReplicaSet, ReplicaSetStatus, encode
+from netemu.model.meta import encode
+from netemu.model.objects import ReplicaSet, ReplicaSetStatus
+from netemu.model.pods import Pod
 from netemu.model.resources import PODS, REPLICASETS
 from netemu.model.selectors import LabelSelector
 

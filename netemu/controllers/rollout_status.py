@@ -10,7 +10,8 @@ import msgspec
 
 from netemu.controllers import rollout
 from netemu.model import times
-from netemu.model.objects import Condition, Deployment, DeploymentStatus, ReplicaSet
+from netemu.model.meta import Condition
+from netemu.model.objects import Deployment, DeploymentStatus, ReplicaSet
 
 _NO_DEADLINE = 2**31 - 1
 

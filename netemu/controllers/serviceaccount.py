@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from netemu.controllers.actions import Action, Actions, Create
 from netemu.controllers.cache import Cache
 from netemu.controllers.loop import Queue
-from netemu.model.objects import KubeObject, Namespace
+from netemu.model.meta import KubeObject
+from netemu.model.objects import Namespace
 from netemu.model.resources import NAMESPACES, SERVICEACCOUNTS
 
 

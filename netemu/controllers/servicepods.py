@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from netemu.client.index import Index
 from netemu.controllers.cache import Cache
-from netemu.model.objects import Pod, Service
+from netemu.model.objects import Service
+from netemu.model.pods import Pod
 from netemu.model.resources import PODS, SERVICES
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from netemu.controllers.actions import Actions, Create, Delete, Patch
-from netemu.model.objects import Endpoint, EndpointPort, EndpointSlice, encode
+from netemu.model.meta import encode
+from netemu.model.objects import Endpoint, EndpointPort, EndpointSlice
 from netemu.model.resources import ENDPOINTSLICES
 
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"

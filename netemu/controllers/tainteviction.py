@@ -10,7 +10,9 @@ from netemu.controllers.actions import Action, Actions, Again, Delete, Patch, Sa
 from netemu.controllers.cache import Cache
 from netemu.controllers.loop import Queue
 from netemu.model import times
-from netemu.model.objects import Node, Pod, Taint, Toleration, encode
+from netemu.model.meta import encode
+from netemu.model.objects import Node, Taint
+from netemu.model.pods import Pod, Toleration
 from netemu.model.resources import NODES, PODS
 
 

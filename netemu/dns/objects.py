@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from netemu.dns import names
-from netemu.model.objects import EndpointSlice, Namespace, Pod, Service
+from netemu.model.objects import EndpointSlice, Namespace, Service
+from netemu.model.pods import Pod
 
 _SERVICE_LABEL = "kubernetes.io/service-name"
 NO_PORT = -1

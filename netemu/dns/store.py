@@ -12,7 +12,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from netemu.dns.objects import Cluster, Options
-from netemu.model.objects import EndpointSlice, KubeObject, Namespace, Pod, Service
+from netemu.model.meta import KubeObject
+from netemu.model.objects import EndpointSlice, Namespace, Service
+from netemu.model.pods import Pod
 from netemu.model.resources import ENDPOINTSLICES, NAMESPACES, PODS, SERVICES
 
 if TYPE_CHECKING:

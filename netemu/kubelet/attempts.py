@@ -16,7 +16,7 @@ from functools import cache
 from netemu.kernel import netns
 from netemu.kubelet.probes import Outcome
 from netemu.model.errors import KernelError
-from netemu.model.objects import ContainerPort, GRPCAction, HTTPGetAction, Probe
+from netemu.model.pods import ContainerPort, GRPCAction, HTTPGetAction, Probe
 from netemu.runtime.cri import ExecResult, RuntimeFailure
 
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from netemu.model.objects import Pod
+from netemu.model.pods import Pod
 
 _MOST_NAMESERVERS = 3
 _MOST_SEARCHES = 32

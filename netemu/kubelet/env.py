@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from netemu.model.errors import UserError
-from netemu.model.objects import Container, EnvVar, Pod, Service
+from netemu.model.objects import Service
+from netemu.model.pods import Container, EnvVar, Pod
 
 _REFERENCE = re.compile(r"\$(?:\$|\(([^)]*)\))")
 _KINDS = {"configmap": "ConfigMap", "secret": "Secret"}

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from netemu.kubelet.probes import Outcome
-from netemu.model.objects import LifecycleHandler, Probe
+from netemu.model.pods import LifecycleHandler, Probe
 
 LEAST_GRACE = 2.0
 """Seconds that a container has after SIGTERM, however long its hook took."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from netemu.model.errors import UserError
-from netemu.model.objects import HostAlias, Pod
+from netemu.model.pods import HostAlias, Pod
 
 _LONGEST_LABEL = 63
 _LONGEST_HOSTNAME = 64

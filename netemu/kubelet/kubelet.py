@@ -21,7 +21,8 @@ from netemu.kubelet.sandbox import KernelNamespaces, Namespaces, PodNetwork, San
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
 from netemu.kubelet.worker import PodWorker, Surroundings
 from netemu.model.errors import ApiError, NetemuError
-from netemu.model.objects import Pod, Service
+from netemu.model.objects import Service
+from netemu.model.pods import Pod
 from netemu.model.resources import PODS, RUNTIMECLASSES, SERVICES
 from netemu.runtime.cri import ContainerEvent, Runtime
 

@@ -10,7 +10,8 @@ from typing import Any
 from netemu.client.base import Client
 from netemu.kubelet import env, volumes
 from netemu.model.errors import NotFound
-from netemu.model.objects import Container, Pod, Service
+from netemu.model.objects import Service
+from netemu.model.pods import Container, Pod
 from netemu.model.resources import CONFIGMAPS, SECRETS, Resource
 from netemu.runtime.cri import ContainerConfig, PortMapping
 

@@ -15,7 +15,7 @@ from netemu.client.base import Client, Obj
 from netemu.kubelet.settings import VERSION, KubeletSettings, NodeFacts
 from netemu.model import times
 from netemu.model.errors import AlreadyExists, ApiError, NotFound
-from netemu.model.objects import encode
+from netemu.model.meta import encode
 from netemu.model.resources import LEASES, NODES
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from netemu.model.objects import Container, Probe
+from netemu.model.pods import Container, Probe
 
 log = logging.getLogger(__name__)
 

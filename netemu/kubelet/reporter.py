@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from netemu.client.base import Client, Obj
 from netemu.kubelet.status import PodView, changes, pod_status
-from netemu.model.objects import Pod, decode
+from netemu.model.meta import decode
+from netemu.model.pods import Pod
 from netemu.model.resources import PODS
 
 

@@ -16,7 +16,7 @@ from netemu.kernel import netns
 from netemu.kubelet.dns import ResolvConf, Warned, parse, resolv_conf
 from netemu.kubelet.hosts import Names, host_network_hosts_text, hosts_text, pod_names
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
-from netemu.model.objects import Pod
+from netemu.model.pods import Pod
 from netemu.network import names
 from netemu.runtime.cri import Runtime, SandboxConfig
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from netemu.kubelet.backoff import BackOff
 from netemu.kubelet.probes import Outcome, Prober
 from netemu.kubelet.status import ContainerView
-from netemu.model.objects import Container
+from netemu.model.pods import Container
 from netemu.runtime.cri import ContainerState, ContainerStatus
 
 

@@ -14,7 +14,7 @@ from netemu.kubelet.materials import Materials
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
 from netemu.kubelet.slots import Slot
 from netemu.model.errors import UserError
-from netemu.model.objects import Pod
+from netemu.model.pods import Pod
 from netemu.runtime.cri import ContainerState, Runtime, RuntimeFailure, SandboxConfig
 
 _RETRY_SECONDS = 2.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netemu.client.base import Obj
-from netemu.model.objects import Container, Pod
+from netemu.model.pods import Container, Pod
 from netemu.runtime.cri import ContainerState, ContainerStatus
 
 OWN_CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady")

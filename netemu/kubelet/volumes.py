@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from netemu.model.errors import UserError
-from netemu.model.objects import Container, KeyToPath, Pod, Volume
+from netemu.model.pods import Container, KeyToPath, Pod, Volume
 from netemu.runtime.cri import Mount
 
 _MODE = 0o644

@@ -29,7 +29,7 @@ from netemu.kubelet.starter import PodVoice, Starter
 from netemu.kubelet.status import PodView
 from netemu.model import times
 from netemu.model.errors import ApiError, NetemuError, NotFound, UserError
-from netemu.model.objects import Pod, Probe
+from netemu.model.pods import Pod, Probe
 from netemu.model.resources import PODS
 from netemu.runtime.cri import ExecResult, Runtime, SandboxConfig
 

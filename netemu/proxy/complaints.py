@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from netemu.model.objects import EndpointSlice, KubeObject, Service
+from netemu.model.meta import KubeObject
+from netemu.model.objects import EndpointSlice, Service
 from netemu.proxy.services import PROTOCOLS, canonical, family_of, is_number, is_word, networks_of_family
 
 log = logging.getLogger(__name__)

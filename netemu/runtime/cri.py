@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from netemu.model.errors import NetemuError
-from netemu.model.objects import Struct
+from netemu.model.meta import Struct
 
 
 class RuntimeFailure(NetemuError):

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import msgspec
 
-from netemu.model.objects import Struct
+from netemu.model.meta import Struct
 from netemu.runtime.cri import ContainerConfig, ContainerState, ContainerStatus, SandboxConfig, SandboxStatus
 
 log = logging.getLogger(__name__)

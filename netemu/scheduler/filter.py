@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from netemu.model.objects import Pod, Taint, Toleration
+from netemu.model.objects import Taint
+from netemu.model.pods import Pod, Toleration
 from netemu.model.selectors import LabelSelector
 from netemu.scheduler.resources import requests
 from netemu.scheduler.state import ClusterState, NodeState, affinity, anti_affinity, host_ports

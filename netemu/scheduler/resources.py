@@ -9,7 +9,7 @@ from functools import lru_cache
 from math import ceil
 from typing import Any
 
-from netemu.model.objects import Container, Pod
+from netemu.model.pods import Container, Pod
 
 Amounts = Mapping[str, int]
 

@@ -17,7 +17,9 @@ from netemu.client.events import EventRecorder
 from netemu.client.informer import Informer
 from netemu.model import times
 from netemu.model.errors import ApiError, Conflict, NotFound
-from netemu.model.objects import Node, Pod, encode
+from netemu.model.meta import encode
+from netemu.model.objects import Node
+from netemu.model.pods import Pod
 from netemu.model.resources import NODES, PODS
 from netemu.scheduler.filter import explain, filter_node
 from netemu.scheduler.score import best

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from netemu.model.objects import Pod
+from netemu.model.pods import Pod
 from netemu.scheduler.filter import matches_term, spread_counts, tolerates
 from netemu.scheduler.resources import requests
 from netemu.scheduler.state import ClusterState, NodeState, group_of

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from netemu.client.index import controller_uid
-from netemu.model.objects import Node, Pod, Taint
+from netemu.model.objects import Node, Taint
+from netemu.model.pods import Pod
 from netemu.scheduler.resources import amounts, requests
 
 HOSTNAME = "kubernetes.io/hostname"

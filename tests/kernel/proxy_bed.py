@@ -20,7 +20,8 @@ import msgspec
 
 from netemu.client.base import ObjectList, WatchEvent
 from netemu.kernel import netns
-from netemu.model.objects import EndpointSlice, KubeObject, Service
+from netemu.model.meta import KubeObject
+from netemu.model.objects import EndpointSlice, Service
 from netemu.model.resources import Resource
 from netemu.proxy.config import KubeProxyConfiguration, parse
 from netemu.proxy.server import ProxyServer

@@ -13,7 +13,8 @@ import pytest
 
 from netemu.kernel.nftables import NftNetlink
 from netemu.model.errors import UserError
-from netemu.model.objects import EndpointSlice, Node, decode
+from netemu.model.meta import decode
+from netemu.model.objects import EndpointSlice, Node
 from netemu.proxy.server import ProxyServer
 from netemu.proxy.services import Family
 from tests.kernel.proxy_bed import (

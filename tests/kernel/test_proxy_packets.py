@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from netemu.model.objects import Node, decode
+from netemu.model.meta import decode
+from netemu.model.objects import Node
 from netemu.proxy.server import ProxyServer
 from tests.kernel.proxy_bed import (
     CLIENT,
@@ -273,8 +274,8 @@ def rules(dump: str) -> list[str]:
 
 async def test_flushed_tables_are_programmed_again(tmp_path: Path) -> None:
     with echoes():
-        fields = {"iptables": {"minSyncPeriod": "1ms", "syncPeriod": "200ms"}}
-        async with proxy(api_with(*HERE), tmp_path, **fields) as server:
+        periods = {"minSyncPeriod": "1ms", "syncPeriod": "200ms"}
+        async with proxy(api_with(*HERE), tmp_path, iptables=periods) as server:
             syncs = server.programmed.syncs
             for table in ("mangle", "nat", "filter"):
                 sh(NODE, "iptables", "-t", table, "-F")

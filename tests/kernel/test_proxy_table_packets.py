@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from netemu.model.objects import KubeObject, Service
+from netemu.model.meta import KubeObject
+from netemu.model.objects import Service
 from netemu.observe.oracle import Settings
 from netemu.proxy.config import MODES, parse
 from netemu.proxy.server import ProxyServer

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 from netemu.dns import names, wire
 from netemu.dns.objects import Cluster, Options
 from netemu.dns.records import Facts, answer
-from netemu.model.objects import EndpointSlice, Namespace, Pod, Service, decode
+from netemu.model.meta import decode
+from netemu.model.objects import EndpointSlice, Namespace, Service
+from netemu.model.pods import Pod
 
 ZONES = tuple(names.parse(zone) for zone in ("cluster.local", "in-addr.arpa", "ip6.arpa"))
 FACTS = Facts(serial=1700000000, local=("10.0.9.53",))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from netemu.kernel.rtnetlink import AddAddress, AddDummy, SetLink
-from netemu.model import objects
+from netemu.model import meta
 from netemu.model.objects import EndpointSlice, Service
 from netemu.proxy.facts import NodeFacts
 from netemu.proxy.ipvs import DUMMY_LINK
@@ -78,7 +78,7 @@ class IpvsProxy:
             lambda: edge, iptables or self.bed.iptables, scheduler=scheduler, clock=lambda: self.now
         )
 
-    def add(self, *objs: objects.KubeObject) -> None:
+    def add(self, *objs: meta.KubeObject) -> None:
         """Objects appear, or replace what is there."""
         for obj in objs:
             if isinstance(obj, Service):
@@ -86,7 +86,7 @@ class IpvsProxy:
             elif isinstance(obj, EndpointSlice):
                 self.tracker.slice_changed(None, obj)
 
-    def remove(self, *objs: objects.KubeObject) -> None:
+    def remove(self, *objs: meta.KubeObject) -> None:
         """Objects disappear."""
         for obj in objs:
             if isinstance(obj, Service):
@@ -94,20 +94,20 @@ class IpvsProxy:
             elif isinstance(obj, EndpointSlice):
                 self.tracker.slice_changed(obj, None)
 
-    async def sync(self, *objs: objects.KubeObject, full: bool = False) -> Written:
+    async def sync(self, *objs: meta.KubeObject, full: bool = False) -> Written:
         """Objects appear, then one sync."""
         self.add(*objs)
         touched = self.tracker.take().touched
         return await self.programmer.program(self.tracker.table, self.node, None if full else touched)
 
 
-async def programmed(*objs: objects.KubeObject, node: NodeFacts = NODE) -> IpvsBed:
+async def programmed(*objs: meta.KubeObject, node: NodeFacts = NODE) -> IpvsBed:
     """A node that has programmed these Services and EndpointSlices."""
     proxy = IpvsProxy(node=node)
     await proxy.sync(*objs, full=True)
     return proxy.bed
 
 
-async def traced(packet: Packet, *objs: objects.KubeObject, node: NodeFacts = NODE) -> Fate:
+async def traced(packet: Packet, *objs: meta.KubeObject, node: NodeFacts = NODE) -> Fate:
     """The fate of a packet on a node that has programmed these Services and EndpointSlices."""
     return (await programmed(*objs, node=node)).view().trace(packet)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from netemu.model.objects import Node, Pod, ReplicaSet, Service, decode
+from netemu.model.meta import decode
+from netemu.model.objects import Node, ReplicaSet, Service
+from netemu.model.pods import Pod
 
 NOW = "2026-01-01T12:00:00Z"
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from netemu.model.objects import EndpointSlice, KubeObject, Service
+from netemu.model.meta import KubeObject
+from netemu.model.objects import EndpointSlice, Service
 from netemu.proxy import nftables_mode
 from netemu.proxy.config import KubeProxyConfiguration, parse
 from netemu.proxy.facts import NodeFacts

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from netemu.model.objects import EndpointSlice, KubeObject, Node, Service, decode
+from netemu.model.meta import KubeObject, decode
+from netemu.model.objects import EndpointSlice, Node, Service
 from netemu.observe.oracle import NodeView, Origin, Settings, Source, judge
 from netemu.testing.packets import Fate, Packet
 from tests.unit.proxy_world import endpoint_slice, port_of, service

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from netemu.model.objects import KubeObject
+from netemu.model.meta import KubeObject
 from tests.unit.proxy_scene import (
     A6,
     AWAY,

@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
-from netemu.model import objects
-from netemu.model.objects import EndpointSlice, Service, decode
+from netemu.model import meta
+from netemu.model.meta import decode
+from netemu.model.objects import EndpointSlice, Service
 from netemu.proxy import rulefiles
 from netemu.proxy.facts import Detector, NodeFacts
 from netemu.proxy.iptables_programmer import IptablesProgrammer
@@ -150,7 +151,7 @@ class Proxy:
         self.fake = FakeIptables()
         self.programmer = IptablesProgrammer(self.fake, rulefiles.load("iptables", base))
 
-    def add(self, *objs: objects.KubeObject) -> None:
+    def add(self, *objs: meta.KubeObject) -> None:
         """Objects appear, or replace what is there."""
         for obj in objs:
             if isinstance(obj, Service):
@@ -158,7 +159,7 @@ class Proxy:
             elif isinstance(obj, EndpointSlice):
                 self.tracker.slice_changed(None, obj)
 
-    def remove(self, *objs: objects.KubeObject) -> None:
+    def remove(self, *objs: meta.KubeObject) -> None:
         """Objects disappear."""
         for obj in objs:
             if isinstance(obj, Service):

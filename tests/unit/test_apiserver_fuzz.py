@@ -32,8 +32,9 @@ from netemu.apiserver.schema import Schema
 from netemu.apiserver.tables_kinds import cells
 from netemu.apiserver.validation import validate
 from netemu.client.base import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, Obj
-from netemu.model import objects, times
+from netemu.model import meta, pods, times
 from netemu.model import resources as r
+from netemu.model.kinds import KINDS
 from netemu.scheduler.resources import quantity
 from tests.unit.apiserver_http import Http, Reply, serving
 from tests.unit.test_apiserver_protobuf import DEPLOYMENT
@@ -54,7 +55,6 @@ VALID[r.EVENTS_V1] = {
     "reportingController": "a.b/c", "reportingInstance": "i", "type": "Normal", "deprecatedCount": 2,
     "eventTime": "2026-01-02T03:04:05.000006Z", "series": {"count": 2, "lastObservedTime": "2026-01-02T03:04:05Z"},
 }  # fmt: skip
-TYPED = {kind: getattr(objects, kind) for kind in {resource.kind for resource in r.RESOURCES} if hasattr(objects, kind)}
 
 ODD: list[Any] = [
     None, "", 0, -1, 1, 65536, 1 << 31, 1 << 63, 1 << 70, -(1 << 70), 0.5, 1e300, True, False, [], {}, [None],
@@ -192,11 +192,11 @@ class World:
 
 def check_typed(resource: r.Resource, stored: Obj) -> None:
     """What components do first with an object, each in its own words."""
-    if typed := TYPED.get(resource.kind):
-        objects.decode(stored, typed)
+    if typed := KINDS.get(resource.kind):
+        meta.decode(stored, typed)
     template = (stored.get("spec") or {}).get("template")
     if template is not None:
-        objects.decode(template, objects.Pod)
+        meta.decode(template, pods.Pod)
     for path in places(stored):
         value: Any = stored
         for part in path:

@@ -18,7 +18,7 @@ from netemu.apiserver.registry import Registry
 from netemu.apiserver.selection import Selection
 from netemu.client.informer import Informer, wait_synced
 from netemu.model.errors import BadRequest, Expired, ServiceUnavailable
-from netemu.model.objects import Pod
+from netemu.model.pods import Pod
 from netemu.model.resources import CONFIGMAPS, EVENTS, EVENTS_V1, NAMESPACES, PODS
 from netemu.store.sqlite import SqliteStore
 from netemu.testing.store import MemoryStore

@@ -9,7 +9,7 @@ import pytest
 from netemu.client.events import EventRecorder
 from netemu.client.index import Index
 from netemu.client.informer import Informer
-from netemu.model.objects import Pod
+from netemu.model.pods import Pod
 from netemu.model.resources import EVENTS, PODS
 from netemu.testing.client import FakeClient
 from netemu.testing.cluster import running, settled

@@ -12,7 +12,9 @@ import pytest
 from netemu.controllers import replicaset, rollout, rollout_status
 from netemu.controllers.template import normal, template_hash
 from netemu.model import times
-from netemu.model.objects import Condition, Deployment, DeploymentStatus, Pod, ReplicaSet, decode
+from netemu.model.meta import Condition, decode
+from netemu.model.objects import Deployment, DeploymentStatus, ReplicaSet
+from netemu.model.pods import Pod
 from tests.unit.objects_world import a_pod, deployment, replica_set
 
 _NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)

@@ -9,7 +9,7 @@ import pytest
 from netemu import controllers
 from netemu.controllers import garbage, servicelb
 from netemu.controllers.actions import Delete, Patch, Say
-from netemu.model.objects import KubeObject, decode
+from netemu.model.meta import KubeObject, decode
 from netemu.model.resources import (
     CONFIGMAPS,
     DEPLOYMENTS,

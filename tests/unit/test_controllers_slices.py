@@ -11,7 +11,9 @@ import pytest
 from netemu import controllers
 from netemu.controllers import endpoints, endpointslice
 from netemu.controllers.actions import Action, Create, Delete, Patch
-from netemu.model.objects import EndpointSlice, Pod, Service, decode
+from netemu.model.meta import decode
+from netemu.model.objects import EndpointSlice, Service
+from netemu.model.pods import Pod
 from netemu.model.resources import ENDPOINTS, ENDPOINTSLICES, PODS, SERVICES
 from netemu.testing.client import FakeClient
 from netemu.testing.cluster import running, settled

@@ -15,7 +15,8 @@ from netemu.kubelet.slots import wanted
 from netemu.kubelet.status import ContainerView, PodView, changes, pod_status
 from netemu.kubelet.volumes import Held, plan
 from netemu.model.errors import UserError
-from netemu.model.objects import Container, Pod, Probe, Volume, decode
+from netemu.model.meta import decode
+from netemu.model.pods import Container, Pod, Probe, Volume
 from netemu.runtime.cri import ContainerState, ContainerStatus, PortMapping
 
 NOW = "2026-01-02T03:04:05Z"

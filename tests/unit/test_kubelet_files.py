@@ -10,7 +10,9 @@ from netemu.kubelet import dns
 from netemu.kubelet.env import Place, Sources, environment, expand
 from netemu.kubelet.hosts import Names, host_network_hosts_text, hosts_text, pod_names
 from netemu.model.errors import UserError
-from netemu.model.objects import HostAlias, Pod, Service, decode
+from netemu.model.meta import decode
+from netemu.model.objects import Service
+from netemu.model.pods import HostAlias, Pod
 
 HOST = dns.parse(
     "# a comment\nnameserver 192.0.2.53\nnameserver 192.0.2.54\nsearch old.example\nsearch example.org. \n"

@@ -6,7 +6,8 @@ import logging
 
 import pytest
 
-from netemu.model.objects import EndpointSlice, Service, decode
+from netemu.model.meta import decode
+from netemu.model.objects import EndpointSlice, Service
 from netemu.proxy.complaints import Complaints
 from netemu.proxy.endpoints import Endpoint, choose, slice_endpoints
 from netemu.proxy.services import Family, PortKey, service_ports

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netemu.model import nft, objects
+from netemu.model import meta, nft
 from netemu.model.errors import KernelError
 from netemu.model.objects import EndpointSlice, Service
 from netemu.proxy.config import KubeProxyConfiguration
@@ -35,14 +35,14 @@ class Bed:
         base = base_rules(KubeProxyConfiguration())
         self.programmer = NftablesProgrammer(self.fake, base, clock=lambda: self.now, piece=piece)
 
-    def put(self, *objs: objects.KubeObject) -> None:
+    def put(self, *objs: meta.KubeObject) -> None:
         for obj in objs:
             if isinstance(obj, Service):
                 self.tracker.service_changed(None, obj)
             elif isinstance(obj, EndpointSlice):
                 self.tracker.slice_changed(None, obj)
 
-    def drop(self, *objs: objects.KubeObject) -> None:
+    def drop(self, *objs: meta.KubeObject) -> None:
         for obj in objs:
             if isinstance(obj, Service):
                 self.tracker.service_changed(obj, None)
@@ -66,14 +66,14 @@ class Bed:
         return {name: rules for name, rules in chains.items() if rules}, {(e.set, e.text()) for e in ruleset.elements}
 
 
-async def bed(*objs: objects.KubeObject, piece: int = 4000) -> Bed:
+async def bed(*objs: meta.KubeObject, piece: int = 4000) -> Bed:
     made = Bed(piece=piece)
     made.put(*objs)
     await made.sync(full=True)
     return made
 
 
-def everything() -> list[objects.KubeObject]:
+def everything() -> list[meta.KubeObject]:
     services, slices = world()
     return [*services, *slices]
 
@@ -242,7 +242,7 @@ SLICES = st.builds(
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.booleans(), st.one_of(SERVICES, SLICES)), max_size=12), st.integers(1, 4))
 async def test_any_way_to_a_state_leads_to_the_same_table(
-    steps: list[tuple[bool, objects.KubeObject]], every: int
+    steps: list[tuple[bool, meta.KubeObject]], every: int
 ) -> None:
     walked, left = await bed(), {}
     for number, (stays, obj) in enumerate(steps):

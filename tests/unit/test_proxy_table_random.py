@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from netemu.model.objects import KubeObject, Service
+from netemu.model.meta import KubeObject
+from netemu.model.objects import Service
 from netemu.observe.oracle import Origin, Settings, Source
 from netemu.testing.packets import Packet
 from tests.unit.proxy_modes import MODES, Proxy, family_of

@@ -1,0 +1,24 @@
+"""The kinds that have a type of their own, by name."""
+
+from __future__ import annotations
+
+from netemu.model.meta import KubeObject
+from netemu.model.objects import (
+    ConfigMap,
+    Deployment,
+    Endpoints,
+    EndpointSlice,
+    Lease,
+    Namespace,
+    Node,
+    ReplicaSet,
+    Secret,
+    Service,
+)
+from netemu.model.pods import Pod
+
+_TYPES: tuple[type[KubeObject], ...] = (
+    ConfigMap, Deployment, EndpointSlice, Endpoints, Lease, Namespace, Node, Pod, ReplicaSet, Secret, Service,
+)  # fmt: skip
+
+KINDS: dict[str, type[KubeObject]] = {kind.__name__: kind for kind in _TYPES}
