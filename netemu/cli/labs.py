@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,14 @@ def up(file: Path, name: str, *, timeout: float, keep: bool, strict_images: bool
     checked = read_topology(file, name=name)
     need_root()
     progress = Progress(quiet=output == Format.json)
-    config = bring_up(checked, timeout=timeout, keep=keep, strict_images=strict_images, report=progress)
+    # Being asked to end is no different from Ctrl-C: what has begun is taken back.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        config = bring_up(checked, timeout=timeout, keep=keep, strict_images=strict_images, report=progress)
+    except KeyboardInterrupt:
+        lab = checked.topology.metadata.name
+        note(f"interrupted: lab {lab} is {'left as it is' if keep else 'gone again'}")
+        raise SystemExit(130) from None
     seconds = round(time.monotonic() - begin, 3)
     path = str(LabPaths(config.name).kubeconfig)
     if output == Format.json:
@@ -45,7 +53,7 @@ def down(lab: str, *, all_labs: bool, output: Format) -> None:
         begin = time.monotonic()
         found = tear_down(name)
         seconds = round(time.monotonic() - begin, 3)
-        done.append({"lab": name, "removed": found, "left": 0, "seconds": seconds})
+        done.append({"lab": name, "removed": found, "seconds": seconds})
         if output == Format.table:
             note(f"lab {name} is down: removed {found} in {seconds:.2f} s; nothing is left")
     if output == Format.json:
@@ -92,7 +100,8 @@ def _summary(lab: str) -> dict[str, Any]:
         config = load_config(lab)
     except UserError:
         return {"lab": lab, "state": state, "nodes": 0, "api": ""}
-    return {"lab": lab, "state": state, "nodes": len(config.nodes), "api": f"https://127.0.0.1:{config.api_port}"}
+    api = f"https://127.0.0.1:{config.api_port}" if config.api_port else ""
+    return {"lab": lab, "state": state if api else "Starting", "nodes": len(config.nodes), "api": api}
 
 
 def status(lab: str, output: Format) -> None:
@@ -106,13 +115,18 @@ def status(lab: str, output: Format) -> None:
         return
     say(f"lab {lab}: {_summary(lab)['state']}, kubeconfig {LabPaths(lab).kubeconfig}")
     sections: tuple[tuple[str, tuple[str, ...]], ...] = (
-        ("processes", ("name", "pid", "restarts", "memory")),
-        ("nodes", ("name", "ready", "address", "pods", "proxy", "services", "endpointSlices", "error")),
+        ("processes", ("name", "pid", "restarts", "memoryMiB")),
+        (
+            "nodes",
+            ("name", "ready", "address", "pods", "proxy", "programmedServices", "programmedEndpointSlices", "error"),
+        ),
     )
+    heads = {"memoryMiB": "MEMORY MIB", "programmedServices": "SERVICES AT REVISION",
+             "programmedEndpointSlices": "SLICES AT REVISION"}  # fmt: skip
     for section, columns in sections:
         say("")
         rows = [[row.get(column, "") for column in columns] for row in found[section]]
-        for line in table([column.upper() for column in columns], rows):
+        for line in table([heads.get(column, column.upper()) for column in columns], rows):
             say(line)
     say("")
     say(f"Pods: {found['pods']['ready']} of {found['pods']['total']} Ready")

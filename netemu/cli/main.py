@@ -108,7 +108,7 @@ def doctor(output: Output = Format.table) -> None:
     doctor.doctor(output)
 
 
-@app.command("exec", context_settings={"allow_interspersed_args": False})
+@app.command("exec")
 def exec_in(
     target: From,
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="Command and its arguments")],
@@ -235,9 +235,6 @@ def main() -> None:
         placed = isinstance(error, UserError) and error.placed
         sys.stderr.write(f"{error}\n" if placed else f"error: {error}\n")
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        raise SystemExit(130) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(1) from None

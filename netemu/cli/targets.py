@@ -9,7 +9,6 @@ from netemu.cli.labs import pick
 from netemu.cli.root import need_root
 from netemu.kernel.sandbox import DEFAULT_PATH, enter
 from netemu.lab.targets import find_container, find_target, process_of
-from netemu.model.errors import UserError
 
 
 def run_inside(lab: str, target: str, namespace: str, container: str, command: list[str]) -> None:
@@ -18,9 +17,6 @@ def run_inside(lab: str, target: str, namespace: str, container: str, command: l
     In a Pod with real processes it shares their files and process numbers.
     """
     need_root()
-    command = command[1:] if command[0] == "--" else command
-    if not command:
-        raise UserError("no command; write it after --, for example: netemu exec client -- curl http://web")
     place = find_target(pick(lab), target, namespace)
     within = find_container(place, container)
     view, environment = place.sandbox(within), place.environment(within)

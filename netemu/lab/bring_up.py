@@ -59,6 +59,9 @@ def bring_up(
             config = _write(file, strict_images=strict_images)
             _start(lab)
             _wait(config, timeout, report)
+        except OSError as error:
+            remains.remove(lab)
+            raise NetemuError(f"lab {lab}: {error.filename or STATE}: {error.strerror}") from error
         except BaseException:
             if not keep:
                 remains.remove(lab)

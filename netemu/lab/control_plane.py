@@ -28,7 +28,7 @@ from netemu.kernel import netns
 from netemu.lab import addons, manifests, pki
 from netemu.lab.config import API_PORT, LabConfig, load_config, save_config
 from netemu.lab.paths import LabPaths
-from netemu.lab.process import exists, run
+from netemu.lab.process import run, until
 from netemu.model.errors import UserError
 from netemu.model.objects import Node
 from netemu.model.resources import NODES
@@ -102,7 +102,8 @@ def _unix_socket(path: Path) -> socket.socket:
 async def _serve_the_node(config: LabConfig, server: ApiServer) -> None:
     """Listen inside the control-plane node as soon as the node agent has made it."""
     node = names.node_netns(config.name, config.control_plane.name)
-    await exists(Path(netns.path(node)))
+    # A namespace's file is there a moment before the namespace is.
+    await until(lambda: netns.exists(node))
     with netns.entered(node):
         listener = socket.create_server(("0.0.0.0", API_PORT), backlog=128)
     await server.start([listener], _tls(config.name))

@@ -18,14 +18,18 @@ from netemu.model.errors import AlreadyExists
 from netemu.model.resources import NAMESPACES, RESOURCES, SERVICES, Resource, by_kind
 
 
-def manifests_mistakes(documents: Sequence[Document], topology: Topology) -> list[Mistake]:
-    """Everything that the API server or the lab would refuse, one object at a time and then taken together."""
-    found = [mistake for document in documents for mistake in _mistakes_of(document)]
-    sound = [d for d in documents if isinstance(d.value, dict) and isinstance(d.value.get("metadata"), dict)]
-    found += _duplicates(sound)
-    found += _places(sound, topology)
-    if not found:
-        found += _addresses(sound, topology)
+def manifests_mistakes(documents: Sequence[Document], topology: Topology, *, sound: bool) -> list[Mistake]:
+    """Everything that the API server or the lab would refuse, one object at a time and then taken together.
+
+    `sound`: the topology has no mistakes of its own, so its networks can be reckoned with.
+    """
+    wrong = {id(document): list(_mistakes_of(document)) for document in documents}
+    found = [mistake for mistakes in wrong.values() for mistake in mistakes]
+    named = [d for d in documents if isinstance(d.value, dict) and isinstance(d.value.get("metadata"), dict)]
+    found += _duplicates(named)
+    found += _places(named, topology)
+    if sound:
+        found += _addresses([d for d in named if not wrong[id(d)]], topology)
     return found
 
 

@@ -20,7 +20,7 @@ from netemu.kubelet.settings import KubeletSettings, NodeFacts
 from netemu.lab.config import PROXY_MODE_ANNOTATION, LabConfig, NodeConfig, load_config, write_file
 from netemu.lab.network_plan import network_plan
 from netemu.lab.paths import LabPaths
-from netemu.lab.process import exists, run
+from netemu.lab.process import run, until
 from netemu.model.errors import NetemuError
 from netemu.model.objects import Service, Taint
 from netemu.model.resources import SERVICES
@@ -46,7 +46,7 @@ async def node_agent(lab: str) -> None:
     config, paths = load_config(lab), LabPaths(lab)
     underlay.build(network_plan(config))
     _write_node_files(config, paths)
-    await exists(paths.kubeconfig)
+    await until(paths.kubeconfig.exists)
     credentials = load_kubeconfig(paths.component_kubeconfig("node-agent"))
     async with HttpClient(credentials, user_agent="netemu-node-agent") as client:
         proxies = {node.name: _proxy(config, node, client) for node in config.nodes}

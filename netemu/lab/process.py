@@ -8,7 +8,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from netemu.model.errors import NetemuError
 
@@ -47,8 +46,8 @@ async def _until_told(main: Callable[[str], Awaitable[None]], lab: str) -> None:
     await task
 
 
-async def exists(path: Path, *, within: float = 30.0) -> None:
-    """Return once a file is there: another process of the lab makes it. Raises TimeoutError."""
+async def until(there: Callable[[], bool], *, within: float = 30.0) -> None:
+    """Return once something is there that another process of the lab makes. Raises TimeoutError."""
     async with asyncio.timeout(within):
-        while not path.exists():  # noqa: ASYNC110 - the maker is another process
+        while not there():  # noqa: ASYNC110 - nobody in this process knows
             await asyncio.sleep(0.01)

@@ -54,7 +54,7 @@ def _processes(lab: str) -> list[dict[str, Any]]:
             "name": name,
             "pid": alive.get(name, 0),
             "restarts": state.get(name, {}).get("restarts", 0),
-            "memory": f"{_resident_kib(alive[name]) // 1024} MiB" if name in alive else "",
+            "memoryMiB": _resident_kib(alive[name]) // 1024 if name in alive else 0,
         }
         for name in _NAMES
     ]
@@ -82,8 +82,8 @@ def _nodes(nodes: list[dict[str, Any]], pods: list[dict[str, Any]], agent: dict[
                 "address": next((a["address"] for a in addresses if a["type"] == "InternalIP"), ""),
                 "pods": running[name],
                 "proxy": proxy.get("mode", "?"),
-                "services": proxy.get("services", ""),
-                "endpointSlices": proxy.get("endpointSlices", ""),
+                "programmedServices": int(proxy.get("services") or 0),
+                "programmedEndpointSlices": int(proxy.get("endpointSlices") or 0),
                 "error": proxy.get("error", ""),
             }
         )

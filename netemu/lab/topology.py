@@ -146,7 +146,7 @@ def read_topology(path: Path, *, name: str = "") -> TopologyFile:
         # The API server's rules are not loaded for a file that has no manifests.
         from netemu.lab.manifests import manifests_mistakes
 
-        mistakes += manifests_mistakes(manifests, topology)
+        mistakes += manifests_mistakes(manifests, topology, sound=not mistakes)
     if mistakes:
         raise Mistakes(mistakes)
     return TopologyFile(topology, manifests)
@@ -281,6 +281,11 @@ def _check_nodes(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
         yield document.mistake(("spec", "nodes"), f"{len(seen)} nodes: must be at most 250")
 
 
+_ROOM = {
+    "nodeCIDR": "for 250 nodes and a /24 of load-balancer addresses",
+    "podCIDR": "for a /24 per node",
+    "serviceCIDR": "for Services to be given addresses",
+}
 _OUTSIDE = ipaddress.IPv4Network("203.0.113.0/24")
 
 
@@ -295,7 +300,7 @@ def _check_networks(document: Document, spec: TopologySpec) -> Iterator[Mistake]
             yield document.mistake(where, f"{text!r}: {_why_no_network(text, error)}")
             continue
         if net.prefixlen > longest:
-            yield document.mistake(where, f"{text} is too small; must be /{longest} or larger")
+            yield document.mistake(where, f"{text} is too small; must be /{longest} or larger, {_ROOM[name]}")
         for other, taken in {**nets, "the outside network": _OUTSIDE}.items():
             if net.overlaps(taken):
                 # Blame what the file says, not a default.

@@ -86,10 +86,13 @@ def read_documents(path: Path) -> tuple[list[Document], list[Mistake]]:
         while loader.check_node():
             root = loader.get_node()
             lines: dict[Where, int] = {}
+            if looped := _loop(root, ()):
+                mistakes.append(Mistake(str(path), looped.start_mark.line + 1, "an alias contains itself"))
+                continue
             mistakes.extend(_positions(str(path), root, (), lines))
             value = loader.construct_document(root)
             if value is not None:
-                documents.append(Document(str(path), value, lines))
+                documents.extend(_unpacked(Document(str(path), value, lines)))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = " ".join(filter(None, (error.context, error.problem)))
@@ -99,6 +102,31 @@ def read_documents(path: Path) -> tuple[list[Document], list[Mistake]]:
     finally:
         loader.dispose()
     return documents, mistakes
+
+
+def _loop(node: yaml.Node, around: tuple[yaml.Node, ...]) -> yaml.Node | None:
+    """A node that is inside itself, by way of an alias."""
+    if any(node is outer for outer in around):
+        return node
+    inner: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        inner = [value for _, value in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        inner = node.value
+    return next(filter(None, (_loop(child, (*around, node)) for child in inner)), None)
+
+
+def _unpacked(document: Document) -> list[Document]:
+    """The items of a `kind: List`, which `kubectl get -o yaml` prints, as documents of their own."""
+    value = document.value
+    if not isinstance(value, dict) or value.get("kind") != "List" or not isinstance(value.get("items"), list):
+        return [document]
+    items = []
+    for index, item in enumerate(value["items"]):
+        begin = ("items", index)
+        lines = {where[2:]: line for where, line in document.lines.items() if where[:2] == begin}
+        items.append(Document(document.file, item, lines))
+    return items
 
 
 def _positions(file: str, node: yaml.Node, where: Where, lines: dict[Where, int]) -> Iterator[Mistake]:

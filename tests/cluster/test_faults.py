@@ -108,10 +108,11 @@ def test_an_up_that_is_killed_at_any_stage_leaves_what_down_finds(lab_name: str,
     assert host_network() == before
 
 
-def test_control_c_takes_everything_back(lab_name: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_control_c_and_a_request_to_end_take_everything_back(lab_name: str, number: signal.Signals) -> None:
     command = start("up", _QUICKSTART, "--name", lab_name)
     eventually(lambda: lab_processes(lab_name), "the lab's processes")
-    command.send_signal(signal.SIGINT)
+    command.send_signal(number)
 
     assert command.wait(20) == 130
     assert leftovers(lab_name) == "nothing"

@@ -127,6 +127,13 @@ def test_exit_codes_of_commands_come_through(quickstart: str) -> None:
     assert run(*inside, "no-such-command").returncode == 127
 
 
+def test_options_of_exec_may_stand_on_either_side_of_the_pod(quickstart: str) -> None:
+    before = netemu("exec", "-n", "shop", "--lab", quickstart, "client", "--", "hostname")
+    after = netemu("exec", "client", "-n", "shop", "--lab", quickstart, "--", "hostname")
+
+    assert before == after == "client\n"
+
+
 def test_the_host_is_as_it_was_while_the_lab_runs(host_before: dict[str, str], quickstart: str) -> None:
     assert host_network() == host_before
 

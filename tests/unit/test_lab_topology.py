@@ -190,6 +190,29 @@ def test_a_wrong_type_hides_no_other_mistake(tmp_path: Path) -> None:
     assert [mistake.line for mistake in refused.value.mistakes] == [7, 8, 9, 10]
 
 
+def test_a_list_is_unpacked_with_the_lines_of_its_items(tmp_path: Path) -> None:
+    item = textwrap.indent(_SERVICE.replace("port: 80", "port: 0"), "    ")
+    text = "apiVersion: v1\nkind: List\nitems:\n  -\n" + item
+
+    with pytest.raises(Mistakes) as refused:
+        read(tmp_path, text)
+
+    assert {mistake.line for mistake in refused.value.mistakes} == {12}
+
+
+def test_an_alias_that_contains_itself_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(Mistakes, match=":2: an alias contains itself"):
+        read(tmp_path, "kind: x\na: &a [*a]\n")
+
+
+def test_addresses_are_judged_beside_other_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(Mistakes) as refused:
+        read(tmp_path, _SERVICE + "  clusterIP: 1.2.3.4\n---\n" + _POD.replace("nodeName: x", "nodeName: y"))
+
+    assert "spec.clusterIPs" in str(refused.value)
+    assert "no 'y' here" in str(refused.value)
+
+
 def test_two_objects_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Mistakes, match="Service 'web' is already there, on line 1"):
         read(tmp_path, _SERVICE + "---\n" + _SERVICE)
