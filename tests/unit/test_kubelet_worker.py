@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,22 @@ async def test_deletion_stops_removes_and_frees_everything(node: Bed) -> None:
     await node.gone()
 
     assert (await node.runtime.list_pod_sandbox(), node.network.namespaces) == ([], set())
+
+
+async def test_the_last_that_is_seen_of_a_pod_tells_how_its_containers_ended(node: Bed) -> None:
+    await node.pod()
+    await node.until(ready)
+    events = node.client.watch(PODS, "shop", resource_version=str(node.client.revision))
+
+    await node.client.delete(PODS, "p", "shop")
+
+    async with asyncio.timeout(5), aclosing(events) as stream:
+        async for event in stream:
+            last = event.object
+            if event.type == "DELETED":
+                break
+    assert "terminated" in first(last["status"])["state"]
+    assert not ready(last["status"])
 
 
 async def test_a_deletion_without_grace_cuts_a_long_one_short(tmp_path: Path) -> None:
