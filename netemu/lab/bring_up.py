@@ -32,6 +32,7 @@ Report = Callable[[str, float, str], None]
 """Called with (stage, seconds, what is still missing); an empty last part says that the stage is done."""
 
 _POLL = 0.02
+_LOOK = 0.25
 _PROXIED = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name"
 """What kube-proxy watches."""
 
@@ -154,7 +155,7 @@ def _newest(objects: list[dict[str, Any]]) -> str:
 
 
 def _wait_for(lab: str, stage: str, missing: Callable[[], list[str]], deadline: float, report: Report) -> None:
-    begin = time.monotonic()
+    begin = look = time.monotonic()
     while True:
         try:
             lines = missing()
@@ -164,30 +165,26 @@ def _wait_for(lab: str, stage: str, missing: Callable[[], list[str]], deadline: 
         if not lines:
             report(stage, now - begin, "")
             return
-        if now > deadline or (crash := _crashed(lab)):
-            why = [crash] if now <= deadline else [*_failing(lab, stage), *lines]
+        hopeless: list[str] = []
+        if now > look:
+            # What waiting would not mend. Asked now and then: the node agent has better things to do than to answer.
+            hopeless, look = _crashed(lab) or proxies_failing(agent_status(lab)), now + _LOOK
+        if hopeless or now > deadline:
+            why = hopeless or lines
             raise NotReadyError("\n".join([f"lab {lab} is not ready ({stage}):", *(f"  {line}" for line in why)]))
         report(stage, now - begin, lines[0])
         time.sleep(_POLL)
 
 
-def _failing(lab: str, stage: str) -> list[str]:
-    """What keeps Pods from becoming Ready and does not show on them."""
-    try:
-        return proxies_failing(agent_status(lab)) if stage == "Pods" else []
-    except UserError:
-        return []
-
-
-def _crashed(lab: str) -> str:
-    """The last words of a process that ended while the lab was starting; empty if none did."""
+def _crashed(lab: str) -> list[str]:
+    """The last words of a process that ended while the lab was starting, if one did."""
     paths = LabPaths(lab)
     try:
         state = msgspec.json.decode(paths.supervisor_state.read_bytes())
     except (OSError, msgspec.DecodeError):
-        return ""
+        return []
     for name, entry in state.items():
         if entry["restarts"]:
             words = [line for line in paths.log(name).read_text().splitlines() if line.strip()]
-            return f"the {name} process ended: {words[-1].strip() if words else 'without a word'}"
-    return ""
+            return [f"the {name} process ended: {words[-1].strip() if words else 'without a word'}"]
+    return []

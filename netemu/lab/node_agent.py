@@ -149,6 +149,7 @@ def _programmed(proxy: ProxyServer) -> dict[str, str]:
         "services": done.services,
         "endpointSlices": done.endpoint_slices,
         "error": done.error,
+        "refused": proxy.refused,
     }
 
 

@@ -48,9 +48,13 @@ def rules_missing(agent: Obj, wanted: Sequence[str], services: str, slices: str)
 
 
 def proxies_failing(agent: Obj) -> list[str]:
-    """A line per node whose proxy cannot program anything: without rules, Pods that need a Service are not Ready."""
+    """A line per reason for which proxies cannot run at all: a tool or a feature of the kernel is missing."""
     proxies = {name: (node or {}).get("proxy") or {} for name, node in (agent.get("nodes") or {}).items()}
-    return [f"node {name}: rules not programmed: {p['error']}" for name, p in proxies.items() if p.get("error")]
+    why: dict[str, list[str]] = {}
+    for name, proxy in proxies.items():
+        if proxy.get("refused"):
+            why.setdefault(proxy["refused"], []).append(name)
+    return [f"kube-proxy on {', '.join(names)}: {reason}" for reason, names in why.items()]
 
 
 def pod_state(pod: Obj) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from netemu.lab.readiness import nodes_missing, pod_state, rules_missing, workloads_missing
+from netemu.lab.readiness import nodes_missing, pod_state, proxies_failing, rules_missing, workloads_missing
 
 
 def pod(**status: Any) -> dict[str, Any]:
@@ -60,3 +60,10 @@ def test_rules_count_once_both_revisions_are_reached_on_every_node() -> None:
         "node c: rules not programmed: iptables: no",
         "node d: rules are at revision 0, not yet 15",
     ]
+
+
+def test_a_reason_that_several_proxies_have_is_told_once() -> None:
+    refused = {"proxy": {"refused": "iptables-restore is not installed"}}
+    agent = {"nodes": {"a": refused, "b": refused, "c": {"proxy": {"refused": "", "error": "busy"}}}}
+
+    assert proxies_failing(agent) == ["kube-proxy on a, b: iptables-restore is not installed"]
