@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import logging
 import socket
-import ssl
 from pathlib import Path
 
 import msgspec
 
 from netemu import controllers, scheduler
 from netemu.apiserver.allocation import ServiceAllocator
+from netemu.apiserver.authentication import server_tls
 from netemu.apiserver.bootstrap import bootstrap
 from netemu.apiserver.local import LocalClient
 from netemu.apiserver.registry import Registry
@@ -55,7 +55,7 @@ async def control_plane(lab: str) -> None:
     client = LocalClient(registry)
     try:
         async with asyncio.TaskGroup() as tasks:
-            await server.start([host], _tls(lab))
+            await server.start([host], server_tls(*pki.server_certificate(lab)))
             await server.start([_unix_socket(paths.api_socket)], None)
             tasks.create_task(_serve_the_node(config, server))
             await bootstrap(
@@ -106,15 +106,7 @@ async def _serve_the_node(config: LabConfig, server: ApiServer) -> None:
     await until(lambda: netns.exists(node))
     with netns.entered(node):
         listener = socket.create_server(("0.0.0.0", API_PORT), backlog=128)
-    await server.start([listener], _tls(config.name))
-
-
-def _tls(lab: str) -> ssl.SSLContext:
-    certificate, key, authority = pki.server_certificate(lab)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority))
-    context.verify_mode = ssl.CERT_OPTIONAL  # tokens and health checks come without a certificate
-    context.load_cert_chain(certificate, key)
-    return context
+    await server.start([listener], server_tls(*pki.server_certificate(config.name)))
 
 
 async def _post_once(config: LabConfig, client: LocalClient) -> None:

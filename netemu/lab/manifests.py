@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import functools
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from netemu.client.base import Client, Obj
+from netemu.lab.suggest import instead
 from netemu.lab.topology import Topology, node_names
 from netemu.lab.yamlfile import Document, Mistake, Where
 from netemu.model.errors import AlreadyExists
@@ -88,18 +88,15 @@ def _places(documents: Sequence[Document], topology: Topology) -> Iterator[Mista
     for document in documents:
         namespace = document.value["metadata"].get("namespace")
         if namespace and namespace not in namespaces:
-            right = f"no Namespace {namespace!r} in this file{_near(namespace, namespaces)}"
-            yield document.mistake(("metadata", "namespace"), right)
+            right = instead(namespace, sorted(namespaces), "known")
+            yield document.mistake(("metadata", "namespace"), f"no Namespace {namespace!r} in this file; {right}")
         where: Where = ("spec",) if document.value.get("kind") == "Pod" else ("spec", "template", "spec")
         pod = _at(document.value, where)
         for field, known in (("nodeName", nodes), ("runtimeClassName", runtimes)):
             if isinstance(pod, dict) and pod.get(field) and pod[field] not in known:
-                yield document.mistake((*where, field), f"no {pod[field]!r} here{_near(pod[field], known)}")
-
-
-def _near(word: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(sorted(known))}"
+                yield document.mistake(
+                    (*where, field), f"no {pod[field]!r} here; {instead(pod[field], sorted(known), 'known')}"
+                )
 
 
 def _at(value: Any, where: Where) -> Any:
@@ -145,9 +142,7 @@ def _unknown_kind(document: Document) -> Mistake:
     same = [resource.api_version for resource in RESOURCES if resource.kind == kind]
     if same:
         return document.mistake(("apiVersion",), f"no {kind} in {api_version!r}; must be {' or '.join(same)}")
-    near = difflib.get_close_matches(kind, kinds, n=1)
-    right = f"did you mean {near[0]}?" if near else f"served here: {', '.join(kinds)}"
-    return document.mistake(("kind",), f"no kind {kind!r} in {api_version!r}; {right}")
+    return document.mistake(("kind",), f"no kind {kind!r} in {api_version!r}; {instead(kind, kinds, 'served here')}")
 
 
 def _path_in(text: str) -> Where:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from netemu.kernel.pidfd import Process
 from netemu.kernel.sandbox import Sandbox
 from netemu.lab.config import LabConfig, load_config
 from netemu.lab.paths import LabPaths
+from netemu.lab.suggest import instead
 from netemu.model.errors import UserError
 from netemu.network import names
 from netemu.runtime import sandboxes
@@ -116,7 +116,4 @@ def _existing(netns: str) -> str:
 
 
 def _instead(name: str, known: Sequence[str], what: str) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f"did you mean {near[0]}?"
-    return f"{what} here: {', '.join(sorted(set(known)))}" if known else f"there are no {what}"
+    return instead(name, sorted(set(known)), f"{what} here") if known else f"there are no {what}"

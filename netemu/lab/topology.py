@@ -8,7 +8,6 @@ line and what would be right.
 from __future__ import annotations
 
 import copy
-import difflib
 import ipaddress
 import re
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from netemu.lab.suggest import instead
 from netemu.lab.yamlfile import Document, Mistake, Mistakes, Where, read_documents
 from netemu.proxy.config import MODES
 
@@ -219,9 +219,7 @@ def _unknown_fields(document: Document, value: Any, kind: Any, where: Where) -> 
         if key in fields:
             yield from _unknown_fields(document, item, fields[key], (*where, key))
             continue
-        near = difflib.get_close_matches(str(key), fields, n=1)
-        right = f"did you mean {near[0]}?" if near else f"known here: {', '.join(fields)}"
-        yield document.mistake((*where, str(key)), f"unknown field; {right}")
+        yield document.mistake((*where, str(key)), f"unknown field; {instead(str(key), fields, 'known here')}")
 
 
 def _struct_in(kind: Any) -> type[msgspec.Struct] | None:

@@ -77,11 +77,6 @@ def endpoint_name(base: str, endpoint: Endpoint) -> str:
     return hashed(f"{base}__{endpoint.ip}/{endpoint.port}".replace(":", "."))
 
 
-def owned(name: str) -> bool:
-    """Whether a chain or set belongs to one service port, which its name tells."""
-    return "/" in name
-
-
 def compile_port(port: ServicePort, endpoints: Iterable[Endpoint], node: NodeFacts) -> Compiled:
     """Everything of one service port. Same input, same result, whatever order the endpoints come in."""
     return _Port(port, endpoints, node).compile()

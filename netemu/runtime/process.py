@@ -303,17 +303,6 @@ def _view(sandbox: Sandbox, config: ContainerConfig) -> View:
     )
 
 
-def view_of(sandbox: Sandbox, container: Container | None) -> View:
-    """What a command sees that is run in the Pod beside (or in place of) its containers."""
-    return _view(sandbox, container.config if container else ContainerConfig(name="", image=""))
-
-
-def environment_of(sandbox: Sandbox, container: Container | None) -> dict[str, str]:
-    """The environment of a command run in that container."""
-    config = container.config if container else ContainerConfig(name="", image="")
-    return _environment(config, sandbox.config.hostname)
-
-
 def _environment(config: ContainerConfig, hostname: str = "") -> dict[str, str]:
     scripts = str(Path(sys.executable).parent)
     env = {"PATH": f"{scripts}:{DEFAULT_PATH}", "HOME": "/root"}
