@@ -8,7 +8,7 @@ it; `done` hears of the reply when its size is known. So order is data, and comp
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -60,8 +60,9 @@ class Host(Protocol):
         """Addresses of this machine (namespace), loopback left out."""
         ...
 
-    def invalidate(self) -> None:
-        """Watched objects changed: finished answers are void."""
+    def invalidate(self, changed: Collection[bytes] | None = None) -> None:
+        """Watched objects changed: finished answers that depend on one of `changed` are void (None: all of them), and
+        those that name nothing they depend on."""
         ...
 
     def fail(self, cause: str) -> None:

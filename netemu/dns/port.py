@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Collection
 
 from netemu.dns import names, wire
 from netemu.dns.chain import Chain
@@ -46,7 +47,7 @@ class Port:
         self._generation = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def invalidate(self) -> None:
+    def invalidate(self, changed: Collection[bytes] | None = None) -> None:
         """Finished answers are void, those that are being worked out too."""
         self._generation += 1
         self._finished.clear()

@@ -17,6 +17,7 @@ import logging
 import signal
 import socket
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,10 +157,10 @@ class Server:
         """See Host."""
         return _local_addresses()
 
-    def invalidate(self) -> None:
+    def invalidate(self, changed: Collection[bytes] | None = None) -> None:
         """See Host."""
         for port in self._ports.values():
-            port.invalidate()
+            port.invalidate(changed)
 
     def fail(self, cause: str) -> None:
         """See Host."""

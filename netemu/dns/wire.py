@@ -108,6 +108,8 @@ class Response:
     tc: bool = False
     stable: bool = False
     """The same until a watched object changes: the packed reply may be kept and sent again."""
+    depends: tuple[bytes, ...] = ()
+    """What a stable answer was made of, in the words of `Host.invalidate`; empty: any change voids it."""
     shuffle: bool = False
     """Addresses are to be sent in another order each time."""
     plugin: str = ""
