@@ -1,20 +1,26 @@
-"""What every cluster has before anybody asks: the system namespaces, Service `kubernetes`, the runtime classes.
+"""What every cluster has before anybody asks: the system namespaces, Service and ServiceCIDR `kubernetes`, runtime
+classes.
 
 Idempotent: after a restart what is there stays, and only the API server's address is brought up to date.
-Upstream: `pkg/controlplane/controller/{systemnamespaces,kubernetesservice}` and `pkg/controlplane/reconcilers`.
+Upstream: `pkg/controlplane/controller/{systemnamespaces,kubernetesservice,defaultservicecidr}` and
+`pkg/controlplane/reconcilers`.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 from netemu.client.base import Client, Obj
+from netemu.model import times
 from netemu.model.errors import AlreadyExists
 from netemu.model.resources import (
     ENDPOINTS,
     ENDPOINTSLICES,
     NAMESPACES,
     RUNTIMECLASSES,
+    SERVICECIDRS,
     SERVICES,
     Resource,
 )
@@ -24,8 +30,15 @@ RUNTIMES = ("emulated", "process")
 _NAME, _NAMESPACE = "kubernetes", "default"
 
 
-async def bootstrap(client: Client, *, api_address: str, api_port: int, service_address: str = "10.96.0.1") -> None:
-    """Create what is missing. `service_address` must be the first address of the Service network.
+async def bootstrap(
+    client: Client,
+    *,
+    api_address: str,
+    api_port: int,
+    service_address: str = "10.96.0.1",
+    service_cidrs: Sequence[str] = ("10.96.0.0/16",),
+) -> None:
+    """Create what is missing. `service_address` must be the first address of the first of the Service CIDRs.
 
     Raises Invalid where another Service has that address.
     """
@@ -44,8 +57,19 @@ async def bootstrap(client: Client, *, api_address: str, api_port: int, service_
     await _ensure(
         client, ENDPOINTS, endpoints, _NAMESPACE, {"subsets": [{"addresses": [{"ip": api_address}], "ports": [port]}]}
     )
+    await _service_cidrs(client, service_cidrs)
     for name in RUNTIMES:
         await _ensure(client, RUNTIMECLASSES, {**_object(RUNTIMECLASSES, name), "handler": name})
+
+
+async def _service_cidrs(client: Client, cidrs: Sequence[str]) -> None:
+    """The networks that cluster IPs are given from; ready from the start, as nothing else gives them."""
+    with contextlib.suppress(AlreadyExists):
+        await client.create(SERVICECIDRS, {**_object(SERVICECIDRS, _NAME), "spec": {"cidrs": list(cidrs)}})
+    if not ((await client.get(SERVICECIDRS, _NAME)).get("status") or {}).get("conditions"):
+        ready = {"type": "Ready", "status": "True", "reason": "", "lastTransitionTime": times.now()}
+        condition = {**ready, "message": "Kubernetes default Service CIDR is ready"}
+        await client.patch(SERVICECIDRS, _NAME, {"status": {"conditions": [condition]}}, subresource="status")
 
 
 async def _ensure(

@@ -21,6 +21,7 @@ ROOTS: dict[tuple[str, str], str] = {
     ("coordination.k8s.io/v1", "Lease"): "Lease",
     ("discovery.k8s.io/v1", "EndpointSlice"): "EndpointSlice",
     ("events.k8s.io/v1", "Event"): "events.Event",
+    ("networking.k8s.io/v1", "ServiceCIDR"): "ServiceCIDR",
     ("node.k8s.io/v1", "RuntimeClass"): "RuntimeClass",
     ("v1", "Binding"): "Binding",
     ("v1", "ConfigMap"): "ConfigMap",
@@ -279,6 +280,9 @@ Service: 1 metadata ObjectMeta, 2 spec ServiceSpec, 3 status ServiceStatus
 ServiceAccount: 1 metadata ObjectMeta, 2 secrets [ObjectReference], 3 imagePullSecrets [LocalObjectReference], 4
     automountServiceAccountToken b?
 ServiceAccountTokenProjection: 1 audience, 2 expirationSeconds i?, 3 path
+ServiceCIDR: 1 metadata ObjectMeta, 2 spec ServiceCIDRSpec, 3 status ServiceCIDRStatus
+ServiceCIDRSpec: 1 cidrs [s]
+ServiceCIDRStatus: 1 conditions [Condition]
 ServicePort: 1 name, 2 protocol, 6 appProtocol s?, 3 port i, 4 targetPort intstr, 5 nodePort i
 ServiceSpec: 1 ports [ServicePort], 2 selector {s}, 3 clusterIP, 18 clusterIPs [s], 4 type, 5 externalIPs [s], 7
     sessionAffinity, 8 loadBalancerIP, 9 loadBalancerSourceRanges [s], 10 externalName, 11 externalTrafficPolicy, 12

@@ -35,6 +35,10 @@ _SPECIAL_PACKAGES = {
 }
 
 
+_PROMOTED = tuple(f"io.k8s.api.networking.v1beta1.ServiceCIDR{part}" for part in ("", "List", "Spec", "Status"))
+"""ServiceCIDR is v1 from 1.33 on, unchanged; 1.32 has it as a beta."""
+
+
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """One definition, or one field of a definition: its type and its merge rules, nothing to read."""
 
@@ -123,6 +127,7 @@ class Schema:
     def _definitions(self) -> dict[str, msgspec.Raw]:
         if self._raw is None:
             self._raw = msgspec.json.decode(self._path.read_bytes(), type=_File).definitions
+            self._raw |= {name.replace("v1beta1", "v1"): _promoted(self._raw[name]) for name in _PROMOTED}
         return self._raw
 
     def definition_name(self, resource: Resource) -> str:
@@ -203,6 +208,14 @@ class Schema:
         """What Go's decoder would refuse, one text per value of a wrong type: `json: cannot unmarshal ...`."""
         root = self.root(resource)
         return list(mistyped(self, root, obj, Place(resource.kind))) if root else []
+
+
+def _promoted(raw: msgspec.Raw) -> msgspec.Raw:
+    """A definition of a beta version as one of v1: what it refers to, and what it says of its own version."""
+    text = bytes(raw)
+    for before in (b"networking.v1beta1", b"networking.k8s.io/v1beta1", b'"v1beta1"'):
+        text = text.replace(before, before.replace(b"v1beta1", b"v1"))
+    return msgspec.Raw(text)
 
 
 def _unknown(schema: Schema, shape: Shape, value: Any, path: str) -> Iterator[str]:

@@ -16,7 +16,7 @@ from netemu.apiserver.schema import Schema
 from netemu.client.base import Obj
 from netemu.model import times
 from netemu.model.errors import BadRequest, FieldError
-from netemu.model.resources import NAMESPACES, NODES, PODS, Resource
+from netemu.model.resources import NAMESPACES, NODES, PODS, SERVICECIDRS, Resource
 
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """apimachinery `util/rand`: no vowels, no digits that look like letters."""
@@ -68,7 +68,7 @@ def begin(resource: Resource, obj: Obj) -> None:
         metadata.pop(field, None)
     metadata["uid"] = str(uuid.uuid4())
     metadata["creationTimestamp"] = times.now()
-    if resource.group not in _NO_GENERATION:
+    if _has_generation(resource):
         metadata["generation"] = 1
     # Nodes register themselves together with their status; everything else starts with none.
     if "status" in resource.subresources and resource is not NODES:
@@ -101,7 +101,7 @@ def replace(resource: Resource, new: Obj, old: Obj, subresource: str) -> Obj:
             new["status"] = old["status"]
     if resource is NAMESPACES:
         new["spec"] = {**(new.get("spec") or {}), "finalizers": old.get("spec", {}).get("finalizers", [])}
-    if resource.group not in _NO_GENERATION:
+    if _has_generation(resource):
         before = old["metadata"].get("generation", 1)
         new["metadata"]["generation"] = before + (_desired(new) != _desired(old))
     return new
@@ -113,6 +113,10 @@ def _keep_metadata(new: Obj, old: Obj) -> None:
         if field in old:
             new[field] = old[field]
     new["resourceVersion"] = old["resourceVersion"]
+
+
+def _has_generation(resource: Resource) -> bool:
+    return resource.group not in _NO_GENERATION and resource is not SERVICECIDRS
 
 
 def _desired(obj: Obj) -> Obj:

@@ -29,6 +29,7 @@ Cells = Callable[[Json, datetime], list[Any]]
 COLUMNS: dict[str, str] = {
     "Pod": "Name,Ready,Status,Restarts,Age|IP,Node,Nominated Node,Readiness Gates",
     "Service": "Name,Type,Cluster-IP,External-IP,Port(s),Age|Selector",
+    "ServiceCIDR": "Name,CIDRs,Age",
     "Node": "Name,Status,Roles,Age,Version|Internal-IP,External-IP,OS-Image,Kernel-Version,Container-Runtime",
     "Namespace": "Name,Status,Age",
     "Deployment": "Name,Ready,Up-to-date:i,Available:i,Age|Containers,Images,Selector",
@@ -264,6 +265,7 @@ def _data_size(obj: Json) -> int:
 _CELLS: dict[str, Cells] = {
     "Pod": pod_cells,
     "Service": _service,
+    "ServiceCIDR": _around_age(lambda obj: ",".join((obj.get("spec") or {}).get("cidrs") or ())),
     "Node": _node,
     "Namespace": _around_age(lambda obj: (obj.get("status") or {}).get("phase", "")),
     "Deployment": _deployment,

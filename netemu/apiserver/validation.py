@@ -17,6 +17,7 @@ from netemu.apiserver.validation_cluster import (
     validate_node,
     validate_runtimeclass,
     validate_secret,
+    validate_servicecidr,
 )
 from netemu.apiserver.validation_discovery import validate_endpoints, validate_endpointslice
 from netemu.apiserver.validation_meta import validate_meta, validate_meta_update
@@ -43,6 +44,7 @@ _RULES: dict[tuple[str, str], _Rule] = {
     ("coordination.k8s.io", "Lease"): validate_lease,
     ("discovery.k8s.io", "EndpointSlice"): validate_endpointslice,
     ("events.k8s.io", "Event"): validate_event,
+    ("networking.k8s.io", "ServiceCIDR"): validate_servicecidr,
     ("node.k8s.io", "RuntimeClass"): validate_runtimeclass,
 }
 

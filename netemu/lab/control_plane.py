@@ -63,6 +63,7 @@ async def control_plane(lab: str) -> None:
                 api_address=config.control_plane.address,
                 api_port=API_PORT,
                 service_address=config.api_service_ip,
+                service_cidrs=[config.service_cidr],
             )
             tasks.create_task(controllers.run(client, load_balancer_pool=config.load_balancer_pool))
             tasks.create_task(scheduler.run(client))

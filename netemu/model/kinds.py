@@ -14,11 +14,13 @@ from netemu.model.objects import (
     ReplicaSet,
     Secret,
     Service,
+    ServiceCIDR,
 )
 from netemu.model.pods import Pod
 
 _TYPES: tuple[type[KubeObject], ...] = (
     ConfigMap, Deployment, EndpointSlice, Endpoints, Lease, Namespace, Node, Pod, ReplicaSet, Secret, Service,
+    ServiceCIDR,
 )  # fmt: skip
 
 KINDS: dict[str, type[KubeObject]] = {kind.__name__: kind for kind in _TYPES}

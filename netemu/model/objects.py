@@ -165,6 +165,16 @@ class EndpointSlice(KubeObject, frozen=True):
     ports: tuple[EndpointPort, ...] | None = ()
 
 
+class ServiceCIDRSpec(Struct, frozen=True):
+    cidrs: tuple[str, ...] = ()
+
+
+class ServiceCIDR(KubeObject, frozen=True):
+    """networking/v1: networks that cluster IPs come from, at most one of each family."""
+
+    spec: ServiceCIDRSpec = ServiceCIDRSpec()
+
+
 class EndpointAddress(Struct, frozen=True):
     ip: str
     hostname: str = ""

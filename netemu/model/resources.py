@@ -74,11 +74,12 @@ LEASES = Resource("coordination.k8s.io", "v1", "Lease", "leases", True)
 ENDPOINTSLICES = Resource("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", True)
 EVENTS_V1 = Resource("events.k8s.io", "v1", "Event", "events", True, ("ev",))
 """The same objects as `EVENTS`, in the newer shape. One store behind both."""
+SERVICECIDRS = Resource("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", False, (), (), ("status",))
 RUNTIMECLASSES = Resource("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", False)
 
 RESOURCES: tuple[Resource, ...] = (
     NAMESPACES, NODES, PODS, SERVICES, ENDPOINTS, CONFIGMAPS, SECRETS, SERVICEACCOUNTS, EVENTS,
-    DEPLOYMENTS, REPLICASETS, LEASES, ENDPOINTSLICES, EVENTS_V1, RUNTIMECLASSES,
+    DEPLOYMENTS, REPLICASETS, LEASES, ENDPOINTSLICES, EVENTS_V1, SERVICECIDRS, RUNTIMECLASSES,
 )  # fmt: skip
 
 _BY_PATH = {(r.group, r.version, r.plural): r for r in RESOURCES}

@@ -85,6 +85,16 @@ def test_schemas_keep_merge_keys_and_lose_made_up_enums(documents: OpenApi) -> N
     assert "enum" not in schemas["io.k8s.api.core.v1.Pod"]["properties"]["kind"]
 
 
+def test_a_kind_that_was_a_beta_is_documented_as_what_is_served(documents: OpenApi) -> None:
+    document = documents.document("apis/networking.k8s.io/v1") or b""
+
+    kind = msgspec.json.decode(document)["components"]["schemas"]["io.k8s.api.networking.v1.ServiceCIDR"]
+    assert kind["x-kubernetes-group-version-kind"] == [
+        {"group": "networking.k8s.io", "kind": "ServiceCIDR", "version": "v1"}
+    ]
+    assert b"networking.v1beta1" not in document
+
+
 def test_the_index_leads_to_every_document(documents: OpenApi) -> None:
     paths = documents.index()["paths"]
 

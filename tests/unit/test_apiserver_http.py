@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from netemu.model.resources import CONFIGMAPS, ENDPOINTS, NAMESPACES, RUNTIMECLASSES, SERVICES
+from netemu.model.resources import CONFIGMAPS, ENDPOINTS, NAMESPACES, RUNTIMECLASSES, SERVICECIDRS, SERVICES
 from netemu.testing.store import MemoryStore
 from tests.unit.apiserver_http import (
     CONFIGMAP,
@@ -266,7 +266,10 @@ async def test_bootstrap_makes_what_every_cluster_has(http: Http) -> None:
     namespaces = {item["metadata"]["name"] for item in (await http.client.list(NAMESPACES)).items}
     classes = {item["handler"] for item in (await http.client.list(RUNTIMECLASSES)).items}
     service = await http.client.get(SERVICES, "kubernetes", "default")
+    network = await http.client.get(SERVICECIDRS, "kubernetes")
 
+    assert network["spec"] == {"cidrs": ["10.96.0.0/16"]}
+    assert [(c["type"], c["status"]) for c in network["status"]["conditions"]] == [("Ready", "True")]
     assert namespaces == {"default", "kube-system", "kube-public", "kube-node-lease"}
     assert classes == {"emulated", "process"}
     assert (service["spec"]["clusterIP"], service["spec"]["ports"][0]["targetPort"]) == ("10.96.0.1", 6443)

@@ -196,6 +196,10 @@ def test_endpoint_slices_show_three_endpoints_and_count_the_rest() -> None:
     assert cells["Endpoints"] == "10.244.0.1,10.244.0.2,10.244.0.3 + 2 more..."
 
 
+def test_service_cidrs_show_both_networks() -> None:
+    assert row("ServiceCIDR", {"spec": {"cidrs": ["10.96.0.0/16", "fd00::/112"]}})["CIDRs"] == "10.96.0.0/16,fd00::/112"
+
+
 def test_empty_endpoint_slices_are_unset_and_empty_endpoints_none() -> None:
     assert row("EndpointSlice", {"endpoints": None, "ports": None})["Ports"] == "<unset>"
     assert row("Endpoints", {})["Endpoints"] == "<none>"

@@ -57,6 +57,7 @@ Secret: {metadata: {name: s, namespace: shop}, data: {a: Yg==}}
 Event: {metadata: {name: e, namespace: shop}, involvedObject: {namespace: shop}}
 Lease: {metadata: {name: l, namespace: shop}, spec: {holderIdentity: me, leaseDurationSeconds: 40}}
 RuntimeClass: {metadata: {name: process}, handler: process}
+ServiceCIDR: {metadata: {name: kubernetes}, spec: {cidrs: [10.96.0.0/16]}}
 ServiceAccount: {metadata: {name: default, namespace: shop}}
 Deployment:
   metadata: {name: web, namespace: shop}
@@ -587,6 +588,16 @@ def test_endpoints_of_both_kinds(kind: str, fields: dict[str, Any], errors: list
     case("RuntimeClass", f'handler: Invalid value: "": {DNS_LABEL}', handler=""),
     case("RuntimeClass", 'scheduling.tolerations[0].operator: Unsupported value: "Like": '
          'supported values: "Equal", "Exists"', scheduling={"tolerations": [{"key": "a", "operator": "Like"}]}),
+    case("ServiceCIDR", spec__cidrs=["10.96.0.0/16", "fd00:10:96::/112"]),
+    case("ServiceCIDR", "spec.cidrs: Required value: at least one CIDR required", spec={}),
+    case("ServiceCIDR", 'spec.cidrs: Invalid value: []string{"10.0.0.0/24", "fd00::/112", "10.1.0.0/24"}: '
+         "may only hold up to 2 values", spec__cidrs=["10.0.0.0/24", "fd00::/112", "10.1.0.0/24"]),
+    case("ServiceCIDR", 'spec.cidrs: Invalid value: []string{"10.0.0.0/24", "10.1.0.0/24"}: may specify no more than '
+         "one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64", spec__cidrs=["10.0.0.0/24", "10.1.0.0/24"]),
+    case("ServiceCIDR", 'spec.cidrs[0]: Invalid value: "10.96.0.0": '
+         "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)", spec__cidrs=["10.96.0.0"]),
+    case("ServiceCIDR", 'spec.cidrs[0]: Invalid value: "10.96.0.1/16": must be in canonical form ("10.96.0.0/16")',
+         spec__cidrs=["10.96.0.1/16"]),
     case("Namespace", 'spec.finalizers[0]: Invalid value: "x": '
          "name is neither a standard finalizer name nor is it fully qualified", spec={"finalizers": ["x"]}),
 ])  # fmt: skip
@@ -666,6 +677,8 @@ def update(kind: str, *errors: str, start: dict[str, Any] | None = None, **field
     update("ConfigMap", f"immutable: Forbidden: {FROZEN}", start={"immutable": True}, immutable=False),
     update("EndpointSlice", 'addressType: Invalid value: "IPv6": field is immutable', addressType="IPv6",
            endpoints=[]),
+    update("ServiceCIDR", 'spec.cidrs: Invalid value: []string{"10.97.0.0/16"}: field is immutable',
+           spec__cidrs=["10.97.0.0/16"]),
     update("RuntimeClass", 'handler: Invalid value: "other": field is immutable', handler="other"),
 ])  # fmt: skip
 def test_updates(kind: str, start: dict[str, Any], fields: dict[str, Any], errors: list[str]) -> None:
