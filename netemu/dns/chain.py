@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 
@@ -26,21 +27,21 @@ KNOWN = ("bind", *ORDER)
 _REPEATABLE = frozenset(("forward", "template", "hosts", "log"))
 
 
+_Step = tuple[Plugin, tuple[Plugin, ...]]
+"""Who is asked, and who looks at what it says, nearest first."""
+
+
 class Chain:
     """One server block: asks its plugins in turn. Never raises."""
 
     def __init__(self, plugins: list[Plugin], zones: tuple[bytes, ...]) -> None:
         self.plugins, self.zones = plugins, zones
         self.any_class = any(plugin.any_class for plugin in plugins)
-        passed: list[Plugin] = []
-        self._serving: list[tuple[Plugin, tuple[Plugin, ...]]] = []
-        for plugin in plugins:
-            if type(plugin).serve is not Plugin.serve:
-                self._serving.append((plugin, tuple(reversed(passed))))
-            if type(plugin).after is not Plugin.after:
-                passed.append(plugin)
-        self._all = tuple(reversed(passed))
+        self._steps, self._all = _steps(plugins)
         self.finishing = tuple(plugin for plugin in plugins if type(plugin).done is not Plugin.done)
+        for at, plugin in enumerate(plugins, 1):
+            plugin.siblings = tuple(plugins)
+            plugin.rest = functools.partial(_ask, *_steps(plugins[at:]))
 
     async def serve(self, query: Query) -> Response:
         """The block's answer to a query in its zones."""
@@ -48,22 +49,37 @@ class Chain:
             return Response(wire.BADVERS, aa=False)
         if query.cls != 1 and not self.any_class:
             return Response(wire.REFUSED, aa=False)
-        result: Result = NEXT
-        passed = self._all
-        name = ""
         try:
-            for plugin, before in self._serving:
-                result = await plugin.serve(query)
-                if result is not NEXT:
-                    passed, name = before, plugin.name
-                    break
-            response = _response(result, name)
-            for plugin in passed:
-                plugin.after(query, response)
+            return await _ask(self._steps, self._all, query)
         except Exception:  # one strange question must not end the server; SERVFAIL is what CoreDNS says after a panic
             log.exception("query %r type %d", query.name, query.type)
-            response = Response(wire.SERVFAIL, aa=False)
-        return response
+            return Response(wire.SERVFAIL, aa=False)
+
+
+def _steps(plugins: list[Plugin]) -> tuple[tuple[_Step, ...], tuple[Plugin, ...]]:
+    """Who is asked in turn, and who looks at the answer when nobody has one."""
+    passed: list[Plugin] = []
+    found: list[_Step] = []
+    for plugin in plugins:
+        if type(plugin).serve is not Plugin.serve:
+            found.append((plugin, tuple(reversed(passed))))
+        if type(plugin).after is not Plugin.after:
+            passed.append(plugin)
+    return tuple(found), tuple(reversed(passed))
+
+
+async def _ask(steps: tuple[_Step, ...], everybody: tuple[Plugin, ...], query: Query) -> Response:
+    result: Result = NEXT
+    passed, name = everybody, ""
+    for plugin, before in steps:
+        result = await plugin.serve(query)
+        if result is not NEXT:
+            passed, name = before, plugin.name
+            break
+    response = _response(result, name)
+    for plugin in passed:
+        plugin.after(query, response)
+    return response
 
 
 def _response(result: Result, name: str) -> Response:

@@ -3,7 +3,12 @@
 A server block is a list of plugins in the order of `chain.ORDER`. A query walks down the list: each `serve` says
 `Response` (this is the answer), `Refuse` (this is the answer, and it is only a code) or `NEXT` (not mine). Whatever
 was said then walks back up through `after` of the plugins that were passed, which may reorder it, keep a copy or log
-it; `done` hears of the reply when its size is known. So order is data, and composing plugins is a loop.
+it; `done` hears of the reply when its size is known. So order is data, and composing plugins is a loop. A plugin that
+asks something else than its client did, or asks several times, puts its questions to `rest`, the plugins behind it.
+
+The server keeps finished replies and sends them again without asking any plugin (`port.py`), but only what says that it
+is `stable`. So a plugin whose answers depend on who asks, or change by themselves, or that must see every query, says
+`response.stable = False` in `after`.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 from netemu.dns import names
 from netemu.dns.corefile import Directive
 from netemu.dns.metrics import Metrics
-from netemu.dns.wire import Query, Response
+from netemu.dns.wire import Query, Record, Response
 
 if TYPE_CHECKING:
     from netemu.client.base import Client
@@ -38,6 +43,7 @@ class Refuse:
 
 
 Result = Response | Refuse | Next
+Rest = Callable[[Query], Awaitable[Response]]
 Page = Callable[[], tuple[int, str]]
 """A status page: (HTTP status, body)."""
 
@@ -97,6 +103,10 @@ class Plugin:
     directive."""
 
     name = ""
+    rest: Rest
+    """What the plugins behind this one say to a question; it always is an answer. Set when the chain is complete."""
+    siblings: tuple[Plugin, ...] = ()
+    """All plugins of the server block, in order. Set when the chain is complete."""
     any_class = False
     """Whether questions of classes other than IN reach this server block."""
     lameduck = 0.0
@@ -109,8 +119,16 @@ class Plugin:
     def after(self, query: Query, response: Response) -> None:
         """Look at, or change, what a later plugin answered."""
 
-    def done(self, query: Query, response: Response, size: int) -> None:
-        """The reply was sent."""
+    def done(self, query: Query, response: Response, size: int, seconds: float) -> None:
+        """The reply was sent: so many octets, so long after the question came."""
+
+    def search_path(self, query: Query) -> tuple[bytes, ...]:
+        """The search domains of whoever asks, in order, for `autopath @NAME`; empty: not known."""
+        return ()
+
+    def transfer(self, zone: bytes) -> list[Record] | None:
+        """All records of a zone that this plugin is the source of, its SOA first and only once; None: not mine."""
+        return None
 
     async def start(self) -> None:
         """Begin background work; the sockets are open already."""

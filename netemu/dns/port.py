@@ -96,7 +96,7 @@ class Port:
         series = self._count(where, query, response, query.transport, query.client, (len(data), len(packed)), took)
         if where:
             for plugin in where[1].finishing:
-                plugin.done(query, response, len(packed))
+                plugin.done(query, response, len(packed), took)
         if response.stable and query.transport == "udp" and generation == self._generation:
             self._keep(data, query, response, packed, series)
 

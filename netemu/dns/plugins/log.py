@@ -26,7 +26,7 @@ class Log(Plugin):
         """Finished answers would pass unlogged."""
         response.stable = False
 
-    def done(self, query: Query, response: Response, size: int) -> None:
+    def done(self, query: Query, response: Response, size: int, seconds: float) -> None:
         """See Plugin."""
         if "all" not in self.classes and classify(response) not in self.classes:
             return
