@@ -170,7 +170,11 @@ def probe(
 def dig(
     source: From,
     name: Annotated[str, typer.Argument(help="Name to look up")],
-    types: Annotated[list[str] | None, typer.Argument(metavar="[TYPE]...", help="A, AAAA, SRV, PTR, ... ")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TYPE]... [+tcp] [+edns[=BYTES]] [+noedns]", help="A, AAAA, SRV, PTR, ..."),
+    ] = None,
+    resolver: Annotated[str, typer.Option(help="Whose behaviour: glibc, musl, musl-1.2.3 (no TCP) or go")] = "glibc",
     namespace: Namespace = "default",
     lab: Lab = "",
     output: Output = Format.table,
@@ -178,7 +182,7 @@ def dig(
     """Show what a resolver inside a Pod does, step by step: each name of the search path, each answer."""
     from netemu.cli import observe
 
-    observe.dig(lab, source, namespace, name, types or [], output=output)
+    observe.dig(lab, source, namespace, name, words or [], resolver=resolver, output=output)
 
 
 @app.command()

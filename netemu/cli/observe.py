@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
+from typing import Literal
+
+import typer
 
 from netemu.cli.labs import pick
 from netemu.cli.output import Format, say, say_json, table
@@ -66,16 +70,20 @@ def _milliseconds(times: Percentiles) -> str:
     return ", ".join(f"{name} {1000 * seconds:.2f} ms" for name, seconds in parts)
 
 
-def dig(lab: str, source: str, namespace: str, name: str, types: list[str], *, output: Format) -> None:
+def dig(lab: str, source: str, namespace: str, name: str, words: list[str], *, resolver: str, output: Format) -> None:
     """`netemu dig`. Exits with 1 if the name was not found."""
     from netemu.observe.dig import lookup, render
 
+    types = tuple(word.upper() for word in words if not word.startswith("+")) or ("A", "AAAA")
+    transport, edns = _switches([word for word in words if word.startswith("+")])
     target = _place(lab, source, namespace)
-    wanted = tuple(kind.upper() for kind in types) or ("A", "AAAA")
     try:
         found = asyncio.run(
-            lookup(name, types=wanted, resolv_conf=target.resolv_conf, hosts=target.hosts, netns=target.netns)
-        )
+            lookup(
+                name, types=types, resolv_conf=target.resolv_conf, hosts=target.hosts, netns=target.netns,
+                resolver=resolver, transport=transport, edns=edns,
+            )
+        )  # fmt: skip
     except ValueError as error:
         raise UserError(str(error)) from error
     if output == Format.json:
@@ -85,3 +93,21 @@ def dig(lab: str, source: str, namespace: str, name: str, types: list[str], *, o
             say(line)
     if found.result.status != "found":
         raise SystemExit(1)
+
+
+def _switches(words: list[str]) -> tuple[Literal["tcp"] | None, int | None]:
+    """dig's words with a plus: the transport, and the buffer size of EDNS (0: without). Raises UsageError."""
+    transport: Literal["tcp"] | None = None
+    edns: int | None = None
+    for word in words:
+        if word == "+tcp":
+            transport = "tcp"
+        elif word == "+noedns":
+            edns = 0
+        elif match := re.fullmatch(r"\+edns(?:=(\d{1,5}))?", word):
+            edns = int(match[1] or 1232)
+        else:
+            raise typer.BadParameter(f"{word}: expected +tcp, +edns, +edns=BYTES or +noedns")
+        if edns is not None and not (edns == 0 or 512 <= edns <= 65535):
+            raise typer.BadParameter(f"{word}: a buffer size must be 512 to 65535")
+    return transport, edns

@@ -1,16 +1,18 @@
-"""The model of glibc's resolver, by tables of replies, and real packets over loopback."""
+"""Models of resolvers, by tables of replies, and real packets over loopback."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
 
-from netemu.observe import dig
-from netemu.observe.dig import Ask, Reply, ResolvConf, Result
+from netemu.observe import dig, resolvers
+from netemu.observe.resolvers import Ask, Model, Reply, ResolvConf, Result
 from tests.unit.test_dns_server import cluster_server
 
 CONF = ResolvConf(
@@ -20,10 +22,14 @@ Answers = Callable[[Ask, str], str]
 
 
 def walk(
-    name: str, answers: Answers, conf: ResolvConf = CONF, types: Sequence[str] = ("A", "AAAA")
+    name: str,
+    answers: Answers,
+    conf: ResolvConf = CONF,
+    types: Sequence[str] = ("A", "AAAA"),
+    model: Model = resolvers.glibc,
 ) -> tuple[Result, list[Ask]]:
     """Run the model against a function (question, type) -> outcome, where an address means a record of that type."""
-    steps = dig.glibc(name, conf, types)
+    steps = model(name, conf, types)
     asked = []
     try:
         ask = next(steps)
@@ -96,7 +102,7 @@ def test_a_lost_aaaa_is_asked_again_one_at_a_time() -> None:
         "web", lambda ask, kind: "10.96.0.5" if kind == "A" else "NODATA" if ask.attempt > 1 else "timeout"
     )
 
-    assert (result.status, [ask.together for ask in asked]) == ("found", [True, False])
+    assert (result.status, [ask.sockets for ask in asked]) == ("found", ["one", "turns"])
 
 
 def test_silence_uses_up_attempts_and_then_leaves_only_the_absolute_name() -> None:
@@ -116,9 +122,11 @@ def test_a_server_failure_is_tried_again_before_the_next_search_name() -> None:
 
 def test_the_next_server_is_asked_after_a_refusal() -> None:
     conf = msgspec.structs.replace(CONF, nameservers=("192.0.2.1", "192.0.2.2"))
-    result, asked = walk("web", lambda ask, kind: "REFUSED" if ask.server == "192.0.2.1" else "10.96.0.5", conf, ("A",))
+    result, asked = walk(
+        "web", lambda ask, kind: "REFUSED" if ask.servers == ("192.0.2.1",) else "10.96.0.5", conf, ("A",)
+    )
 
-    assert (result.status, [ask.server for ask in asked]) == ("found", ["192.0.2.1", "192.0.2.2"])
+    assert (result.status, [ask.servers[0] for ask in asked]) == ("found", ["192.0.2.1", "192.0.2.2"])
 
 
 def test_truncated_replies_are_asked_for_again_by_tcp() -> None:
@@ -133,6 +141,97 @@ def test_no_aaaa_asks_for_one_type() -> None:
     assert asked[0].types == ("A",)
 
 
+MUSL, GO = resolvers.musl, resolvers.go
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "queries"),
+    [
+        (MUSL, "web", 2), (MUSL, "www.example.com", 8), (MUSL, "www.example.com.", 2), (MUSL, "a.b.c.d.e.f", 2),
+        (GO, "web", 2), (GO, "www.example.com", 8), (GO, "www.example.com.", 2), (GO, "a.b.c.d.e.f", 8),
+    ],
+)  # fmt: skip
+def test_how_many_queries_a_name_costs_elsewhere(model: Model, name: str, queries: int) -> None:
+    found = {"web": "web.shop.svc.cluster.local.", "a.b.c.d.e.f": "nowhere."}.get(name, name.rstrip(".") + ".")
+    _, asked = walk(name, only(found), model=model)
+
+    assert sum(len(ask.types) for ask in asked) == queries
+
+
+def test_musl_asks_all_servers_at_once_and_takes_only_a_real_answer() -> None:
+    conf = msgspec.structs.replace(CONF, nameservers=("192.0.2.1", "192.0.2.2"))
+    _, asked = walk("web", only("web.shop.svc.cluster.local."), conf, model=MUSL)
+
+    assert [(ask.servers, ask.sockets, ask.tries, ask.stubborn) for ask in asked] == [
+        (("192.0.2.1", "192.0.2.2"), "one", 2, True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "status", "names"),
+    [(MUSL, "no data", 2), (GO, "not found", 4), (resolvers.glibc, "no data", 4)],
+    ids=["musl stops", "go goes on", "glibc goes on"],
+)
+def test_nodata_at_a_search_name(model: Model, status: str, names: int) -> None:
+    result, asked = walk(
+        "kube-system",
+        lambda ask, kind: "NODATA" if ask.name.startswith("kube-system.svc.") else "NXDOMAIN",
+        model=model,
+    )
+
+    assert (result.status, len(asked)) == (status, names)
+
+
+@pytest.mark.parametrize(
+    ("model", "status"), [(MUSL, "not found"), (GO, "found"), (resolvers.glibc, "found")], ids=["musl", "go", "glibc"]
+)
+def test_one_family_that_does_not_exist(model: Model, status: str) -> None:
+    result, _ = walk("web", lambda ask, kind: "10.96.0.5" if kind == "A" else "NXDOMAIN", model=model)
+
+    assert result.status == status
+
+
+@pytest.mark.parametrize(("model", "names"), [(MUSL, 1), (GO, 4), (resolvers.glibc, 2)], ids=["musl", "go", "glibc"])
+def test_how_far_the_search_goes_on_in_silence(model: Model, names: int) -> None:
+    result, asked = walk("web", lambda ask, kind: "timeout", model=model)
+
+    assert (result.status, len({ask.name for ask in asked})) == ("try again", names)
+
+
+@pytest.mark.parametrize(
+    ("model", "answers"), [(MUSL, ("10.0.0.1",)), (resolvers.old_musl, ()), (GO, ("10.0.0.1",))],
+    ids=["musl", "musl-1.2.3", "go"],
+)  # fmt: skip
+def test_truncated_replies_elsewhere(model: Model, answers: tuple[str, ...]) -> None:
+    result, _ = walk("web", lambda ask, kind: "TC" if ask.transport == "udp" else "10.0.0.1", CONF, ("A",), model)
+
+    assert result.addresses == answers
+
+
+def test_go_sends_each_question_from_a_socket_of_its_own_with_edns() -> None:
+    _, asked = walk("web", only("web.shop.svc.cluster.local."), model=GO)
+
+    assert [(ask.sockets, ask.edns) for ask in asked] == [("each", 1232)]
+
+
+def test_go_asks_the_next_server_only_what_the_first_could_not_say() -> None:
+    conf = msgspec.structs.replace(CONF, nameservers=("192.0.2.1", "192.0.2.2"))
+    _, asked = walk(
+        "web.",
+        lambda ask, kind: "NODATA" if kind == "A" else "10.0.0.1" if ask.servers[0].endswith("2") else "SERVFAIL",
+        conf,
+        model=GO,
+    )
+
+    assert [(ask.servers[0], ask.types) for ask in asked] == [("192.0.2.1", ("A", "AAAA")), ("192.0.2.2", ("AAAA",))]
+
+
+def test_musl_looks_up_other_types_without_searching() -> None:
+    _, asked = walk("_http._tcp.web", lambda ask, kind: "NXDOMAIN", types=("SRV",), model=MUSL)
+
+    assert [ask.name for ask in asked] == ["_http._tcp.web."]
+
+
 def test_resolv_conf_is_read_as_glibc_reads_it() -> None:
     text = (
         "# comment\nnameserver 10.96.0.10\nnameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\n"
@@ -140,14 +239,14 @@ def test_resolv_conf_is_read_as_glibc_reads_it() -> None:
         "options attempts:9 single-request-reopen use-vc rotate nonsense ndots:x\n"
     )
 
-    assert dig.parse_resolv_conf(text) == ResolvConf(
+    assert resolvers.parse_resolv_conf(text) == ResolvConf(
         nameservers=("10.96.0.10", "192.0.2.1", "192.0.2.2"), search=("shop.svc.cluster.local", "svc.cluster.local"),
         ndots=5, timeout=1, attempts=5, rotate=True, single_request=True, use_vc=True,
     )  # fmt: skip
 
 
 def test_an_empty_resolv_conf_means_the_machine_itself() -> None:
-    assert dig.parse_resolv_conf("") == ResolvConf()
+    assert resolvers.parse_resolv_conf("") == ResolvConf()
 
 
 def files(tmp_path: Path, options: str = "") -> tuple[Path, Path]:
@@ -233,3 +332,90 @@ async def test_impossible_questions_are_refused(name: str, types: list[str], tmp
     resolv, hosts = files(tmp_path)
     with pytest.raises(ValueError, match=r"not a (domain name|record type)"):
         await dig.lookup(name, types=types, resolv_conf=resolv, hosts=hosts)
+
+
+class Scripted(asyncio.DatagramProtocol):
+    """A DNS server that answers its n-th question with the n-th rcode, and is silent afterwards."""
+
+    def __init__(self, *rcodes: int) -> None:
+        self.rcodes = list(rcodes)
+        self.asked = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.asked += 1
+        if self.rcodes:
+            flags = 0x8400 | self.rcodes.pop(0)
+            self.transport.sendto(data[:2] + flags.to_bytes(2, "big") + data[4:], addr)
+
+
+@contextlib.asynccontextmanager
+async def scripted(*servers: Scripted) -> AsyncIterator[int]:
+    """The servers on 127.0.0.1, 127.0.0.2, ... and one port, which is given."""
+    loop, port, opened = asyncio.get_running_loop(), 0, []
+    for number, server in enumerate(servers, 1):
+        transport, _ = await loop.create_datagram_endpoint(
+            lambda server=server: server,  # type: ignore[misc]
+            local_addr=(f"127.0.0.{number}", port),
+        )
+        port = transport.get_extra_info("sockname")[1]
+        opened.append(transport)
+    yield port
+    for transport in opened:
+        transport.abort()
+    await asyncio.sleep(0)
+
+
+def musl_files(tmp_path: Path, servers: int) -> Path:
+    path = tmp_path / "resolv.conf"
+    lines = [f"nameserver 127.0.0.{number}\n" for number in range(1, servers + 1)]
+    path.write_text("".join(lines) + "options timeout:1 attempts:2\n")
+    return path
+
+
+async def test_musl_takes_the_first_usable_answer_of_any_server(tmp_path: Path) -> None:
+    refusing, knowing = Scripted(5), Scripted(3)
+    async with scripted(refusing, knowing) as port:
+        found = await dig.lookup(
+            "web.", types=["A"], resolv_conf=musl_files(tmp_path, 2), hosts=None, port=port, resolver="musl"
+        )
+
+    assert (found.result.status, refusing.asked, knowing.asked) == ("not found", 1, 1)
+    assert found.steps[-1].reply.server == "127.0.0.2"
+
+
+async def test_musl_asks_again_at_once_after_a_server_failure_and_then_waits(tmp_path: Path) -> None:
+    failing = Scripted(*[2] * 99)
+    async with scripted(failing) as port:
+        found = await dig.lookup(
+            "web.", types=["A"], resolv_conf=musl_files(tmp_path, 1), hosts=None, port=port, resolver="musl"
+        )
+
+    # Two tries, each sent once and repeated twice.
+    assert (found.result.status, failing.asked, 0.9 < found.seconds < 2) == ("try again", 6, True)
+
+
+async def test_musl_waits_where_nobody_listens(tmp_path: Path) -> None:
+    found = await dig.lookup(
+        "web.", types=["A"], resolv_conf=musl_files(tmp_path, 1), hosts=None, port=9, resolver="musl"
+    )
+
+    assert (found.result.status, {step.reply.outcome for step in found.steps}) == ("try again", {"timeout"})
+
+
+async def test_tcp_and_edns_overrule_the_resolver(tmp_path: Path) -> None:
+    resolv, hosts = files(tmp_path)
+    async with cluster_server() as (to, _):
+        found = await dig.lookup(
+            "web", resolv_conf=resolv, hosts=hosts, port=to.ports[53], resolver="go", transport="tcp", edns=0
+        )
+
+    assert (found.result.status, {step.transport for step in found.steps}) == ("found", {"tcp"})
+
+
+async def test_an_unknown_resolver_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
+    resolv, _ = files(tmp_path)
+    with pytest.raises(ValueError, match=r"'java' is not a resolver; expected glibc, musl"):
+        await dig.lookup("web", resolv_conf=resolv, resolver="java")
