@@ -13,6 +13,7 @@ import errno
 import socket
 import struct
 from collections.abc import Callable
+from typing import Protocol
 
 from netemu.model.errors import UserError
 
@@ -26,7 +27,14 @@ IDLE = 10.0
 _MOST_WAITING = 100
 """Questions of one connection that may be unanswered before it is read no further."""
 
-Reply = Callable[[bytes], None]
+
+class Reply(Protocol):
+    """Sends a message to whoever asked, and more messages of the same reply where there are any (TCP only)."""
+
+    def __call__(self, data: bytes, *more: bytes) -> None:
+        """An empty message means that nothing is to come."""
+
+
 Handler = Callable[[bytes, str, tuple[str, int], Reply], None]
 """Called with (packet, `udp` or `tcp`, client, reply). Must not block; `reply` may be called later, or never."""
 
@@ -123,7 +131,7 @@ class UdpListener:
             self._handler(data, "udp", client[:2], self._answer(client, control))
 
     def _answer(self, client: tuple[str, int], control: list[tuple[int, int, bytes]]) -> Reply:
-        def reply(data: bytes) -> None:
+        def reply(data: bytes, *_: bytes) -> None:
             # A full socket loses the reply, as UDP may; the client asks again.
             with contextlib.suppress(OSError):
                 self._sock.sendmsg((data,), self._source(control), 0, client)
@@ -189,13 +197,14 @@ class TcpConnection(asyncio.Protocol):
         if self._transport and not self._transport.is_closing():
             (self._transport.pause_reading if self._waiting >= _MOST_WAITING else self._transport.resume_reading)()
 
-    def _reply(self, data: bytes) -> None:
-        """Send a reply; an empty one means that there is none."""
+    def _reply(self, data: bytes, *more: bytes) -> None:
+        """See Reply."""
         self._waiting -= 1
         if self._transport is None or self._transport.is_closing():
             return
         if data:
-            self._transport.write(struct.pack("!H", len(data)) + data)
+            for each in (data, *more):
+                self._transport.write(struct.pack("!H", len(each)) + each)
             self._rest()
         if self._buffer and self._waiting == _MOST_WAITING - 1:
             asyncio.get_running_loop().call_soon(self._take)

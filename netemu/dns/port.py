@@ -90,8 +90,13 @@ class Port:
         began, generation = time.perf_counter(), self._generation
         where = self.route(query)
         response = await where[1].serve(query) if where else Response(wire.REFUSED, aa=False)
-        packed = wire.pack(query, response)
-        reply(packed)
+        if response.silent:
+            packed = b""
+            if query.transport == "tcp":
+                reply(packed)
+        else:
+            packed = wire.pack(query, response)
+            reply(packed, *[wire.pack(query, each) for each in response.more])
         took = time.perf_counter() - began
         series = self._count(where, query, response, query.transport, query.client, (len(data), len(packed)), took)
         if where:

@@ -75,6 +75,8 @@ class Query:
     size: int = 0
     depth: int = 0
     """How many aliases led here; a query from the wire has 0."""
+    serial: int | None = None
+    """The serial of the zone that a client has already, in a question of type IXFR."""
     lower: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -112,6 +114,12 @@ class Response:
     """What a stable answer was made of, in the words of `Host.invalidate`; empty: any change voids it."""
     shuffle: bool = False
     """Addresses are to be sent in another order each time."""
+    silent: bool = False
+    """Nothing is sent at all: the client waits until it gives up."""
+    options: bytes = b""
+    """EDNS options for the reply, besides those that are echoed."""
+    more: list[Response] = field(default_factory=list)
+    """Further messages of the same reply: a zone transfer that does not fit one."""
     plugin: str = ""
     cause: str = ""
     """Why there is no proper answer; the `errors` plugin logs it."""
@@ -152,7 +160,8 @@ def parse_query(data: bytes, transport: str = "udp", client: tuple[str, int] = (
         raise Malformed(_bare(ident, flags & (RD | CD) | FORMERR)) from None
     plain = data[12:at] == name
     question = data[12:end] if plain else name + data[at:end]
-    return Query(ident, flags, name, qtype, cls, edns, question, transport, client, len(data))
+    serial = _serial(data, end, answers + authority) if qtype == IXFR else None
+    return Query(ident, flags, name, qtype, cls, edns, question, transport, client, len(data), serial=serial)
 
 
 def _bare(ident: int, flags: int) -> bytes:
@@ -173,6 +182,18 @@ def _find_opt(data: bytes, at: int, count: int) -> Edns | None:
             edns = Edns(size, bool(ttl & 0x8000), ttl >> 16 & 0xFF, _echo(data[at : at + length]))
         at += length
     return edns
+
+
+def _serial(data: bytes, at: int, count: int) -> int | None:
+    """The serial in the first SOA record of a query (RFC 1995, 3), None without one."""
+    for _ in range(count):
+        try:
+            record, at = _read_record(data, at)
+        except (WireError, struct.error):
+            return None
+        if record.type == SOA and len(record.rdata) >= 20:
+            return int.from_bytes(record.rdata[-20:-16], "big")
+    return None
 
 
 def _echo(options: bytes) -> bytes:
@@ -283,6 +304,7 @@ def pack(query: Query, response: Response) -> bytes:
 def _opt(query: Query, response: Response) -> bytes:
     assert query.edns is not None
     size, do, _, options = query.edns
+    options += response.options
     if response.rcode == BADVERS:
         size, options = 0, b""
     ttl = response.rcode >> 4 << 24 | (0x8000 if do else 0)
