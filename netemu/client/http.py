@@ -18,10 +18,26 @@ _WATCH_SECONDS = 3000
 """How long one watch lasts before it is renewed; kube-apiserver cuts between 30 and 60 minutes itself."""
 
 
+class _ListMeta(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+
+
+class _List(msgspec.Struct):
+    """What must be in a list for it to be one."""
+
+    metadata: _ListMeta = _ListMeta()
+    items: list[dict[str, Any]] | None = None
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: dict[str, Any]
+
+
 class HttpClient:
     """Implements `Client`. Use as an async context manager; one connection pool per instance.
 
-    A server that cannot be reached raises ServiceUnavailable, so callers handle one error tree.
+    A server that cannot be reached, or talks nonsense, raises ServiceUnavailable, so callers handle one error tree.
     """
 
     def __init__(self, credentials: Credentials, *, user_agent: str = "netemu") -> None:
@@ -61,11 +77,15 @@ class HttpClient:
         """See Client."""
         query = _query(labelSelector=label_selector, fieldSelector=field_selector, resourceVersion=resource_version)
         body = await self._object("GET", resource.path(namespace), query=query)
-        items = body.get("items") or []
+        try:
+            found = msgspec.convert(body, _List)
+        except msgspec.ValidationError as error:
+            raise ServiceUnavailable(f"{self._base}: no list of {resource}: {error}") from error
+        items = found.items or []
         for item in items:
             item.setdefault("apiVersion", resource.api_version)
             item.setdefault("kind", resource.kind)
-        return ObjectList(items, body["metadata"].get("resourceVersion", ""))
+        return ObjectList(items, found.metadata.resource_version)
 
     async def watch(
         self,
@@ -87,10 +107,10 @@ class HttpClient:
         )
         async with aclosing(self._stream(resource.path(namespace), query)) as lines:
             async for line in lines:
-                event = msgspec.json.decode(line)
-                if event["type"] == "ERROR":
-                    raise ApiError.of(event["object"])
-                yield WatchEvent(event["type"], event["object"])
+                event = self._event(line)
+                if event.type == "ERROR":
+                    raise ApiError.of(event.object)
+                yield event
 
     async def create(self, resource: Resource, obj: Mapping[str, Any], namespace: str = "") -> Obj:
         """See Client."""
@@ -142,6 +162,14 @@ class HttpClient:
         """See Client."""
         return await self._object("POST", resource.path(namespace, name, subresource), body=body)
 
+    def _event(self, line: bytes) -> WatchEvent:
+        """A line of a watch. Raises ServiceUnavailable for half a line and for what is no event."""
+        try:
+            event = msgspec.json.decode(line, type=_Event)
+        except msgspec.DecodeError as error:
+            raise ServiceUnavailable(f"{self._base}: a watch says what is no event: {error}") from error
+        return WatchEvent(event.type, event.object)
+
     async def _object(self, method: str, path: str, **options: Any) -> Obj:
         answer = await self.request(method, path, **options)
         if not isinstance(answer, dict):
@@ -169,7 +197,12 @@ class HttpClient:
             raise ServiceUnavailable(f"{self._base}: {error}") from error
         if response.status >= 400:
             raise _failure(response.status, raw)
-        return msgspec.json.decode(raw) if response.content_type == "application/json" else raw.decode()
+        if response.content_type != "application/json":
+            return raw.decode(errors="replace")
+        try:
+            return msgspec.json.decode(raw)
+        except msgspec.DecodeError as error:
+            raise ServiceUnavailable(f"{self._base}{path}: the answer is not JSON: {error}") from error
 
     async def _stream(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
         """The lines of a watch, until either side closes."""

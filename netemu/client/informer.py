@@ -2,7 +2,8 @@
 
 Theory of operation (`client-go/tools/cache`): list once, then watch from the list's revision. When a watch ends, resume
 from the last revision seen. When that revision is gone (410), list again and tell handlers only what differs, so
-they see a gap as a burst of ordinary changes. While the server is away, keep the copy and retry with growing pauses.
+they see a gap as a burst of ordinary changes. While the server is away, answers nonsense or ends every watch at once,
+keep the copy and retry with growing pauses.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from netemu.model.meta import KubeObject, decode
 from netemu.model.resources import Resource
 
 log = logging.getLogger(__name__)
+
+_SHORT_WATCH = 1.0
+"""Seconds; a watch that ends sooner without a word has failed."""
 
 K = TypeVar("K", bound=KubeObject)
 Handler = Callable[[K | None, K | None], None]
@@ -51,6 +55,8 @@ class Informer(Generic[K]):
         self._objects: dict[str, K] = {}
         self.resource_version = ""
         self.synced = asyncio.Event()
+        self.tried = asyncio.Event()
+        """Set once the server has answered the first list, be it that it has no such collection."""
 
     @property
     def objects(self) -> Mapping[str, K]:
@@ -74,14 +80,21 @@ class Informer(Generic[K]):
             try:
                 if not self.resource_version:
                     await self._list()
-                await self._watch()
-                pause = self._first_pause
-            except Expired:
-                self.resource_version = ""
+                if await self._watch():
+                    pause = self._first_pause
+                    continue
+                why = "the watch ended at once"
+            except Expired as error:
+                self.resource_version, why = "", str(error)
+                if pause == self._first_pause:  # the first time it is history that is gone, and no trouble
+                    pause *= 2
+                    continue
             except ApiError as error:
-                log.debug("%s: %s; again in %.1f s", self.resource, error, pause)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, self._longest_pause)
+                why = str(error)
+                self.tried.set()
+            log.debug("%s: %s; again in %.1f s", self.resource, why, pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, self._longest_pause)
 
     async def _list(self) -> None:
         answer = await self.client.list(self.resource, self._namespace, **self._scope)
@@ -92,22 +105,27 @@ class Informer(Generic[K]):
             self._apply(key, obj)
         self.resource_version = answer.resource_version
         self.synced.set()
+        self.tried.set()
 
-    async def _watch(self) -> None:
+    async def _watch(self) -> bool:
+        """Follow the changes until the server ends the watch; whether it lived, or said anything."""
+        begin, heard = asyncio.get_running_loop().time(), False
         events = self.client.watch(
             self.resource, self._namespace, resource_version=self.resource_version, **self._scope
         )
         async with aclosing(events) as stream:
             async for event in stream:
+                heard = True
                 if event.type != "BOOKMARK" and (obj := self._decode(event.object)) is not None:
                     self._apply(obj.key, None if event.type == "DELETED" else obj)
-                self.resource_version = event.object["metadata"]["resourceVersion"]
+                self.resource_version = _revision(event.object) or self.resource_version
+        return heard or asyncio.get_running_loop().time() - begin >= _SHORT_WATCH
 
     def _decode(self, item: Obj) -> K | None:
         try:
             return decode(item, self.kind)
         except ValueError as error:  # one strange object must not hide the others
-            log.warning("%s: cannot read %s: %s", self.resource, item.get("metadata", {}).get("name"), error)
+            log.warning("%s: cannot read %s: %s", self.resource, _metadata(item).get("name"), error)
             return None
 
     def _apply(self, key: str, new: K | None) -> None:
@@ -122,6 +140,15 @@ class Informer(Generic[K]):
             self._objects[key] = new
         for handler in self._handlers:
             handler(old, new)
+
+
+def _metadata(item: Obj) -> Obj:
+    found = item.get("metadata")
+    return found if isinstance(found, dict) else {}
+
+
+def _revision(item: Obj) -> str:
+    return str(_metadata(item).get("resourceVersion") or "")
 
 
 async def wait_synced(*informers: Informer[Any], within: float = 30.0) -> None:
