@@ -26,12 +26,13 @@ Tables = dict[str, dict[str, list[str]]]
 
 _HINT = re.compile(r"^:(KUBE-IPTABLES-HINT|KUBE-KUBELET-CANARY|KUBE-PROXY-CANARY) ", re.MULTILINE)
 _WAIT_SECONDS = "5"
-_TIMEOUT = 600.0
+RESTORE_SECONDS = 600.0
 """A restore of tens of thousands of rules takes minutes over nf_tables; nothing is gained by giving up on it."""
 
 
 class Iptables(Protocol):
-    """One node's tables. Implemented by `IptablesTool` and by `netemu.testing.iptables.FakeIptables`."""
+    """One node's tables. Implemented by `IptablesTool`, `iptables_resident.ResidentIptables` and
+    `netemu.testing.iptables.FakeIptables`."""
 
     async def restore(self, text: str) -> None:
         """Apply iptables-restore input, keeping what it does not name. Raises KernelError; a table is applied whole
@@ -44,6 +45,10 @@ class Iptables(Protocol):
 
     async def has_chain(self, table: str, chain: str) -> bool:
         """Whether a chain is there."""
+        ...
+
+    def close(self) -> None:
+        """Give processes back; rules stay."""
         ...
 
 
@@ -59,11 +64,10 @@ class IptablesTool:
 
     async def restore(self, text: str) -> None:
         """See Iptables."""
-        argv = (f"{self.prefix}-restore", "-w", _WAIT_SECONDS, "--noflush", "--counters")
         try:
-            await self._run(*argv, text=text)
+            await self._run(*self.restore_command, text=text)
         except KernelError as error:
-            raise _naming_line(error, text) from error
+            raise naming_line(error, text) from error
 
     async def save(self, table: str = "") -> str:
         """See Iptables."""
@@ -77,9 +81,23 @@ class IptablesTool:
             return False
         return True
 
+    def close(self) -> None:
+        """See Iptables."""
+
+    @property
+    def restore_command(self) -> tuple[str, ...]:
+        """What applies iptables-restore input."""
+        return f"{self.prefix}-restore", "-w", _WAIT_SECONDS, "--noflush", "--counters"
+
+    @property
+    def environment(self) -> dict[str, str] | None:
+        """Environment variables of the tool; None: those of this process."""
+        return {**os.environ, "XTABLES_LOCKFILE": str(self.lock_file)} if self.lock_file else None
+
     async def _run(self, *argv: str, text: str = "") -> str:
-        env = {**os.environ, "XTABLES_LOCKFILE": str(self.lock_file)} if self.lock_file else None
-        answer = await process.run(list(argv), netns=self.netns, input=text.encode(), env=env, timeout=_TIMEOUT)
+        answer = await process.run(
+            list(argv), netns=self.netns, input=text.encode(), env=self.environment, timeout=RESTORE_SECONDS
+        )
         return answer.decode()
 
 
@@ -106,7 +124,7 @@ async def _hinted(tool: IptablesTool) -> bool:
         return False
 
 
-def _naming_line(error: KernelError, text: str) -> KernelError:
+def naming_line(error: KernelError, text: str) -> KernelError:
     """The tool tells the number of the line it refused; a reader wants the line."""
     lines, found = text.splitlines(), re.search(r"line (\d+)", error.detail)
     if not found or not 0 < int(found[1]) <= len(lines):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from netemu.kernel import sysctl
 from netemu.kernel.iptables import IptablesTool, choose
+from netemu.kernel.iptables_resident import ResidentIptables
 from netemu.model.errors import KernelError
 from netemu.proxy import rulefiles
 from netemu.proxy.config import KubeProxyConfiguration
@@ -47,7 +48,7 @@ class IptablesMode:
         """See Mode."""
         tool = await choose(site.netns, ipv6=family is Family.IPV6, lock_file=site.lock_file)
         liberal = await asyncio.to_thread(liberal_conntrack, site.netns)
-        return IptablesProgrammer(tool, base_rules(config, family, liberal=liberal))
+        return IptablesProgrammer(ResidentIptables(tool), base_rules(config, family, liberal=liberal))
 
     async def cleanup(self, config: KubeProxyConfiguration, site: Site, *, successor: str = "") -> None:
         """Both kinds of the tool: somebody may have switched between them."""

@@ -107,6 +107,7 @@ class IptablesProgrammer:
 
     def close(self) -> None:
         """See Programmer."""
+        self.tool.close()
 
     # --- one sync
 

@@ -82,6 +82,9 @@ class FakeIptables:
         """See Iptables."""
         return chain in self.tables[table]
 
+    def close(self) -> None:
+        """See Iptables."""
+
 
 class _Refused(Exception):
     """One line cannot be applied."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from netemu.kernel import netns
 from netemu.kernel.iptables import Iptables, IptablesTool, choose, parse_save
+from netemu.kernel.iptables_resident import ResidentIptables
 from netemu.proxy import rulefiles
 from netemu.proxy.facts import NodeFacts
 from netemu.proxy.iptables_programmer import IptablesProgrammer
@@ -30,22 +31,26 @@ def namespace() -> Iterator[None]:
         netns.delete(NAMESPACE)
 
 
-@pytest.fixture(params=KINDS)
-def tool(request: pytest.FixtureRequest, tmp_path: Path) -> IptablesTool:
-    return IptablesTool(f"iptables-{request.param}", NAMESPACE, tmp_path / "xtables.lock")
+@pytest.fixture(params=[*KINDS, *(f"{kind} resident" for kind in KINDS)])
+async def tool(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Iptables]:
+    kind, _, resident = request.param.partition(" ")
+    tool = IptablesTool(f"iptables-{kind}", NAMESPACE, tmp_path / "xtables.lock")
+    used: Iptables = ResidentIptables(tool) if resident else tool
+    yield used
+    used.close()
 
 
 @pytest.mark.parametrize("text", REFUSED)
-async def test_refuses(tool: IptablesTool, text: str) -> None:
+async def test_refuses(tool: Iptables, text: str) -> None:
     await check_refusal(tool, text)
 
 
 @pytest.mark.parametrize("check", BEHAVIOUR)
-async def test_behaves(tool: IptablesTool, check: Callable[[Iptables], Awaitable[None]]) -> None:
+async def test_behaves(tool: Iptables, check: Callable[[Iptables], Awaitable[None]]) -> None:
     await check(tool)
 
 
-def over(tool: IptablesTool) -> Proxy:
+def over(tool: Iptables) -> Proxy:
     """The world of the golden dump, over a real tool."""
     proxy = Proxy()
     services, slices = world()
@@ -54,7 +59,7 @@ def over(tool: IptablesTool) -> Proxy:
     return proxy
 
 
-async def test_kernel_prints_the_golden_world_as_it_was_written(tool: IptablesTool) -> None:
+async def test_kernel_prints_the_golden_world_as_it_was_written(tool: Iptables) -> None:
     await over(tool).sync()
     printed, wanted = parse_save(await tool.save()), parse_save((DATA / "iptables-world.save").read_text())
 
@@ -62,7 +67,7 @@ async def test_kernel_prints_the_golden_world_as_it_was_written(tool: IptablesTo
         assert {c: sorted(r) for c, r in printed[table].items()} == {c: sorted(r) for c, r in wanted[table].items()}
 
 
-async def test_jumps_stand_in_the_order_of_the_real_dump(tool: IptablesTool) -> None:
+async def test_jumps_stand_in_the_order_of_the_real_dump(tool: Iptables) -> None:
     await over(tool).sync()
     printed, wanted = parse_save(await tool.save()), parse_save((DATA / "iptables-world.save").read_text())
 
@@ -70,7 +75,7 @@ async def test_jumps_stand_in_the_order_of_the_real_dump(tool: IptablesTool) -> 
         assert printed[table][chain] == wanted[table][chain]
 
 
-async def test_second_full_sync_writes_nothing(tool: IptablesTool) -> None:
+async def test_second_full_sync_writes_nothing(tool: Iptables) -> None:
     await over(tool).sync()
     again = over(tool)
     again.tracker.take()
@@ -80,7 +85,7 @@ async def test_second_full_sync_writes_nothing(tool: IptablesTool) -> None:
     assert written.chains == 0
 
 
-async def test_partial_syncs_lead_to_the_same_tables_as_a_full_one(tool: IptablesTool) -> None:
+async def test_partial_syncs_lead_to_the_same_tables_as_a_full_one(tool: Iptables) -> None:
     proxy = over(tool)
     await proxy.sync()
     proxy.add(endpoint_slice("default/web", [("10.180.0.1", "test-node"), ("10.180.0.77", "test-node")]))
@@ -127,7 +132,7 @@ async def test_ip6tables_takes_the_same_rules(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("index", [0, 10, 19], ids=["first", "middle", "last"])
-async def test_rules_of_other_services_stay_when_one_changes(tool: IptablesTool, index: int) -> None:
+async def test_rules_of_other_services_stay_when_one_changes(tool: Iptables, index: int) -> None:
     proxy = Proxy()
     proxy.programmer = IptablesProgrammer(tool, rulefiles.load("iptables", BASE))
     for number in range(20):
