@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from netemu.client.base import Client, Obj
-from netemu.lab.suggest import instead
 from netemu.lab.topology import Topology, node_names
 from netemu.lab.yamlfile import Document, Mistake, Where
 from netemu.model.errors import AlreadyExists
 from netemu.model.resources import NAMESPACES, RESOURCES, SERVICES, Resource, by_kind
+from netemu.model.suggest import instead
 
 
 def manifests_mistakes(documents: Sequence[Document], topology: Topology, *, sound: bool) -> list[Mistake]:

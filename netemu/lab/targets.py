@@ -11,8 +11,8 @@ from netemu.kernel.pidfd import Process
 from netemu.kernel.sandbox import Sandbox
 from netemu.lab.config import LabConfig, load_config
 from netemu.lab.paths import LabPaths
-from netemu.lab.suggest import instead
 from netemu.model.errors import UserError
+from netemu.model.suggest import instead
 from netemu.network import names
 from netemu.runtime import sandboxes
 from netemu.runtime.cri import ContainerState

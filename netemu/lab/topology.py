@@ -17,8 +17,8 @@ from typing import Any, get_args
 
 import msgspec
 
-from netemu.lab.suggest import instead
 from netemu.lab.yamlfile import Document, Mistake, Mistakes, Where, read_documents
+from netemu.model.suggest import instead
 from netemu.proxy.config import MODES
 
 API_VERSION = "netemu.dev/v1alpha1"
