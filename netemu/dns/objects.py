@@ -3,10 +3,14 @@
 Each Service, EndpointSlice, Namespace and Pod is stripped to a few octets when it arrives, and found again by
 (namespace, name) or by address. A change touches only its own object; a lookup is a few dictionary reads. Pure: no
 sockets, no clock, no informers.
+
+Compact, because a cluster may have 100,000 endpoints: an endpoint is two short byte strings in a tuple, equal ports and
+namespaces are one object, and an address leads to the slices that list it, not to a container of its own.
 """
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -68,104 +72,124 @@ class ServiceFacts:
 class EndpointFacts(NamedTuple):
     host: bytes
     address: bytes
+    """4 or 16 octets; in a slice of names, a name in wire form."""
 
 
-@dataclass(frozen=True, slots=True)
-class SliceFacts:
+class SliceFacts(NamedTuple):
     service: Key
     endpoints: tuple[EndpointFacts, ...]
     ports: tuple[Port, ...]
+    names: bool = False
+    """Whether the endpoints are domain names (addressType FQDN), not addresses."""
 
 
-_Hosts = dict[bytes, list[tuple[EndpointFacts, tuple[Port, ...]]]]
+_Entry = tuple[EndpointFacts, SliceFacts]
+Changed = tuple[bytes, ...]
+"""Tags of what may be answered differently now (see `service_tag`; an address is its own tag); empty: nothing."""
+
+
+def service_tag(key: Key) -> bytes:
+    """What an answer made of this Service and its endpoints depends on."""
+    return key[1] + b"." + key[0]
 
 
 class Cluster:
-    """The objects that DNS sees. `set_*` and `drop_*` return whether any answer may differ now."""
+    """The objects that DNS sees. `set_*` say which answers may differ now."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self._namespaces: set[bytes] = set()
         self._services: dict[Key, ServiceFacts] = {}
-        self._slices: dict[Key, dict[bytes, SliceFacts]] = {}
+        self._slices: dict[Key, dict[Key, SliceFacts]] = {}
         self._owner: dict[Key, Key] = {}
-        self._hosts: dict[Key, _Hosts] = {}
-        self._service_at: dict[bytes, dict[Key, None]] = {}
-        self._endpoints_at: dict[bytes, dict[tuple[Key, bytes], None]] = {}
+        self._hosts: dict[Key, dict[bytes, list[_Entry]]] = {}
+        self._service_at: dict[bytes, Key | list[Key]] = {}
+        self._slice_at: dict[bytes, Key | list[Key]] = {}
         self._pods: dict[Key, tuple[bytes, bytes]] = {}
         self._pods_at: dict[tuple[bytes, bytes], int] = {}
 
     # --- objects in ---
 
     def set_namespace(self, name: str, present: Namespace | None) -> bool:
-        """A namespace came or went. While it is absent nothing beneath its name exists."""
+        """A namespace came or went, and with it everything beneath its name: returns whether it did."""
         key = name.encode()
         changed = (key in self._namespaces) != (present is not None)
         (self._namespaces.discard if present is None else self._namespaces.add)(key)
         return changed
 
-    def set_service(self, namespace: str, name: str, service: Service | None) -> bool:
+    def set_service(self, namespace: str, name: str, service: Service | None) -> Changed:
         """A Service as it is now, or None."""
-        key = (namespace.encode(), name.encode())
+        key = _key(namespace, name)
         old, new = self._services.get(key), _strip_service(service) if service else None
         if old == new:
-            return False
-        for address in old.addresses if old else ():
-            _drop(self._service_at, address, key)
-        for address in new.addresses if new else ():
-            self._service_at.setdefault(address, {})[key] = None
+            return ()
+        before, after = old.addresses if old else (), new.addresses if new else ()
+        for address in before:
+            if address not in after:
+                _remove(self._service_at, address, key)
+        for address in after:
+            if address not in before:
+                _add(self._service_at, address, key)
         if new is None:
             del self._services[key]
         else:
             self._services[key] = new
-        return True
+        return (service_tag(key), *before, *after)
 
-    def set_slice(self, namespace: str, name: str, slice_: EndpointSlice | None) -> bool:
+    def set_slice(self, namespace: str, name: str, slice_: EndpointSlice | None) -> Changed:
         """An EndpointSlice as it is now, or None. Changes of endpoints that are not ready change nothing."""
-        key = (namespace.encode(), name.encode())
+        key = _key(namespace, name)
         owner = self._owner.get(key)
-        old = self._slices[owner][key[1]] if owner else None
+        old = self._slices[owner][key] if owner else None
         new = _strip_slice(slice_, self.options.endpoint_pod_names) if slice_ else None
         if old == new:
-            return False
-        if old:
-            self._forget(old, key)
+            return ()
+        changed: list[bytes] = []
+        before = dict.fromkeys(old.endpoints) if old else {}
+        after = dict.fromkeys(new.endpoints) if new else {}
+        if old and (new is None or new.service != old.service):
+            changed += (service_tag(old.service), *(endpoint.address for endpoint in after if endpoint in before))
+            self._disown(old.service, key)
+        changed += [each.address for each in (*before, *after) if (each in before) != (each in after)]
         if new:
             self._owner[key] = new.service
-            self._slices.setdefault(new.service, {})[key[1]] = new
+            self._slices.setdefault(new.service, {})[key] = new
             self._hosts.pop(new.service, None)
-            for endpoint in new.endpoints:
-                self._endpoints_at.setdefault(endpoint.address, {})[new.service, endpoint.host] = None
-        return True
+            changed.append(service_tag(new.service))
+        self._list_at(key, {each.address for each in before}, {each.address for each in after})
+        return tuple(changed)
 
-    def _forget(self, old: SliceFacts, key: Key) -> None:
+    def _list_at(self, key: Key, before: set[bytes], after: set[bytes]) -> None:
+        for address in before - after:
+            _remove(self._slice_at, address, key)
+        for address in after - before:
+            _add(self._slice_at, address, key)
+
+    def _disown(self, service: Key, key: Key) -> None:
         del self._owner[key]
-        slices = self._slices[old.service]
-        del slices[key[1]]
+        slices = self._slices[service]
+        del slices[key]
         if not slices:
-            del self._slices[old.service]
-        self._hosts.pop(old.service, None)
-        still = {endpoint for other in slices.values() for endpoint in other.endpoints}
-        for endpoint in set(old.endpoints) - still:
-            _drop(self._endpoints_at, endpoint.address, (old.service, endpoint.host))
+            del self._slices[service]
+        self._hosts.pop(service, None)
 
-    def set_pod(self, namespace: str, name: str, pod: Pod | None) -> bool:
+    def set_pod(self, namespace: str, name: str, pod: Pod | None) -> Changed:
         """A Pod as it is now, or None; matters to `pods verified` alone. Its first address counts."""
-        key = (namespace.encode(), name.encode())
+        key = _key(namespace, name)
         seen = pod is not None and not pod.deleting and pod.status.phase not in ("Succeeded", "Failed", "Unknown")
         new = (key[0], packed_address(pod.status.pod_ip)) if pod and seen and pod.status.pod_ip else None
         old = self._pods.pop(key, None)
         if new:
             self._pods[key] = new
         if old == new:
-            return False
+            return ()
         if old:
             self._pods_at[old] -= 1
             if not self._pods_at[old]:
                 del self._pods_at[old]
         if new:
             self._pods_at[new] = self._pods_at.get(new, 0) + 1
-        return True
+        return tuple(each[1] for each in (old, new) if each)
 
     # --- what questions need ---
 
@@ -177,71 +201,130 @@ class Cluster:
         """The Service, unless `ignore empty_service` hides it."""
         found = self._services.get(key)
         if found and self.options.ignore_empty_service and not found.headless and found.external is None:
-            return found if any(slice_.endpoints for slice_ in self._slices.get(key, {}).values()) else None
+            return found if any(part.endpoints for part in self._slices.get(key, {}).values()) else None
         return found
 
-    def endpoints(self, key: Key, host: bytes = b"") -> Iterable[tuple[EndpointFacts, tuple[Port, ...]]]:
-        """The ready endpoints of a Service with their slices' ports, all or those of one host name."""
+    def services(self) -> list[tuple[Key, ServiceFacts]]:
+        """Every Service, by name."""
+        return sorted(self._services.items(), key=lambda item: item[0][::-1])
+
+    def slices(self, key: Key) -> Iterable[SliceFacts]:
+        """The slices of a Service."""
+        return self._slices.get(key, {}).values()
+
+    def endpoints(self, key: Key, host: bytes = b"") -> Iterable[_Entry]:
+        """The ready endpoints of a Service with their slices, all or those of one host name."""
         if not host:
-            return [(each, part.ports) for part in self._slices.get(key, {}).values() for each in part.endpoints]
+            return [(each, part) for part in self.slices(key) for each in part.endpoints]
         hosts = self._hosts.get(key)
         if hosts is None:
             hosts = self._hosts[key] = {}
-            for each, ports in self.endpoints(key):
-                hosts.setdefault(each.host, []).append((each, ports))
+            for each, part in self.endpoints(key):
+                hosts.setdefault(each.host, []).append((each, part))
         return hosts.get(host, ())
+
+    def slices_at(self, address: bytes) -> list[SliceFacts]:
+        """The slices with a ready endpoint of that address, in any namespace."""
+        return [self._slices[self._owner[key]][key] for key in _every(self._slice_at.get(address))]
 
     def names_of(self, address: bytes) -> list[tuple[bytes, ...]]:
         """Who owns an address: the Service with that cluster IP alone, else each ready endpoint. Labels before the
         zone."""
         shown = self.options.namespaces
-        for namespace, service in self._service_at.get(address, ()):
+        for namespace, service in _every(self._service_at.get(address)):
             if not shown or namespace in shown:
                 return [(service, namespace, b"svc")]
-        entries = self._endpoints_at.get(address, ())
-        return [(host, key[1], key[0], b"svc") for key, host in entries if not shown or key[0] in shown]
+        return [
+            (each.host, part.service[1], part.service[0], b"svc")
+            for part in self.slices_at(address)
+            if not part.names and (not shown or part.service[0] in shown)
+            for each in part.endpoints
+            if each.address == address
+        ]
 
     def has_pod(self, namespace: bytes, address: bytes) -> bool:
         """Whether a Pod of that namespace has that address."""
         return (namespace, address) in self._pods_at
 
 
-def _drop(
-    index: dict[bytes, dict[tuple[Key, bytes], None]] | dict[bytes, dict[Key, None]], at: bytes, key: object
-) -> None:
-    entries: dict[object, None] = index[at]  # type: ignore[assignment]
-    entries.pop(key, None)
-    if not entries:
-        del index[at]
+_Index = dict[bytes, Key | list[Key]]
+"""Nearly every address has one owner, so a list is only made for the second."""
+
+
+def _every(owners: Key | list[Key] | None) -> list[Key]:
+    return owners if isinstance(owners, list) else [owners] if owners else []
+
+
+def _add(index: _Index, address: bytes, key: Key) -> None:
+    found = index.get(address)
+    index[address] = [*_every(found), key] if found else key
+
+
+def _remove(index: _Index, address: bytes, key: Key) -> None:
+    left = [other for other in _every(index[address]) if other != key]
+    if left:
+        index[address] = left if len(left) > 1 else left[0]
+    else:
+        del index[address]
+
+
+@functools.lru_cache(maxsize=4096)
+def _namespace(text: str) -> bytes:
+    return text.encode()
+
+
+def _key(namespace: str, name: str) -> Key:
+    return _namespace(namespace), name.encode()
 
 
 def packed_address(address: str) -> bytes:
-    """An address as octets; empty for what is none."""
+    """An address as octets, IPv4 inside IPv6 as IPv4; empty for what is none."""
+    numbers = address.split(".")
+    if len(numbers) == 4:
+        try:
+            packed = bytes([int(number) for number in numbers])
+        except ValueError:
+            packed = b""
+        # Only the canonical spelling counts: no leading zeros, no signs, no spaces.
+        if packed and ".".join(map(str, packed)) == address:
+            return packed
     try:
-        return ipaddress.ip_address(address).packed
+        found = ipaddress.IPv6Address(address)
     except ValueError:
         return b""
+    return (found.ipv4_mapped or found).packed
 
 
 def _strip_service(service: Service) -> ServiceFacts:
     spec = service.spec
-    external = None
-    if spec.type == "ExternalName":
-        external = b""
-        if not packed_address(spec.external_name):
-            try:
-                external = names.parse(spec.external_name)
-            except ValueError:
-                external = b""
+    external = _domain(spec.external_name) if spec.type == "ExternalName" else None
     addresses = tuple(filter(None, map(packed_address, spec.cluster_ips or (spec.cluster_ip,))))
-    ports = tuple(Port(port.name.encode(), port.protocol.lower().encode(), port.port) for port in spec.ports)
-    return ServiceFacts(addresses if external is None else (), ports or _NAMELESS, service.headless, external)
+    ports = _shared(tuple((port.name, port.protocol, port.port) for port in spec.ports))
+    return ServiceFacts(addresses if external is None else (), ports, service.headless, external)
+
+
+def _domain(text: str) -> bytes:
+    """A name in wire form; empty for an address and for what is no name."""
+    if packed_address(text):
+        return b""
+    try:
+        return names.parse(text)
+    except ValueError:
+        return b""
+
+
+@functools.lru_cache(maxsize=4096)
+def _shared(ports: tuple[tuple[str, str, int], ...]) -> tuple[Port, ...]:
+    found = [Port(name.lower().encode(), protocol.lower().encode(), number) for name, protocol, number in ports]
+    return tuple(found) or _NAMELESS
 
 
 def _strip_slice(slice_: EndpointSlice, pod_names: bool) -> SliceFacts | None:
     service = slice_.labels.get(_SERVICE_LABEL)
-    if not service or slice_.address_type == "FQDN":
+    if not service:
         return None
+    of_names = slice_.address_type == "FQDN"
+    read = _domain if of_names else packed_address
     endpoints = []
     for endpoint in slice_.endpoints or ():
         if endpoint.conditions.ready is False:
@@ -249,13 +332,12 @@ def _strip_slice(slice_: EndpointSlice, pod_names: bool) -> SliceFacts | None:
         pod = endpoint.target_ref.name if pod_names and endpoint.target_ref else ""
         for address in endpoint.addresses:
             host = endpoint.hostname or (pod if 0 < len(pod) < 64 else "") or _dashed(address)
-            if packed := packed_address(address):
+            if packed := read(address):
                 endpoints.append(EndpointFacts(host.lower().encode(), packed))
-    ports = [
-        Port((port.name or "").encode(), (port.protocol or "TCP").lower().encode(), port.port or NO_PORT)
-        for port in slice_.ports or ()
-    ]
-    return SliceFacts((slice_.namespace.encode(), service.encode()), tuple(endpoints), tuple(ports) or _NAMELESS)
+    ports = _shared(
+        tuple((port.name or "", port.protocol or "TCP", port.port or NO_PORT) for port in slice_.ports or ())
+    )
+    return SliceFacts(_key(slice_.namespace, service), tuple(endpoints), ports, of_names)
 
 
 def _dashed(address: str) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from netemu.dns import names, wire
-from netemu.dns.objects import NO_PORT, Cluster, packed_address
+from netemu.dns.objects import NO_PORT, Cluster, packed_address, service_tag
 from netemu.dns.wire import Record
 
 _SCHEMA_VERSION = b"1.1.0"
@@ -36,25 +36,33 @@ class Facts(NamedTuple):
 
 @dataclass(slots=True)
 class Answer:
-    """`chase` is a name outside the zone whose records of the asked type belong behind the answers."""
+    """`chase` is a name outside the zone whose records of the asked type belong behind the answers; `depends` are the
+    tags (`objects.Changed`) of what an answer with records was made of, empty for all that exists."""
 
     rcode: int = wire.NOERROR
     answers: list[Record] = field(default_factory=list)
     additional: list[Record] = field(default_factory=list)
     chase: bytes = b""
+    depends: tuple[bytes, ...] = ()
 
 
 class _Candidate(NamedTuple):
-    """One address under one port; `owner` is the name that has it, in front of the zone."""
+    """One address under one port; `owner` is the name that has it, in front of the zone. With a `target` it is an alias
+    instead of an address."""
 
     address: bytes
     port: int
     owner: tuple[bytes, ...]
+    target: bytes = b""
 
 
 def answer(cluster: Cluster, name: bytes, qtype: int, zone: bytes, facts: Facts) -> Answer:
     """What the zone says; `zone` is the lower-case zone that `name`, in any case, lies in."""
-    return _Question(cluster, name, qtype, len(zone), facts).answer()
+    question = _Question(cluster, name, qtype, len(zone), facts)
+    said = question.answer()
+    if said.answers:  # a denial carries the serial, which every change moves
+        said.depends = tuple(question.depends)
+    return said
 
 
 class _NameError(Exception):
@@ -69,6 +77,7 @@ class _Question:
     ) -> None:
         self.cluster, self.name, self.qtype, self.facts = cluster, name, qtype, facts
         self.zone_size, self.followed = zone_size, followed
+        self.depends: list[bytes] = []
         lower = name.lower()
         self.lower = lower
         self.zone = name[-zone_size:]  # answers spell the zone as the question did
@@ -92,18 +101,19 @@ class _Question:
             return self._name_servers()
         if qtype == wire.TXT:
             return self._text()
-        if self.left == [b"ns", b"dns"] and self.as_spelled:
+        if self.left == [b"ns", b"dns"] and self.as_spelled and qtype != wire.PTR:
             addresses = {address: None for _, packed in self._servers() for address in packed}
             return Answer(answers=[self._address(a, ttl) for a in addresses if _ADDRESS_TYPES[len(a)] == qtype])
         if qtype == wire.PTR and self.reverse and (address := names.address_of(self.lower)):
             return self._pointers(packed_address(address))
-        external, candidates = self._find()
-        if external is not None:
-            return self._external(external)
+        candidates = self._find()
+        if candidates and candidates[0].target:
+            return self._alias(candidates[0].target)
         if qtype == wire.SRV:
             return self._srv(candidates)
         if qtype in (wire.A, wire.AAAA):
-            found = {c.address: None for c in candidates if _ADDRESS_TYPES[len(c.address)] == qtype}
+            size = 4 if qtype == wire.A else 16
+            found = {c.address: None for c in candidates if len(c.address) == size}
             return Answer(answers=[Record(self.name, qtype, ttl, address) for address in found])
         return Answer()
 
@@ -122,30 +132,30 @@ class _Question:
 
     def _text(self) -> Answer:
         """`dns-version` has the only TXT record; structural names are denied for this type, as CoreDNS does."""
-        if self.left == [b"dns-version"] and not self.reverse:
+        if self.left == [b"dns-version"]:
             return Answer(answers=[Record(self.name, wire.TXT, _SCHEMA_TTL, wire.txt(_SCHEMA_VERSION))])
-        external, candidates = self._find()
-        if external is None and not candidates:
+        if not self._find():
             raise _NameError
         return Answer()
 
     # --- candidates ---
 
-    def _find(self) -> tuple[bytes | None, list[_Candidate]]:
-        """(external name or None, candidates). Empty without an error: the name exists and has no data. Raises
-        _NameError."""
+    def _find(self) -> list[_Candidate]:
+        """What the name stands for; empty: it exists and has no data. Raises _NameError."""
         left = self.left
-        if not left or left in ([b"svc"], [b"pod"]):
-            return None, []
+        if not left:
+            return []
         if left[-1] not in (b"svc", b"pod") or self.reverse or len(left) > 5:
             raise _NameError
+        if len(left) == 1:
+            return []
         namespace = left[-2]
         if not self.cluster.visible(namespace):
             raise _NameError
         if left[-1] == b"pod":
-            return None, self._pod(namespace)
+            return self._pod(namespace)
         if len(left) == 2:
-            return None, []
+            return []
         return self._service(namespace, left[-3])
 
     def _pod(self, namespace: bytes) -> list[_Candidate]:
@@ -164,33 +174,36 @@ class _Question:
             canonical = str(ipaddress.ip_address(address)) == text
             if not canonical or not self.cluster.has_pod(namespace, address):
                 raise _NameError
+        self.depends.append(address)
         return [_Candidate(address, 0, (label, namespace, b"pod"))]
 
-    def _service(self, namespace: bytes, name: bytes) -> tuple[bytes | None, list[_Candidate]]:
+    def _service(self, namespace: bytes, name: bytes) -> list[_Candidate]:
         key, front = (namespace, name), self.left[:-3]
         service = self.cluster.service(key)
         if service is None:
             raise _NameError
-        host = front[0] if len(front) == 1 else b""
-        port, protocol = (part.removeprefix(b"_") for part in front) if len(front) == 2 else (b"", b"")
+        self.depends.append(service_tag(key))
+        owner = (name, namespace, b"svc")
         if service.external is not None:
             if front or not service.external:
                 raise _NameError
-            return service.external, []
-        owner = (name, namespace, b"svc")
+            return [_Candidate(b"", 0, owner, service.external)]
+        host = front[0] if len(front) == 1 else b""
+        port, protocol = (part.removeprefix(b"_") for part in front) if len(front) == 2 else (b"", b"")
         if service.headless or host:
             found = [
-                _Candidate(endpoint.address, each.number, (endpoint.host, *owner))
-                for endpoint, ports in self.cluster.endpoints(key, host)
-                for each in ports
-                if each.matches(port, protocol)
+                _Candidate(b"", number, owner, endpoint.address)
+                if part.names
+                else _Candidate(endpoint.address, number, (endpoint.host, *owner))
+                for endpoint, part in self.cluster.endpoints(key, host)
+                for number in [each.number for each in part.ports if each.matches(port, protocol)]
             ]
         else:
-            matching = [each for each in service.ports if each.matches(port, protocol)]
-            found = [_Candidate(address, each.number, owner) for each in matching for address in service.addresses]
+            matching = [each.number for each in service.ports if each.matches(port, protocol)]
+            found = [_Candidate(address, number, owner) for number in matching for address in service.addresses]
         if not found:
             raise _NameError
-        return None, found
+        return found
 
     # --- records of one type ---
 
@@ -199,8 +212,8 @@ class _Question:
         weight = max(1, 100 // len(candidates)) if candidates else 0
         answers: dict[tuple[tuple[bytes, ...], int], Record] = {}
         additional: dict[tuple[tuple[bytes, ...], bytes], Record] = {}
-        for address, port, owner in candidates:
-            if port == NO_PORT:
+        for address, port, owner, _ in candidates:
+            if port == NO_PORT or not address:
                 continue
             target = names.join(owner, self.zone)
             rdata = wire.srv(0, weight, port, target)
@@ -213,9 +226,10 @@ class _Question:
         found = {names.join(owner, options.primary): None for owner in self.cluster.names_of(address)}
         if not found:
             raise _NameError
+        self.depends.append(address)
         return Answer(answers=[Record(self.name, wire.PTR, options.ttl, name) for name in found])
 
-    def _external(self, target: bytes) -> Answer:
+    def _alias(self, target: bytes) -> Answer:
         """CNAME, and what it leads to: inside the zone found here, outside of it left to the caller."""
         alias = Record(self.name, wire.CNAME, self.cluster.options.ttl, target)
         if self.qtype == wire.CNAME:
@@ -228,7 +242,9 @@ class _Question:
         followed = (*self.followed, self.lower)
         if lower in followed or len(followed) > _MOST_LINKS:
             return Answer()
-        further = _Question(self.cluster, target, self.qtype, self.zone_size, self.facts, followed).answer()
+        question = _Question(self.cluster, target, self.qtype, self.zone_size, self.facts, followed)
+        further = question.answer()
+        self.depends += question.depends
         if not further.answers:
             return Answer()
         return Answer(answers=[alias, *further.answers], chase=further.chase)
@@ -242,20 +258,18 @@ class _Question:
         """
         local = [packed for packed in map(packed_address, self.facts.local) if packed]
         seen: dict[tuple[bytes, ...], tuple[bytes, ...]] = {}
-        for address in local:
-            for host, name, namespace, _ in self._entries(address):
-                service = self.cluster.service((namespace, name))
-                if service is None:
-                    continue
-                if service.headless:
-                    owner = (host, name, namespace, b"svc")
-                    seen[owner] = (*seen.get(owner, ()), address)
-                else:
-                    seen[name, namespace, b"svc"] = service.addresses
+        for part in [part for address in local for part in self.cluster.slices_at(address)]:
+            namespace, name = part.service
+            service = self.cluster.service(part.service)
+            if service is None or service.external is not None:
+                continue
+            if not service.headless:
+                seen[name, namespace, b"svc"] = service.addresses
+                continue
+            for endpoint in part.endpoints:
+                owner = (endpoint.host, name, namespace, b"svc")
+                seen[owner] = tuple(dict.fromkeys((*seen.get(owner, ()), endpoint.address)))
         yield from seen.items() if seen else [((b"ns", b"dns"), tuple(local))]
-
-    def _entries(self, address: bytes) -> list[tuple[bytes, bytes, bytes, bytes]]:
-        return [owner for owner in self.cluster.names_of(address) if len(owner) == 4]
 
     def _name_servers(self) -> Answer:
         ttl, answer = self.cluster.options.ttl, Answer()

@@ -1,7 +1,7 @@
 """The objects behind a zone, kept current by informers.
 
 Every change goes straight into `records.Cluster`; when an answer may differ, the serial moves to the present second and
-`on_change` voids finished answers, so a change shows with the next question.
+`on_change` voids the finished answers that the change touches, so it shows with the next question.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from netemu.dns.objects import Cluster, Options
+from netemu.dns.objects import Changed, Cluster, Options
 from netemu.model.meta import KubeObject
 from netemu.model.objects import EndpointSlice, Namespace, Service
 from netemu.model.pods import Pod
@@ -28,7 +28,7 @@ class ClusterStore:
     def __init__(
         self,
         options: Options,
-        on_change: Callable[[], None],
+        on_change: Callable[[Changed | None], None],
         *,
         endpoints: bool = True,
         labels: str = "",
@@ -77,7 +77,7 @@ class ClusterStore:
     def namespace(self, old: Namespace | None, new: Namespace | None) -> None:
         """A Namespace changed."""
         if self.cluster.set_namespace(_which(old, new).name, new):
-            self._on_change()
+            self._on_change(None)
 
     def service(self, old: Service | None, new: Service | None) -> None:
         """A Service changed."""
@@ -94,10 +94,10 @@ class ClusterStore:
         which = _which(old, new)
         self._moved(self.cluster.set_pod(which.namespace, which.name, new))
 
-    def _moved(self, changed: bool) -> None:
+    def _moved(self, changed: Changed) -> None:
         if changed:
             self.serial = int(self._clock())
-            self._on_change()
+            self._on_change(changed)
 
 
 def _which(old: KubeObject | None, new: KubeObject | None) -> KubeObject:

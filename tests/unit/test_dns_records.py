@@ -305,7 +305,7 @@ def test_an_empty_cluster_after_everything_is_deleted_holds_nothing() -> None:
         )
 
     assert ask(found, "peers.shop.svc.cluster.local.", "A").rcode == "NXDOMAIN"
-    assert not found._endpoints_at
+    assert not found._slice_at
     assert not found._service_at
 
 

@@ -102,7 +102,7 @@ class Kubernetes(Plugin):
                 return NEXT
             if not synced:
                 found.rcode = wire.SERVFAIL
-        response = Response(found.rcode, found.answers, [], found.additional, stable=synced)
+        response = Response(found.rcode, found.answers, [], found.additional, stable=synced, depends=found.depends)
         if found.chase:
             await self._chase(query, found, response)
         if not response.answers:
