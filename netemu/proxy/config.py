@@ -1,25 +1,27 @@
 """KubeProxyConfiguration, kubeproxy.config.k8s.io/v1alpha1: the file that `--config` names.
 
-Every field of the real type is known, so any cluster's file loads; an unknown one is refused with its path. Fields of
-other operating systems and modes are read and not used. Defaults are upstream's (`apis/config/v1alpha1/defaults.go`),
-and an unset value, `null` and zero mean the default there too.
+Every field of the real type is known, so any cluster's file loads; an unknown one is refused with its line and what
+was probably meant. Defaults are upstream's (`apis/config/v1alpha1/defaults.go`), and an unset value, `null` and zero
+mean the default there too. `config_checks` says what else is refused, and which fields have no effect.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from netemu.model.errors import UserError
+from netemu.model.suggest import instead
+from netemu.proxy.config_checks import MODES, PRIMARY, SERVICE_CIDRS_GATE, ConfigError, check, with_port
 from netemu.proxy.services import Family, family_of, networks_of_family
 
-MODES = ("iptables", "ipvs", "nftables")
+__all__ = ["DEFAULT_MODE", "MODES", "PRIMARY", "ConfigError", "KubeProxyConfiguration", "load", "parse"]
+
 DEFAULT_MODE = "iptables"
-PRIMARY = "primary"
-"""In nodePortAddresses, alone: the node's primary addresses."""
+HEALTHZ_PORT, METRICS_PORT = 10256, 10249
 API_VERSION, KIND = "kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration"
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -133,32 +135,68 @@ class KubeProxyConfiguration(_Part, frozen=True):
         """The first CIDR of `clusterCIDR` that is of this family, "" if there is none."""
         return next(iter(networks_of_family(self.cluster_cidr.split(","), family)), "")
 
+    @property
+    def asks_for_service_cidrs(self) -> bool:
+        """Whether ServiceCIDRs are watched; a feature gate turns that off."""
+        return self.feature_gates.get(SERVICE_CIDRS_GATE, True)
+
+
+class PlacedError(UserError):
+    """`FILE:LINE: what is wrong`."""
+
+    placed: ClassVar[bool] = True
+
 
 def load(path: Path) -> KubeProxyConfiguration:
-    """Read and check a file. Raises UserError, one line that names file and field."""
+    """Read and check a file. Raises UserError, one line that names file, line and field."""
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        content = yaml.safe_load(text)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not valid UTF-8") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     try:
         return parse(content)
-    except UserError as error:
+    except ConfigError as error:
+        if error.field:
+            raise PlacedError(f"{path}:{_line_of(error.field, yaml.compose(text))}: {error}") from error
         raise UserError(f"{path}: {error}") from error
 
 
+def _line_of(field: str, node: Any) -> int:
+    """Where a dotted field stands in a YAML document, or the nearest thing around it that is there."""
+    line = 1
+    for name in re.split(r"\.|\[\d+\]", field):
+        found = next((pair for pair in getattr(node, "value", ()) if getattr(pair[0], "value", "") == name), None)
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line
+
+
 def parse(content: object) -> KubeProxyConfiguration:
-    """Check what a file holds. Raises UserError naming the field."""
+    """Check what a file holds. Raises ConfigError naming the field."""
     if not isinstance(content, dict) or (content.get("apiVersion"), content.get("kind")) != (API_VERSION, KIND):
-        raise UserError(f"expected apiVersion {API_VERSION} and kind {KIND}")
+        raise ConfigError("", f"expected apiVersion {API_VERSION} and kind {KIND}")
+    said = _without_unset(content)
     try:
-        config = msgspec.convert(_without_unset(content), KubeProxyConfiguration, dec_hook=_custom)
+        config = msgspec.convert(said, KubeProxyConfiguration, dec_hook=_custom)
     except msgspec.ValidationError as error:
-        raise UserError(_explain(str(error))) from error
-    _check(config)
+        raise _explained(str(error)) from error
+    wildcard, loopback = (
+        ("[::]", "[::1]") if family_of(config.bind_address) is Family.IPV6 else ("0.0.0.0", "127.0.0.1")
+    )
+    config = msgspec.structs.replace(
+        config,
+        healthz_bind_address=with_port(said.get("healthzBindAddress", wildcard), HEALTHZ_PORT),
+        metrics_bind_address=with_port(said.get("metricsBindAddress", loopback), METRICS_PORT),
+    )
+    check(config)
     return config
 
 
@@ -184,42 +222,19 @@ def _custom(kind: type, value: Any) -> Any:
     raise NotImplementedError(kind)
 
 
-def _explain(message: str) -> str:
+def _explained(message: str) -> ConfigError:
     """msgspec's text with the path in front, as in `iptables.masqueradeBit: Expected int`."""
     what, _, where = message.partition(" - at `$")
     where = where.rstrip("`").lstrip(".")
-    if unknown := re.search(r"unknown field `(\w+)`", what):
-        return f'unknown field "{where}.{unknown[1]}"' if where else f'unknown field "{unknown[1]}"'
-    return f"{where}: {what}" if where else what
+    if unknown := re.search(r"unknown field `(.+)`", what):
+        field = f"{where}.{unknown[1]}" if where else unknown[1]
+        return ConfigError(field, f'unknown field "{field}"; {instead(unknown[1], _fields_at(where), "known here")}')
+    return ConfigError(where, f"{where}: {what}" if where else what)
 
 
-_LOCAL_MODES = ("ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix")
-
-
-def _check(config: KubeProxyConfiguration) -> None:
-    if config.mode not in ("", *MODES):
-        raise UserError(f"mode: {config.mode!r} is no proxy mode of Linux; use one of {', '.join(MODES)}")
-    for mode, bit in (("iptables", config.iptables.masquerade_bit), ("nftables", config.nftables.masquerade_bit)):
-        if not 0 <= bit <= 31:
-            raise UserError(f"{mode}.masqueradeBit: {bit} is not within 0-31")
-    if config.detect_local_mode not in _LOCAL_MODES:
-        raise UserError(f"detectLocalMode: {config.detect_local_mode!r} is none of {', '.join(_LOCAL_MODES)}")
-    for mode, part in (("iptables", config.iptables), ("nftables", config.nftables), ("ipvs", config.ipvs)):
-        for name, period in (("syncPeriod", part.sync_period), ("minSyncPeriod", part.min_sync_period)):
-            if period < 0:
-                raise UserError(f"{mode}.{name}: must not be negative")
-    for field, entries in (
-        ("clusterCIDR", config.cluster_cidr.split(",") if config.cluster_cidr else ()),
-        ("nodePortAddresses", () if config.node_port_addresses == (PRIMARY,) else config.node_port_addresses),
-        ("ipvs.excludeCIDRs", config.ipvs.exclude_cidrs),
-    ):
-        for entry in entries:
-            if "/" not in entry or not networks_of_family((entry,), family_of(entry)):
-                raise UserError(f"{field}: {entry!r} is not a CIDR such as 10.244.0.0/16")
-    for field, text in (
-        ("healthzBindAddress", config.healthz_bind_address),
-        ("metricsBindAddress", config.metrics_bind_address),
-    ):
-        host, _, port = text.rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65535:
-            raise UserError(f"{field}: {text!r} is not an address such as 0.0.0.0:10256")
+def _fields_at(where: str) -> list[str]:
+    """The fields of the part of the configuration at a dotted path."""
+    kind: Any = KubeProxyConfiguration
+    for name in where.split(".") if where else ():
+        kind = next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == name)
+    return [field.encode_name for field in msgspec.structs.fields(kind)]

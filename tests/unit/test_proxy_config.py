@@ -9,6 +9,7 @@ import pytest
 
 from netemu.model.errors import UserError
 from netemu.proxy.config import KubeProxyConfiguration, load, parse
+from netemu.proxy.config_checks import without_effect
 
 HEAD = {"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration"}
 
@@ -59,22 +60,57 @@ def test_zero_shortest_period_counts_as_unset() -> None:
 
 @pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("1h5m", 3900), ("250ms", 0.25), ("1m0.5s", 60.5)])
 def test_durations(text: str, seconds: float) -> None:
-    assert parse({**HEAD, "iptables": {"syncPeriod": text}}).iptables.sync_period == seconds
+    periods = {"syncPeriod": text, "minSyncPeriod": "1ms"}
+
+    assert parse({**HEAD, "iptables": periods}).iptables.sync_period == seconds
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         pytest.param({"kind": "Pod"}, "expected apiVersion kubeproxy.config.k8s.io/v1alpha1", id="other kind"),
-        pytest.param({**HEAD, "modus": "x"}, 'unknown field "modus"', id="unknown field"),
-        pytest.param({**HEAD, "iptables": {"bit": 1}}, 'unknown field "iptables.bit"', id="unknown inner field"),
+        pytest.param({**HEAD, "modee": "x"}, 'unknown field "modee"; did you mean mode?', id="unknown field"),
+        pytest.param(
+            {**HEAD, "iptables": {"masqueradeBits": 1}},
+            'unknown field "iptables.masqueradeBits"; did you mean masqueradeBit?',
+            id="unknown inner field",
+        ),
         pytest.param({**HEAD, "iptables": {"masqueradeBit": "x"}}, "iptables.masqueradeBit: Expected `int`", id="type"),
         pytest.param({**HEAD, "iptables": {"masqueradeBit": 32}}, "iptables.masqueradeBit: 32 is not", id="bit"),
         pytest.param({**HEAD, "iptables": {"syncPeriod": "30"}}, "iptables.syncPeriod: Expected a duration", id="unit"),
+        pytest.param(
+            {**HEAD, "ipvs": {"syncPeriod": "1s", "minSyncPeriod": "2s"}},
+            "ipvs.syncPeriod: must not be shorter than minSyncPeriod, 2s",
+            id="periods",
+        ),
+        pytest.param({**HEAD, "conntrack": {"min": -1}}, "conntrack.min: must not be negative", id="negative"),
+        pytest.param({**HEAD, "oomScoreAdj": 1001}, "oomScoreAdj: 1001 is not within", id="score"),
         pytest.param({**HEAD, "mode": "fast"}, "mode: 'fast' is no proxy mode", id="no mode"),
+        pytest.param(
+            {**HEAD, "mode": "nftable"},
+            "mode: 'nftable' is no proxy mode of Linux; did you mean nftables?",
+            id="near mode",
+        ),
         pytest.param({**HEAD, "clusterCIDR": "10.0.0.0"}, "clusterCIDR: '10.0.0.0' is not a CIDR", id="CIDR"),
+        pytest.param(
+            {**HEAD, "clusterCIDR": "10.0.0.0/16,10.1.0.0/16"}, "clusterCIDR: one CIDR, or one of each", id="two CIDRs"
+        ),
+        pytest.param(
+            {**HEAD, "nodePortAddresses": ["primary", "10.0.0.0/8"]},
+            "nodePortAddresses: 'primary' stands",
+            id="primary",
+        ),
         pytest.param({**HEAD, "detectLocalMode": "X"}, "detectLocalMode: 'X' is none of", id="local mode"),
+        pytest.param(
+            {**HEAD, "detectLocalMode": "BridgeInterface"}, "detectLocal.bridgeInterface: '' is no name", id="bridge"
+        ),
+        pytest.param({**HEAD, "bindAddress": "eth0"}, "bindAddress: 'eth0' is not an IP address", id="bind address"),
         pytest.param({**HEAD, "metricsBindAddress": "x"}, "metricsBindAddress: 'x' is not an address", id="address"),
+        pytest.param(
+            {**HEAD, "featureGates": {"MultiCIDRServiceAllocators": True}},
+            "featureGates.MultiCIDRServiceAllocators: no feature gate of kube-proxy; did you mean MultiCIDRServiceAlloc",
+            id="gate",
+        ),
     ],
 )
 def test_refuses(content: dict[str, Any], message: str) -> None:
@@ -93,3 +129,38 @@ def test_broken_yaml_is_one_line_with_the_file(tmp_path: Path) -> None:
         load(file)
 
     assert "\n" not in str(caught.value)
+
+
+def test_a_mistake_is_told_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "config.conf"
+    head = f"apiVersion: {HEAD['apiVersion']}\nkind: {HEAD['kind']}\n"
+    file.write_text(head + "ipvs:\n  strictARP: true\n  sheduler: rr\n")
+
+    with pytest.raises(UserError) as caught:
+        load(file)
+
+    assert str(caught.value) == f'{file}:5: unknown field "ipvs.sheduler"; did you mean scheduler?'
+    assert caught.value.placed
+
+
+@pytest.mark.parametrize(
+    ("said", "healthz", "metrics"),
+    [
+        ({}, "0.0.0.0:10256", "127.0.0.1:10249"),
+        ({"bindAddress": "fd00::1"}, "[::]:10256", "[::1]:10249"),
+        ({"healthzBindAddress": "192.168.0.2", "metricsBindAddress": "::"}, "192.168.0.2:10256", "[::]:10249"),
+    ],
+)
+def test_addresses_of_servers(said: dict[str, str], healthz: str, metrics: str) -> None:
+    config = parse({**HEAD, **said})
+
+    assert (config.healthz_bind_address, config.metrics_bind_address) == (healthz, metrics)
+
+
+def test_fields_without_effect_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "config.conf"
+    file.write_text(KUBEADM)
+    said = {"clientConnection": {"qps": 50}, "enableProfiling": True, "featureGates": {"NFTablesProxyMode": True}}
+
+    assert without_effect(load(file)) == []
+    assert without_effect(parse({**HEAD, **said})) == ["clientConnection.qps", "enableProfiling", "featureGates"]
