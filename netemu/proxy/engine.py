@@ -20,12 +20,14 @@ from netemu.proxy.flows import stale_flows
 from netemu.proxy.loop import Programmed, SyncLoop
 from netemu.proxy.modes import Site, mode_of
 from netemu.proxy.node import detector, node_ip, pod_cidrs, set_sysctls
-from netemu.proxy.services import Family, of_family
+from netemu.proxy.services import Family, disjoint, of_family
 from netemu.proxy.tracker import Changes, Table, Tracker
 
 log = logging.getLogger(__name__)
 
 Synced = Callable[[Family, Table], Awaitable[None]]
+_NEED_SERVICE_CIDRS = ("nftables",)
+"""Modes with rules about addresses that no Service has."""
 
 
 class Engine:
@@ -37,6 +39,8 @@ class Engine:
         self.mode = mode_of(self.name)
         self.families = families
         self.loops: dict[Family, SyncLoop] = {}
+        self._node: Node | None = None
+        self._told_of_node, self._service_cidrs = False, tuple[str, ...]()
 
     async def prepare(self, revisions: Callable[[], tuple[str, str] | None], synced: Synced) -> None:
         """Set sysctls and find the tools. Raises UserError where one is missing, KernelError where one is refused."""
@@ -94,6 +98,17 @@ class Engine:
 
     def node_changed(self, node: Node | None) -> None:
         """The own Node as it is now. The first call makes syncs possible."""
+        self._node, self._told_of_node = node, True
+        self._facts_changed()
+
+    def service_cidrs_changed(self, networks: Sequence[str]) -> None:
+        """The networks of all ServiceCIDRs as they are now."""
+        self._service_cidrs = tuple(networks)
+        if self._told_of_node:
+            self._facts_changed()
+
+    def _facts_changed(self) -> None:
+        node = self._node
         if self.config.detect_local_mode == "NodeCIDR" and not (node and pod_cidrs(node)):
             return  # without it Pods could not be told from strangers
         for family, loop in self.loops.items():
@@ -111,6 +126,7 @@ class Engine:
             masquerade_all=mode.masquerade_all(config),
             localhost_node_ports=config.iptables.localhost_node_ports,
             node_port_networks=mode.node_port_networks(config, family, primary),
+            service_cidrs=disjoint(self._service_cidrs, family) if self.name in _NEED_SERVICE_CIDRS else (),
         )
 
     async def health_hosts(self) -> tuple[str, ...]:
@@ -146,16 +162,17 @@ class Engine:
             synced=lambda table: synced(family, table),
         )
 
-    def _clean_flows(self, family: Family) -> Callable[[Table, Changes], Awaitable[None]]:
+    def _clean_flows(self, family: Family) -> Callable[[Table, Changes], Awaitable[int]]:
         conntrack, ipv6 = Conntrack(self.site.netns), family is Family.IPV6
 
-        async def clean(table: Table, changes: Changes) -> None:
+        async def clean(table: Table, changes: Changes) -> int:
             def work() -> int:
                 stale = stale_flows(conntrack.flows("udp", ipv6=ipv6), table, changes)
                 return conntrack.delete(stale, ipv6=ipv6)
 
             if deleted := await asyncio.to_thread(work):
                 log.info("proxy %s: %d stale UDP flows removed", self.node_name, deleted)
+            return deleted
 
         return clean
 

@@ -60,7 +60,7 @@ class SyncLoop:
         sync_period: float,
         min_sync_period: float,
         revisions: Callable[[], tuple[str, str] | None],
-        clean_flows: Callable[[Table, Changes], Awaitable[None]],
+        clean_flows: Callable[[Table, Changes], Awaitable[int]],
         longest_period: float = FULL_SYNC_SECONDS,
         addresses: Callable[[NodeFacts], Awaitable[NodeFacts]] | None = None,
         synced: Callable[[Table], Awaitable[None]] | None = None,
@@ -189,8 +189,10 @@ class SyncLoop:
 
     async def _flows(self, changes: Changes) -> None:
         if changes.udp_endpoints or changes.udp_removed:
+            begin = time.monotonic()
             try:
-                await self._clean_flows(self.tracker.table, changes)
+                deleted = await self._clean_flows(self.tracker.table, changes)
+                self.metrics.reconciled(deleted, time.monotonic() - begin)
             except KernelError as error:
                 log.error("proxy: stale UDP flows not removed: %s", error)
 

@@ -129,7 +129,7 @@ def service_ports(service: Service, family: Family) -> dict[PortKey, ServicePort
             source_ranges=networks_of_family(spec.load_balancer_source_ranges, family),
             internal_local=spec.internal_traffic_policy == "Local",
             external_local=_external_local(service),
-            health_check_node_port=spec.health_check_node_port if spec.type == "LoadBalancer" else 0,
+            health_check_node_port=_health_check_node_port(service),
             use_hints=_use_hints(service),
         )
     return ports
@@ -163,6 +163,12 @@ def _external_local(service: Service) -> bool:
     spec = service.spec
     from_outside = spec.type in ("NodePort", "LoadBalancer") or (spec.type == "ClusterIP" and spec.external_ips)
     return bool(from_outside) and spec.external_traffic_policy == "Local"
+
+
+def _health_check_node_port(service: Service) -> int:
+    spec = service.spec
+    asked = spec.type == "LoadBalancer" and spec.external_traffic_policy == "Local"
+    return spec.health_check_node_port if asked and is_number(spec.health_check_node_port) else 0
 
 
 def _load_balancer_ips(service: Service, family: Family) -> tuple[str, ...]:
@@ -216,3 +222,12 @@ def networks_of_family(networks: Iterable[str], family: Family) -> tuple[str, ..
         if family_of(str(value)) is family:
             found.append(str(value))
     return tuple(found)
+
+
+def disjoint(networks: Iterable[str], family: Family) -> tuple[str, ...]:
+    """The CIDRs of the family in order, what another one contains left out: the same addresses, none of them twice."""
+    if family is Family.IPV6:
+        six = map(ipaddress.IPv6Network, networks_of_family(networks, family))
+        return tuple(map(str, ipaddress.collapse_addresses(six)))
+    four = map(ipaddress.IPv4Network, networks_of_family(networks, family))
+    return tuple(map(str, ipaddress.collapse_addresses(four)))

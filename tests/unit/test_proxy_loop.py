@@ -111,8 +111,9 @@ class Bed(Proxy):
             clean_flows=self._clean,
         )
 
-    async def _clean(self, table: Table, changes: Changes) -> None:
+    async def _clean(self, table: Table, changes: Changes) -> int:
         self.cleaned.append(changes)
+        return 0
 
     def put(self, *at: tuple[str, str], name: str = "default/web") -> str:
         self.revision = (self.revision or 0) + 1
