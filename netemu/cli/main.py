@@ -185,6 +185,21 @@ def dig(
     observe.dig(lab, source, namespace, name, words or [], resolver=resolver, output=output)
 
 
+@app.command("dns-log")
+def dns_log(
+    pod: Annotated[str, typer.Argument(help="Only this Pod's queries")] = "",
+    namespace: Namespace = "default",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until interrupted")] = False,
+    seconds: Annotated[float, typer.Option("--for", min=0.1, help="Seconds to listen")] = 10.0,
+    lab: Lab = "",
+    output: Output = Format.table,
+) -> None:
+    """Print the DNS queries of Pods as they cross the wire, and how many queries each lookup costs."""
+    from netemu.cli import dns
+
+    dns.log(lab, pod, namespace, follow=follow, seconds=seconds, output=output)
+
+
 @app.command()
 def proxy(
     config: Annotated[Path, typer.Option(help="KubeProxyConfiguration v1alpha1 file")],

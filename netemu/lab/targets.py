@@ -15,7 +15,7 @@ from netemu.model.errors import UserError
 from netemu.model.suggest import instead
 from netemu.network import names
 from netemu.runtime import sandboxes
-from netemu.runtime.cri import ContainerState
+from netemu.runtime.cri import ContainerState, SandboxConfig
 from netemu.runtime.sandboxes import Container
 
 
@@ -83,9 +83,14 @@ def _pod(lab: str, namespace: str, name: str) -> Target:
                 f"no Pod {name!r} in namespace {namespace}; there is one in {elsewhere[0]}: -n {elsewhere[0]}"
             )
         raise UserError(f"no Pod {name!r} running in namespace {namespace}; {_instead(name, known, 'Pods')}")
-    config, directory = found.config, str(found.directory)
+    _existing(found.config.netns)
+    return _target(found.config)
+
+
+def _target(pod: SandboxConfig) -> Target:
+    directory = pod.directory
     return Target(
-        f"{namespace}/{name}", _existing(config.netns), config.hostname,
+        f"{pod.pod_namespace}/{pod.pod_name}", pod.netns, pod.hostname,
         f"{directory}/resolv.conf", f"{directory}/hosts", directory,
     )  # fmt: skip
 
@@ -107,6 +112,12 @@ def find_container(target: Target, name: str = "") -> Container | None:
 def process_of(container: Container | None) -> Process | None:
     """The real process of a container, if it has one."""
     return Process(container.pid, container.process_started) if container and container.pid else None
+
+
+def pods_by_link(lab: str) -> dict[str, Target]:
+    """The Pods of a lab by the link at their node's end; those of the host network have none."""
+    configs = [sandbox.config for sandbox in sandboxes.load_all(LabPaths(lab).pods) if not sandbox.config.host_network]
+    return {names.host_veth(config.netns): _target(config) for config in configs}
 
 
 def _existing(netns: str) -> str:
