@@ -18,7 +18,7 @@ _WATCH_SECONDS = 3000
 """How long one watch lasts before it is renewed; kube-apiserver cuts between 30 and 60 minutes itself."""
 
 
-class _ListMeta(msgspec.Struct, rename="camel"):
+class _ListMeta(msgspec.Struct, rename="camel", frozen=True):
     resource_version: str = ""
 
 
