@@ -89,8 +89,9 @@ class Tap:
 
     def __init__(self, netns: str, program: bytes) -> None:
         with namespaces.entered(netns):
-            # Protocol 0 receives nothing: what came before the filter was there would be unfiltered.
-            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0)
+            self._socket = socket.socket(
+                socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, socket.htons(_ETH_P_ALL)
+            )
         try:
             held = ctypes.create_string_buffer(program, len(program))
             fprog = struct.pack("HP", len(program) // 8, ctypes.addressof(held))
@@ -98,7 +99,9 @@ class Tap:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             self._socket.setblocking(False)
-            self._socket.bind(("", _ETH_P_ALL))
+            # What came before the filter was there is unfiltered.
+            while self.read():
+                pass
         except BaseException:
             self._socket.close()
             raise
