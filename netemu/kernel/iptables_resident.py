@@ -6,6 +6,9 @@ libraries to load and a netlink socket to close (which waits for the kernel's de
 comments of its input, which tells that everything before them was applied. What it refuses ends it; the next change
 starts another. It ends with this process too, because its input does.
 
+Changes of others can be told from ours: nf_tables counts the transactions in a namespace, and each COMMIT is one. (One
+that changes nothing is none; then the difference looks like somebody else's.)
+
 Long inputs go to a process of their own: they would not fit into the pipe, and the tool keeps the memory it once took.
 """
 
@@ -18,6 +21,7 @@ from dataclasses import dataclass, field
 
 from netemu.kernel import netns as namespaces
 from netemu.kernel.iptables import RESTORE_SECONDS, IptablesTool, naming_line
+from netemu.kernel.nftables import NftNetlink
 from netemu.model.errors import KernelError
 
 _LONGEST = 60_000
@@ -34,26 +38,28 @@ class ResidentIptables:
     _transport: asyncio.ReadTransport = field(init=False)
     _fed: int = field(default=0, init=False)
     """Lines that the running tool has been given so far."""
+    _commits: int = field(default=0, init=False)
+    _nft: NftNetlink = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._nft = NftNetlink(self.tool.netns)
 
     async def restore(self, text: str) -> None:
         """See Iptables."""
         if len(text) > _LONGEST or not text.endswith("COMMIT\n"):  # what is never applied is refused at its end only
             await self.tool.restore(text)
-            return
-        child = self._child or await self._start()
-        applied, lines = f"# applied up to line {self._fed}\n".encode(), text.count("\n")
+        else:
+            await self._restore(text)
+        self._commits += text.count("\nCOMMIT\n")
+
+    async def foreign_changes(self) -> int | None:
+        """See Iptables."""
+        if self.tool.legacy:
+            return None
         try:
-            async with asyncio.timeout(RESTORE_SECONDS):
-                said = await self._feed(child, text.encode() + applied, applied)
-        except BaseException:
-            child.kill()
-            self.close()
-            raise
-        if said is not None:
-            fed, status = self._fed, await asyncio.to_thread(child.wait)
-            self.close()
-            raise naming_line(self._refusal(said, fed, status), text)
-        self._fed += lines + 1
+            return await self._nft.generation() - self._commits
+        except KernelError:
+            return None
 
     async def save(self, table: str = "") -> str:
         """See Iptables."""
@@ -64,7 +70,29 @@ class ResidentIptables:
         return await self.tool.has_chain(table, chain)
 
     def close(self) -> None:
-        """End the tool; the next restore starts another."""
+        """Give the tool and the socket back; the next restore starts another."""
+        self._nft.close()
+        self._stop()
+
+    async def _restore(self, text: str) -> None:
+        if self._child and self._child.poll() is not None:
+            self._stop()  # somebody killed it while it had nothing to do
+        child = self._child or await self._start()
+        applied, lines = f"# applied up to line {self._fed}\n".encode(), text.count("\n")
+        try:
+            async with asyncio.timeout(RESTORE_SECONDS):
+                said = await self._feed(child, text.encode() + applied, applied)
+        except BaseException:
+            child.kill()
+            self._stop()
+            raise
+        if said is not None:
+            fed, status = self._fed, await asyncio.to_thread(child.wait)
+            self._stop()
+            raise naming_line(self._refusal(said, fed, status), text)
+        self._fed += lines + 1
+
+    def _stop(self) -> None:
         child, self._child = self._child, None
         if child and child.stdin:
             child.stdin.close()

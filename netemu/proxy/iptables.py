@@ -16,7 +16,7 @@ import base64
 import hashlib
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from netemu.proxy.endpoints import Chosen, Endpoint, choose
 from netemu.proxy.facts import Detector, NodeFacts
@@ -52,6 +52,8 @@ class Compiled:
     no_local_internal: bool = False
     no_local_external: bool = False
     """Whether a Local policy finds no endpoint here though there are some elsewhere (two of upstream's gauges)."""
+    endpoints: int = 0
+    """How many there are, used here or not."""
 
 
 def source_matches(detector: Detector) -> tuple[str, str]:
@@ -78,7 +80,9 @@ def compile_port(
     port: ServicePort, endpoints: Iterable[Endpoint], node: NodeFacts, *, comments: bool = True
 ) -> Compiled:
     """Every rule of one service port. Same input, same rules, whatever order the endpoints come in."""
-    return _Port(port, choose(port, endpoints, node.labels, node.name), node, comments).compile()
+    known = tuple(endpoints)
+    compiled = _Port(port, choose(port, known, node.labels, node.name), node, comments).compile()
+    return replace(compiled, endpoints=len(known))
 
 
 def node_port_tail(node: NodeFacts) -> tuple[str, ...]:

@@ -6,6 +6,9 @@ and writes only chains whose rules differ, and in long shared chains only the ru
 changed that is nothing. Upstream writes all chains of touched ports and all shared chains each time; the tables that
 result are the same.
 
+Whether the rules are still there is read back when somebody else has changed something, or where the kernel does not
+tell, and then only as far as that takes a small share of the time.
+
 Foreign rules are never touched: ours are the chains of `rules/iptables`, the per-port chains, and the jumps.
 """
 
@@ -29,9 +32,9 @@ CANARIES: tuple[Place, ...] = tuple((table, "KUBE-PROXY-CANARY") for table in ("
 _SHORT_CHAIN, _MOST_EDITS = 8, 16
 _BREATH = 100
 """Ports compiled in one go; in between, health checks are answered."""
-_COMPARED = 3000
-"""With more rules than that, reading them all back again and again would cost more than it is worth."""
-_PIECE = 50
+_REST = 20
+"""After reading all rules back, that many times as long passes before it is done again: 5,000 Services take seconds."""
+PIECE = 50
 """Ports whose chains go into one restore of a long load."""
 _KEPT_AT_CLEANUP = ("KUBE-MARK-MASQ", "KUBE-FIREWALL", "KUBE-PROXY-CANARY")
 """Shared with the kubelet; upstream leaves them too."""
@@ -41,12 +44,16 @@ class IptablesProgrammer:
     """One family's rules of one node. Not reentrant: one sync at a time."""
 
     def __init__(
-        self, tool: Iptables, base: Base, clock: Callable[[], float] = time.monotonic, *, piece: int = _PIECE
+        self, tool: Iptables, base: Base, clock: Callable[[], float] = time.monotonic, *, piece: int = PIECE
     ) -> None:
         self.tool, self._base, self._clock, self._piece = tool, base, clock, piece
         self._ports: dict[PortKey, Compiled] = {}
         self._shared: dict[Place, tuple[str, ...]] = {}
         self._totals: Counter[str] = Counter()
+        self._sums: Counter[str] = Counter()
+        self._others: int | None = None
+        """What `foreign_changes` said when all was as it should be; None: it has to be read back."""
+        self._next_look = 0.0
 
     async def program(self, table: Table, node: NodeFacts, touched: Iterable[PortKey] | None) -> Written:
         """Bring the kernel to `table`. `touched` names the ports that may differ; None means anything may.
@@ -54,37 +61,46 @@ class IptablesProgrammer:
         Raises KernelError; then the next call must be with None.
         """
         started = self._clock()
-        full = touched is None
-        endpoints = sum(len(table.endpoints.get(key, ())) for key in table.ports)
-        names = table.ports.keys() if touched is None else touched
+        names = table.ports.keys() if touched is None else frozenset(touched)
+        there = [key for key in names if key in table.ports]
+        others = 0 if touched is None else self._sums["endpoints"] - self._sum(names)["endpoints"]
+        many = others + sum(len(table.endpoints.get(key, ())) for key in there) > LARGE_CLUSTER
         fresh: dict[PortKey, Compiled] = {}
-        for number, key in enumerate(tuple(names), 1):
+        for number, key in enumerate(there, 1):
             if number % _BREATH == 0:
                 await asyncio.sleep(0)
-            if (port := table.ports.get(key)) is not None:
-                ends = table.endpoints.get(key, ())
-                fresh[key] = compile_port(port, ends, node, comments=endpoints <= LARGE_CLUSTER)
+            fresh[key] = compile_port(table.ports[key], table.endpoints.get(key, ()), node, comments=not many)
         if touched is None:
             written = await self._full(fresh, node)
         else:
             written = await self._partial(fresh, frozenset(touched), node)
-        lonely = [(c.no_local_internal, c.no_local_external) for c in self._ports.values()]
         return Written(
-            full,
+            touched is None,
             len(written),
             _per_table(written),
             dict(self._totals),
-            (sum(i for i, _ in lonely), sum(e for _, e in lonely)),
+            (self._sums["no local internal"], self._sums["no local external"]),
             self._clock() - started,
         )
 
     async def intact(self) -> bool:
-        """Whether the canary of table mangle still sings, as upstream asks; in small tables, whether all is there."""
-        if not await self.tool.has_chain(*CANARIES[0]):
-            return False
-        if sum(self._totals.values()) > _COMPARED:
+        """Whether all is there. Where that takes long and was asked a moment ago: whether the canary of table mangle
+        still sings, as upstream asks."""
+        others = await self.tool.foreign_changes()
+        if others is not None and others == self._others:
             return True
-        actual = parse_save(await self.tool.save())
+        started = self._clock()
+        if started < self._next_look:
+            return await self.tool.has_chain(*CANARIES[0])
+        text = await self.tool.save()
+        same = await asyncio.to_thread(self._holds, text)
+        self._next_look = self._clock() + _REST * (self._clock() - started)
+        self._others = others if same else None
+        return same
+
+    def _holds(self, text: str) -> bool:
+        """Whether what was saved has all that was programmed."""
+        actual = parse_save(text)
         own = {("nat", chain): rules for one in self._ports.values() for chain, rules in one.chains.items()}
         jumps = all(rule in (_rules_at(actual, place) or ()) for place, rule in self._base.jumps)
         return jumps and all(_rules_at(actual, place) == rules for place, rules in {**self._shared, **own}.items())
@@ -112,6 +128,7 @@ class IptablesProgrammer:
     # --- one sync
 
     async def _full(self, fresh: dict[PortKey, Compiled], node: NodeFacts) -> dict[Place, tuple[str, ...]]:
+        self._others, others = None, await self.tool.foreign_changes()
         actual = parse_save(await self.tool.save())
         shared = self._wanted_shared(fresh, node)
         own = {("nat", chain): rules for c in fresh.values() for chain, rules in c.chains.items()}
@@ -124,7 +141,8 @@ class IptablesProgrammer:
         ahead = await self._load_ahead(fresh, actual)
         rest = {place: rules for place, rules in changed.items() if place not in ahead}
         await self._apply(restore_text(rest, insert=jumps, delete=stale))
-        self._ports, self._shared = fresh, shared
+        self._ports, self._shared, self._others = fresh, shared, others
+        self._sums = self._sum(fresh)
         self._totals = Counter(_per_table(wanted)) + Counter(table for (table, _), _ in self._base.jumps)
         return changed
 
@@ -151,9 +169,9 @@ class IptablesProgrammer:
         before = {("nat", c): r for k in touched if k in self._ports for c, r in self._ports[k].chains.items()}
         after = {("nat", c): r for one in fresh.values() for c, r in one.chains.items()}
         changed = {p: rules for p, rules in after.items() if before.get(p) != rules}
-        ports = {k: v for k, v in self._ports.items() if k not in touched} | fresh
         shared = self._shared
         if node.node_port_networks or any(_shared(self._ports, k) != _shared(fresh, k) for k in touched):
+            ports = {k: v for k, v in self._ports.items() if k not in touched} | fresh
             shared = self._wanted_shared(ports, node)
         new_shared = {p: rules for p, rules in shared.items() if self._shared.get(p) != rules}
         gone = tuple(p for p in before if p not in after)
@@ -162,8 +180,24 @@ class IptablesProgrammer:
         await self._apply(restore_text(whole | changed, edit=few, delete=gone))
         self._totals.update(_per_table(after) + _per_table(new_shared))
         self._totals.subtract(_per_table(before) + _per_table({p: self._shared[p] for p in new_shared}))
-        self._ports, self._shared = ports, shared
+        self._sums.subtract(self._sum(touched))
+        for key in touched:
+            self._ports.pop(key, None)
+        self._ports |= fresh
+        self._shared = shared
+        self._sums.update(self._sum(fresh))
         return new_shared | changed
+
+    def _sum(self, keys: Iterable[PortKey]) -> Counter[str]:
+        """What is told of all ports, as it stands for these."""
+        found = [self._ports[key] for key in keys if key in self._ports]
+        return Counter(
+            {
+                "endpoints": sum(c.endpoints for c in found),
+                "no local internal": sum(c.no_local_internal for c in found),
+                "no local external": sum(c.no_local_external for c in found),
+            }
+        )
 
     def _wanted_shared(self, ports: Mapping[PortKey, Compiled], node: NodeFacts) -> dict[Place, tuple[str, ...]]:
         """All chains that are not a port's own, fixed rules first."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -37,9 +38,12 @@ class FakeIptables:
     restores: list[str] = field(default_factory=list)
     fail_next: str = ""
     """Refuse the next restore with this text."""
+    _known: dict[str, Chains] = field(default_factory=dict)
+    _changes: int = 0
 
     async def restore(self, text: str) -> None:
         """See Iptables. Raises KernelError."""
+        await self.foreign_changes()
         if self.fail_next:
             why, self.fail_next = self.fail_next, ""
             raise KernelError("iptables-restore", "fake", 1, why)
@@ -64,6 +68,7 @@ class FakeIptables:
             raise KernelError("iptables-restore", "fake", 1, f"COMMIT expected at line {number + 1}")
         if touched:
             self.restores.append(text)
+            self._known = deepcopy(self.tables)
 
     async def save(self, table: str = "") -> str:
         """See Iptables."""
@@ -81,6 +86,12 @@ class FakeIptables:
     async def has_chain(self, table: str, chain: str) -> bool:
         """See Iptables."""
         return chain in self.tables[table]
+
+    async def foreign_changes(self) -> int | None:
+        """See Iptables: how often the tables were not what the last restore, or the last look, has left."""
+        if self.tables != self._known:
+            self._known, self._changes = deepcopy(self.tables), self._changes + 1
+        return self._changes
 
     def close(self) -> None:
         """See Iptables."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -107,6 +110,42 @@ async def test_the_kind_whose_tables_hold_the_kubelets_hint_is_chosen(kind: str,
     await IptablesTool(f"iptables-{kind}", NAMESPACE, lock).restore(hint)
 
     assert (await choose(NAMESPACE, lock_file=lock)).prefix == f"iptables-{kind}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", ["iptables", "ip6tables"])
+async def test_the_kind_that_holds_rules_is_chosen_for_both_families(kind: str, family: str, tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    await IptablesTool(f"{family}-{kind}", NAMESPACE, lock).restore("*filter\n-A INPUT -j ACCEPT\nCOMMIT\n")
+
+    assert (await choose(NAMESPACE, lock_file=lock)).prefix == f"iptables-{kind}"
+    assert (await choose(NAMESPACE, ipv6=True, lock_file=lock)).prefix == f"ip6tables-{kind}"
+
+
+async def test_what_somebody_else_changes_over_nf_tables_is_a_foreign_change(tmp_path: Path) -> None:
+    tool = IptablesTool("iptables-nft", NAMESPACE, tmp_path / "lock")
+    resident = ResidentIptables(tool)
+    await resident.restore("*filter\n:A - [0:0]\nCOMMIT\n")
+    before = await resident.foreign_changes()
+    await tool.restore("*filter\n-A A -j ACCEPT\nCOMMIT\n")
+
+    assert await resident.foreign_changes() != before
+    resident.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_resident_tool_that_is_killed_is_started_again(kind: str, tmp_path: Path) -> None:
+    resident = ResidentIptables(IptablesTool(f"iptables-{kind}", NAMESPACE, tmp_path / "lock"))
+    await resident.restore("*filter\n:A - [0:0]\nCOMMIT\n")
+    (child,) = (
+        int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
+    )
+    os.kill(child, signal.SIGKILL)
+    await asyncio.to_thread(os.waitid, os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    await resident.restore("*filter\n:B - [0:0]\nCOMMIT\n")
+
+    assert await resident.has_chain("filter", "B")
+    resident.close()
 
 
 async def test_the_systems_default_is_chosen_on_an_empty_node() -> None:

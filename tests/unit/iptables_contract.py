@@ -81,7 +81,20 @@ async def check_tables_are_separate(tool: Iptables) -> None:
     assert not await tool.has_chain("nat", "FIRST")
 
 
+async def check_own_changes_are_not_foreign(tool: Iptables) -> None:
+    """What this object restores, reads or is refused does not look like somebody else's change."""
+    await tool.restore(START)
+    before = await tool.foreign_changes()
+    await tool.restore("*filter\n:A - [0:0]\n-A A -j B\n-A A -j RETURN\nCOMMIT\n*nat\n:C - [0:0]\nCOMMIT\n")
+    await tool.save()
+    with pytest.raises(KernelError):
+        await tool.restore("*filter\n-A NONE -j ACCEPT\nCOMMIT\n")
+
+    assert await tool.foreign_changes() == before
+
+
 BEHAVIOUR = [
+    check_own_changes_are_not_foreign,
     check_declaring_flushes,
     check_delete_after_unlinking,
     check_insert_order,
