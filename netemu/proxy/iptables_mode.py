@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections.abc import Mapping
 
 from netemu.kernel import sysctl
@@ -13,7 +12,7 @@ from netemu.kernel.iptables_resident import ResidentIptables
 from netemu.model.errors import KernelError
 from netemu.proxy import rulefiles
 from netemu.proxy.config import KubeProxyConfiguration
-from netemu.proxy.iptables_programmer import PIECE, IptablesProgrammer
+from netemu.proxy.iptables_programmer import IptablesProgrammer
 from netemu.proxy.modes import Mode, Periods, Site, listed_networks
 from netemu.proxy.services import Family
 
@@ -49,9 +48,7 @@ class IptablesMode:
         """See Mode."""
         tool = await choose(site.netns, ipv6=family is Family.IPV6, lock_file=site.lock_file)
         liberal = await asyncio.to_thread(liberal_conntrack, site.netns)
-        base = base_rules(config, family, liberal=liberal)
-        # Each restore of the x_tables kind writes whole tables again, so one must do.
-        return IptablesProgrammer(ResidentIptables(tool), base, piece=sys.maxsize if tool.legacy else PIECE)
+        return IptablesProgrammer(ResidentIptables(tool), base_rules(config, family, liberal=liberal))
 
     async def cleanup(self, config: KubeProxyConfiguration, site: Site, *, successor: str = "") -> None:
         """Both kinds of the tool: somebody may have switched between them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ from netemu.kernel import ipset, ipvs
 from netemu.kernel.ipset import Ipset
 from netemu.kernel.ipvs import Destination, Ipvs, ServerFlag, ServerKey, VirtualServer
 from netemu.kernel.netlink import Rtnetlink
-from netemu.kernel.rtnetlink import AddAddress, AddDummy, DelAddress, DelLink
+from netemu.kernel.rtnetlink import AddAddress, AddDummy, DelAddress
 from netemu.model.errors import KernelError, KernelExists, KernelNotFound
 from netemu.proxy.ipvs import DUMMY_LINK, Balancing, Front
 from netemu.proxy.ipvs_plan import Entry, Real
@@ -67,7 +67,7 @@ class IpvsEdge:
     def read(self) -> Actual:
         """Everything of this family, after the sets and the link have been made where they were missing."""
         self._ensure()
-        link = next(each.index for each in self.links.links() if each.name == DUMMY_LINK)
+        link = self.link_index()
         bound: set[str] = set()
         own: set[str] = set()
         for each in self.links.addresses():
@@ -84,43 +84,58 @@ class IpvsEdge:
             by_front.setdefault(front, set()).add(target)
         found = set()
         for front, targets in by_front.items():
-            for each in self._destinations(ServerKey(*front)):
+            for each in self.destinations(ServerKey(*front)):
                 if each.target in targets and (each.active or each.inactive):
                     found.add((front, each.target))
         return found
 
+    def keys(self, *, both: bool = False) -> list[ServerKey]:
+        """The virtual servers of this family, or of both, but for the excluded ones and those of firewall marks."""
+        return [server.key for server in self.balancer.servers() if self._is_ours(server.key, both=both)]
+
+    def destinations(self, key: ServerKey) -> list[Destination]:
+        """The real servers of a virtual server; none where it is gone."""
+        try:
+            return self.balancer.destinations(key)
+        except KernelNotFound:
+            return []
+
+    def link_index(self) -> int:
+        """The index of kube-ipvs0, 0 where it is not."""
+        return next((each.index for each in self.links.links() if each.name == DUMMY_LINK), 0)
+
+    def has_sets(self) -> bool:
+        """Whether a set of either family is there."""
+        ours = {of.named(family) for of in IpSet for family in Family}
+        return not ours.isdisjoint(self.sets.names())
+
     def _ensure(self) -> None:
+        # The link is first to come and last to go: without it nothing of this mode is here.
+        if not self.link_index():
+            with suppress(KernelExists):  # the other family's programmer was faster
+                self.links.apply(AddDummy(DUMMY_LINK))
         inet = "inet6" if self.family is Family.IPV6 else "inet"
         missing = self._names.keys() - set(self.sets.names())
         wanted = [(name, of) for name, of in self._names.items() if name in missing]
         self.sets.apply(*(ipset.Create(ipset.SetSpec(name, of.type, inet)) for name, of in wanted))
-        if all(link.name != DUMMY_LINK for link in self.links.links()):
-            with suppress(KernelExists):  # the other family's programmer was faster
-                self.links.apply(AddDummy(DUMMY_LINK))
 
     def _servers(self) -> dict[Front, tuple[Balancing, Mapping[str, int]]]:
         servers: dict[Front, tuple[Balancing, Mapping[str, int]]] = {}
         for server in self.balancer.servers():
             if self._is_ours(server.key):
-                weights = {each.target: each.weight for each in self._destinations(server.key)}
+                weights = {each.target: each.weight for each in self.destinations(server.key)}
                 balancing = Balancing(server.scheduler, server.persistence)
                 # Settings that this mode never makes must not look like ones that it does.
-                if _virtual(_front(server.key), balancing) != server:
+                if _virtual(front_of(server.key), balancing) != server:
                     balancing = Balancing("", server.persistence)
-                servers[_front(server.key)] = balancing, weights
+                servers[front_of(server.key)] = balancing, weights
         return servers
 
-    def _is_ours(self, key: ServerKey) -> bool:
-        if key.fwmark or key.ipv6 is not (self.family is Family.IPV6):
+    def _is_ours(self, key: ServerKey, *, both: bool = False) -> bool:
+        if key.fwmark or not (both or key.ipv6 is (self.family is Family.IPV6)):
             return False
         address = ipaddress.ip_address(key.address)
         return not any(address in network for network in self._excluded)
-
-    def _destinations(self, key: ServerKey) -> list[Destination]:
-        try:
-            return self.balancer.destinations(key)
-        except KernelNotFound:
-            return []
 
     # --- changes
 
@@ -172,47 +187,14 @@ class IpvsEdge:
             if error.code not in (errno.EADDRNOTAVAIL, errno.ENODEV):
                 raise
 
-    # --- the end
-
-    def remove_servers(self, *, linger: bool = False) -> bool:
-        """Remove all virtual servers of this family but the excluded ones, and kube-ipvs0; whether all of it is gone.
-
-        With `linger` those stay that have TCP connections, without weight, and the addresses that lead to them.
-        """
-        keys = [server.key for server in self.balancer.servers() if self._is_ours(server.key)]
-        stay = {key for key in keys if linger and self._drain(key)}
-        self._remove_addresses({key.address for key in stay})
-        self.delete_servers(_front(key) for key in keys if key not in stay)
-        return not stay
-
-    def remove_sets(self) -> None:
+    def destroy_sets(self) -> None:
         """Destroy this family's sets; no rule may refer to them any more."""
         there = self._names.keys() & set(self.sets.names())
         self.sets.apply(*(ipset.Destroy(name, exist=True) for name in sorted(there)))
 
-    def _drain(self, key: ServerKey) -> bool:
-        """Whether a virtual server has TCP connections; if so no new one comes to it, and idle real servers go."""
-        if key.protocol != "tcp":
-            return False
-        every = {each.target: each.weight for each in self._destinations(key)}
-        busy = self.busy((_front(key), target) for target in every)
-        if busy:
-            self.delete_reals((_front(key), target) for target in every if (_front(key), target) not in busy)
-            self.weigh((real for real in busy if every[real[1]]), 0)
-        return bool(busy)
 
-    def _remove_addresses(self, but: Collection[str]) -> None:
-        """Take this family's addresses off kube-ipvs0, and with the last one of both families kube-ipvs0 goes."""
-        link = next((each.index for each in self.links.links() if each.name == DUMMY_LINK), 0)
-        texts = [each.address.partition("/")[0] for each in self.links.addresses() if each.index == link]
-        bound = {text for text in texts if not ipaddress.ip_address(text).is_link_local}
-        going = {text for text in bound if family_of(text) is self.family and text not in but}
-        self.unbind(sorted(going))
-        if link and bound == going:
-            self.links.apply(DelLink(DUMMY_LINK))
-
-
-def _front(key: ServerKey) -> Front:
+def front_of(key: ServerKey) -> Front:
+    """The same name in the compiler's words."""
     return Front(key.protocol, key.address, key.port)
 
 

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 from netemu.kernel import sysctl
-from netemu.kernel.conntrack import Conntrack
 from netemu.kernel.ipset import IpsetNetlink
 from netemu.kernel.iptables import IptablesTool, choose
 from netemu.kernel.ipvs import IpvsNetlink, SetTimeouts, Timeouts
 from netemu.kernel.netlink import Netlink
 from netemu.model.errors import KernelError, KernelNotFound, UserError
-from netemu.proxy import rulefiles
+from netemu.proxy import ipvs_leaving, rulefiles
 from netemu.proxy.config import KubeProxyConfiguration
-from netemu.proxy.ipvs import DEFAULT_SCHEDULER
+from netemu.proxy.ipvs import DEFAULT_SCHEDULER, DUMMY_LINK
 from netemu.proxy.ipvs_edge import IpvsEdge
 from netemu.proxy.ipvs_programmer import IpvsProgrammer
 from netemu.proxy.modes import Mode, Periods, Site, listed_networks
 from netemu.proxy.services import Family, networks_of_family
+from netemu.proxy.worker import in_thread
 
 log = logging.getLogger(__name__)
 
-_LINGER_SECONDS = 5.0
+T = TypeVar("T")
 _INSTEAD = "set mode to iptables or nftables on this machine"
 
 
@@ -57,13 +56,13 @@ class IpvsMode:
     async def programmer(self, config: KubeProxyConfiguration, family: Family, site: Site) -> IpvsProgrammer:
         """See Mode."""
         tool = await choose(site.netns, ipv6=family is Family.IPV6, lock_file=site.lock_file)
-        await asyncio.to_thread(_prepare, config, family, site)
+        await in_thread(_prepare, config, family, site)
         return _programmer(config, family, site, tool)
 
     async def cleanup(self, config: KubeProxyConfiguration, site: Site, *, successor: str = "") -> None:
         """Both families, and both kinds of the tool: somebody may have switched between them."""
         try:
-            fronts = await asyncio.to_thread(_udp_fronts, config, site)
+            fronts = await in_thread(_with_edge, config, Family.IPV4, site, ipvs_leaving.udp_fronts)
         except KernelError as error:
             log.debug("proxy: nothing of ipvs mode to clean up: %s", error)
             return
@@ -74,14 +73,18 @@ class IpvsMode:
             except KernelError as error:
                 log.debug("proxy: not cleaned up: %s", error)
         if fronts:
-            await asyncio.to_thread(_forget_flows, fronts, site)
+            await in_thread(ipvs_leaving.forget_flows, fronts, site.netns)
 
-    async def linger(self, config: KubeProxyConfiguration, site: Site) -> None:
+    async def remains(self, site: Site) -> bool:
+        """Whether kube-ipvs0 is there: without it nothing of this mode is, unless somebody has removed it."""
+        return await in_thread(_has_link, site.netns)
+
+    async def tidy(self, config: KubeProxyConfiguration, site: Site) -> bool:
         """See Mode."""
-        for programmer in _every_programmer(config, site):
-            with suppress(KernelError):
-                while not await programmer.linger():  # noqa: ASYNC110
-                    await asyncio.sleep(_LINGER_SECONDS)  # the kernel has no event for the end of a connection
+        if not await self.remains(site):
+            return False
+        left = [await in_thread(_with_edge, config, family, site, ipvs_leaving.tidy) for family in Family]
+        return any(left)
 
 
 MODE: Mode = IpvsMode()
@@ -114,26 +117,23 @@ def _every_programmer(config: KubeProxyConfiguration, site: Site) -> Iterator[Ip
             yield _programmer(config, family, site, IptablesTool(f"{name}-{kind}", site.netns, site.lock_file))
 
 
-def _udp_fronts(config: KubeProxyConfiguration, site: Site) -> frozenset[tuple[str, int]]:
-    """Where UDP senders are served from now. Raises KernelError where the kernel has no IPVS."""
-    edge = _edge(config, Family.IPV4, site)
+def _with_edge(config: KubeProxyConfiguration, family: Family, site: Site, work: Callable[[IpvsEdge], T]) -> T:
+    """Raises KernelError where the kernel has no IPVS."""
+    edge = _edge(config, family, site)
     try:
-        return frozenset((s.key.address, s.key.port) for s in edge.balancer.servers() if s.key.protocol == "udp")
+        return work(edge)
     finally:
         edge.close()
 
 
-def _forget_flows(fronts: Collection[tuple[str, int]], site: Site) -> None:
-    """A tracked flow meets no rule of the next mode, and without IPVS nobody would translate its packets."""
-    conntrack = Conntrack(site.netns)
-    for ipv6 in (False, True):
-        flows = conntrack.flows("udp", ipv6=ipv6)
-        conntrack.delete([flow for flow in flows if (flow.destination, flow.port) in fronts], ipv6=ipv6)
+def _has_link(netns: str) -> bool:
+    with Netlink(netns) as netlink:
+        return any(link.name == DUMMY_LINK for link in netlink.links())
 
 
 def _edge(config: KubeProxyConfiguration, family: Family, site: Site) -> IpvsEdge:
     """Raises KernelError where the kernel lacks something."""
-    excluded = networks_of_family(config.ipvs.exclude_cidrs, family)
+    excluded = [network for each in Family for network in networks_of_family(config.ipvs.exclude_cidrs, each)]
     balancer = IpvsNetlink(site.netns)
     return IpvsEdge(balancer, IpsetNetlink(site.netns), Netlink(site.netns), family, excluded)
 

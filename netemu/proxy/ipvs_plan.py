@@ -57,17 +57,22 @@ class Plan:
 def difference(before: State, after: State) -> Plan:
     """The plan that turns `before` into `after`."""
     old, new = before.servers, after.servers
-    stay = old.keys() & new.keys()
-    reals_before = {(front, target) for front in old for target in old[front].targets}
-    reals_after = {(front, target) for front in new for target in new[front].targets}
+    stay = [front for front in sorted(old.keys() & new.keys()) if old[front] != new[front]]
+    come, gone = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
+    added = [(front, target) for front in come for target in new[front].targets]
+    deleted: list[Real] = []
+    for front in stay:
+        was, shall = set(old[front].targets), set(new[front].targets)
+        added += ((front, target) for target in shall - was)
+        deleted += ((front, target) for target in was - shall)
     return Plan(
         tuple(sorted(after.entries - before.entries)),
         tuple(sorted(before.entries - after.entries)),
-        tuple((front, new[front].balancing) for front in sorted(new.keys() - old.keys())),
-        tuple((f, new[f].balancing) for f in sorted(stay) if old[f].balancing != new[f].balancing),
-        tuple(sorted(old.keys() - new.keys())),
-        tuple(sorted(reals_after - reals_before)),
-        tuple(sorted(real for real in reals_before - reals_after if real[0] in stay)),
+        tuple((front, new[front].balancing) for front in come),
+        tuple((front, new[front].balancing) for front in stay if old[front].balancing != new[front].balancing),
+        tuple(gone),
+        tuple(sorted(added)),
+        tuple(sorted(deleted)),
         tuple(sorted(after.addresses - before.addresses)),
         tuple(sorted(before.addresses - after.addresses)),
     )
@@ -83,6 +88,7 @@ class Wishes:
         self._barred: Counter[Front] = Counter()
         self._claims: dict[Front, set[PortKey]] = {}
         self._fill: Counter[IpSet] = Counter()
+        self._lonely: tuple[Counter[str], Counter[str]] = Counter(), Counter()
         self.replace((), compiled)
 
     def replace(self, gone: Iterable[PortKey], compiled: Iterable[Compiled]) -> tuple[State, State]:
@@ -116,6 +122,12 @@ class Wishes:
         """What this node itself must not use."""
         return frozenset(self._barred)
 
+    @property
+    def lonely(self) -> tuple[int, int]:
+        """Services, not ports as in other modes, whose internal / external Local policy finds no endpoint here."""
+        internal, external = self._lonely
+        return len(internal), len(external)
+
     def _server(self, front: Front) -> Server:
         return self.ports[min(self._claims[front])].servers[front]
 
@@ -142,6 +154,9 @@ class Wishes:
             _tally(self._addresses, address, step)
         for front in one.barred:
             _tally(self._barred, front, step)
+        for counter, is_lonely in zip(self._lonely, (one.no_local_internal, one.no_local_external), strict=True):
+            if is_lonely:
+                _tally(counter, one.key.service, step)
 
 
 def _tally(counter: Counter[_T], item: _T, step: int) -> bool:

@@ -73,8 +73,15 @@ class Mode(Protocol):
         """
         ...
 
-    async def linger(self, config: KubeProxyConfiguration, site: Site) -> None:
-        """After a cleanup with a successor: remove what was left for the sake of open connections, as they end."""
+    async def remains(self, site: Site) -> bool:
+        """Whether something of this mode may be there, as far as can be told cheaply: if not, cleaning up is idle."""
+        ...
+
+    async def tidy(self, config: KubeProxyConfiguration, site: Site) -> bool:
+        """Remove what a cleanup with a successor has left for the sake of open connections that have ended by now.
+
+        Says whether anything is left to wait for. It finds out from the kernel, whoever left it there.
+        """
         ...
 
 

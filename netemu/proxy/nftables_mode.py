@@ -55,8 +55,13 @@ class NftablesMode:
         finally:
             kernel.close()
 
-    async def linger(self, config: KubeProxyConfiguration, site: Site) -> None:
+    async def remains(self, site: Site) -> bool:
+        """See Mode."""
+        return True
+
+    async def tidy(self, config: KubeProxyConfiguration, site: Site) -> bool:
         """Nothing is left: connections are conntrack's."""
+        return False
 
 
 MODE: Mode = NftablesMode()

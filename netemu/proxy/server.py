@@ -12,37 +12,42 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from collections import Counter
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from netemu.client.base import Client
+from netemu.client.events import EventRecorder
 from netemu.client.informer import Informer
-from netemu.kernel.iptables import choose
 from netemu.model import resources
-from netemu.model.errors import KernelError, NetemuError, UserError
-from netemu.model.objects import EndpointSlice, Node, Service
+from netemu.model.errors import KernelError, NetemuError
+from netemu.model.meta import KubeObject
+from netemu.model.objects import EndpointSlice, Node, Service, ServiceCIDR
 from netemu.proxy import lock
 from netemu.proxy.complaints import Complaints
 from netemu.proxy.config import DEFAULT_MODE, MODES, KubeProxyConfiguration
 from netemu.proxy.engine import Engine
-from netemu.proxy.healthcheck import NOT_FOUND, Answer, Handler, ServiceHealth, health_answer, listen
+from netemu.proxy.healthcheck import ServiceHealth, health_ports
 from netemu.proxy.loop import Programmed
-from netemu.proxy.metrics import exposition
+from netemu.proxy.metrics import FamilyMetrics
 from netemu.proxy.modes import Site, left_overs, mode_of
-from netemu.proxy.services import HEADLESS_LABEL, PROXY_NAME_LABEL, Family, family_of
+from netemu.proxy.node import guard_pod_cidrs
+from netemu.proxy.pages import FamilyHealth
+from netemu.proxy.services import HEADLESS_LABEL, PROXY_NAME_LABEL, Family
+from netemu.proxy.status_servers import StatusServers, View
 from netemu.proxy.tracker import Table
+from netemu.proxy.worker import to_its_end
 
 log = logging.getLogger(__name__)
 
 SELECTOR = f"!{HEADLESS_LABEL},!{PROXY_NAME_LABEL}"
 _DRAIN_TAINT = "ToBeDeletedByClusterAutoscaler"
-_LISTEN_RETRY = 5.0
+_TIDY_SECONDS = 5.0
 
 
 class ProxyServer:
@@ -71,16 +76,28 @@ class ProxyServer:
         self._services = Informer(client, resources.SERVICES, Service, label_selector=SELECTOR)
         self._slices = Informer(client, resources.ENDPOINTSLICES, EndpointSlice, label_selector=SELECTOR)
         self._nodes = Informer(client, resources.NODES, Node, field_selector=f"metadata.name={node_name}")
+        self._service_cidrs = Informer(client, resources.SERVICECIDRS, ServiceCIDR, label_selector=SELECTOR)
         self._engine: Engine | None = None
         self._next: Engine | None = None
-        self._lingering: asyncio.Task[None] | None = None
+        self._tidying: asyncio.Task[None] | None = None
         self._started, self._mode_wanted = asyncio.Event(), asyncio.Event()
         self.refused = ""
         """Why it cannot run, or cannot change its mode; part of `programmed`."""
-        self._codes: Counter[tuple[str, int]] = Counter()
         self._had_health = False
         self._health_ports: dict[Family, dict[str, tuple[int, int]]] = {}
-        self._service_health = ServiceHealth(netns, lambda: self.healthy)
+        self._service_health = ServiceHealth(netns, lambda: self.healthy, self._health_check_failed)
+        self._events = EventRecorder(client, "kube-proxy", host=node_name)
+        # As kubelets do it, Events about a Node have its name for a uid; it need not be there.
+        self._node_ref = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node_name, "uid": node_name}}
+        warn = partial(self._event, self._node_ref, "Warning")
+        self._status_servers = StatusServers(config, netns, self._look, warn)
+        complaints = Complaints(lambda piece, text: self._event(piece, "Warning", "KubeProxyIncorrectIPVersion", text))
+        self._services.on_change(complaints.look)
+        self._slices.on_change(complaints.look)
+        self._services.on_change(self._service_changed)
+        self._slices.on_change(self._slice_changed)
+        for informer in (self._nodes, self._service_cidrs):
+            informer.on_change(lambda _old, _new: self._node_changed())
 
     # --- status
 
@@ -105,8 +122,7 @@ class ProxyServer:
     @property
     def healthy(self) -> bool:
         """Whether no change has been waiting for longer than two sync periods."""
-        oldest = self._engine.oldest_wait if self._engine else None
-        return oldest is None or _now().timestamp() - oldest <= 2 * self.config.iptables.sync_period
+        return all(family.healthy for family in self._look().health.values())
 
     # --- running
 
@@ -117,20 +133,23 @@ class ProxyServer:
         sysctl is refused.
         """
         with lock.take(self.netns):
-            self.refused = ""
-            if not self._mode_annotation:
-                self._engine = await self._prepared(self.config.mode)
+            self.refused, self._engine = "", None
+            self._started.clear()
+            engine = None if self._mode_annotation else await self._prepared(self.config.mode)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     for informer in (self._services, self._slices, self._nodes):
                         tasks.create_task(informer.run())
-                    tasks.create_task(self._serve(self.config.healthz_bind_address, self._health))
-                    tasks.create_task(self._serve(self.config.metrics_bind_address, self._metrics))
-                    await self._begin(tasks)
+                    if self.config.asks_for_service_cidrs:
+                        tasks.create_task(self._service_cidrs.run())
+                    tasks.create_task(self._status_servers.run())
+                    self._event(self._node_ref, "Normal", "Starting")
+                    await self._begin(tasks, engine)
             finally:
                 self._service_health.close()
-                for engine in self._engines():
-                    engine.close()
+                for each in {engine, *self._engines()} - {None}:
+                    each.close()
+                await self._events.close()
 
     async def cleanup(self) -> None:
         """Remove every rule of the mode, as `kube-proxy --cleanup` does."""
@@ -148,30 +167,47 @@ class ProxyServer:
             return None
         return self._services.resource_version, self._slices.resource_version
 
-    async def _begin(self, tasks: asyncio.TaskGroup) -> None:
+    async def _begin(self, tasks: asyncio.TaskGroup, engine: Engine | None) -> None:
         for informer in (self._services, self._slices, self._nodes):
             await informer.synced.wait()
-        self._engine = self._engine or await self._prepared(self._wanted_mode())
-        complaints = Complaints()
-        self._services.on_change(complaints.look)
-        self._slices.on_change(complaints.look)
-        self._services.on_change(self._service_changed)
-        self._slices.on_change(self._slice_changed)
-        self._nodes.on_change(lambda _old, _new: self._node_changed())
-        self._node_changed()
+        if self.config.asks_for_service_cidrs:
+            await self._service_cidrs.tried.wait()  # servers before 1.33 have none
+        if self.config.detect_local_mode == "NodeCIDR":
+            tasks.create_task(guard_pod_cidrs(self._nodes, self.node_name))
+        self._engine = engine or await self._prepared(self._wanted_mode())
+        self._feed(self._engine)
         work = tasks.create_task(self._engine.run())
         self._started.set()
-        tasks.create_task(self._sweep(self._engine))
+        self._tidying = tasks.create_task(self._sweep(self._engine))
         tasks.create_task(self._change_modes(tasks, work))
 
     async def _sweep(self, engine: Engine) -> None:
-        """Once the rules are there: remove what another mode has left behind, as far as upstream does at a start."""
+        """Once the rules are there: remove what other modes have left behind, as far as upstream does at a start.
+
+        Where the mode may change at any time, a change may have been interrupted anywhere; so there all of them go.
+        """
         await engine.until()
-        for name in left_overs(engine.name):
+        names = _others(engine.name) if self._mode_annotation else left_overs(engine.name)
+        for name in names:
             try:
-                await mode_of(name).cleanup(self.config, self._site, successor=engine.name)
+                if await mode_of(name).remains(self._site):
+                    await to_its_end(mode_of(name).cleanup(self.config, self._site, successor=engine.name))
             except NetemuError as error:
                 log.warning("proxy %s: rules of mode %s not removed: %s", self.node_name, name, error)
+        await self._tidy(names)
+
+    async def _tidy(self, names: Sequence[str]) -> None:
+        """Remove what modes have left for the sake of open connections, as these end."""
+        while names := [name for name in names if await self._tidied(name)]:  # noqa: ASYNC110
+            await asyncio.sleep(_TIDY_SECONDS)  # the kernel has no event for the end of a connection
+
+    async def _tidied(self, name: str) -> bool:
+        """Whether anything of a mode is left to wait for."""
+        try:
+            return await mode_of(name).tidy(self.config, self._site)
+        except KernelError as error:
+            log.warning("proxy %s: what mode %s has left stays: %s", self.node_name, name, error)
+            return False
 
     # --- what is known
 
@@ -185,14 +221,27 @@ class ProxyServer:
 
     def _node_changed(self) -> None:
         for engine in self._engines():
-            engine.node_changed(self._nodes.get(self.node_name))
+            self._tell_facts(engine)
         self._mode_wanted.set()
+
+    def _tell_facts(self, engine: Engine) -> None:
+        networks = [network for each in self._service_cidrs.objects.values() for network in each.spec.cidrs]
+        engine.service_cidrs_changed(networks)
+        engine.node_changed(self._nodes.get(self.node_name))
+
+    def _feed(self, engine: Engine) -> None:
+        """Tell an engine that is new everything that there is."""
+        for service in self._services.objects.values():
+            engine.service_changed(None, service)
+        for piece in self._slices.objects.values():
+            engine.slice_changed(None, piece)
+        self._tell_facts(engine)
 
     def _engines(self) -> list[Engine]:
         return [engine for engine in (self._engine, self._next) if engine]
 
     async def _synced(self, family: Family, table: Table) -> None:
-        self._health_ports[family] = _health_ports(table)
+        self._health_ports[family] = health_ports(table)
         merged: dict[str, tuple[int, int]] = {}
         for each in reversed(self._families):  # the first family's answer stands, as for who listens first
             merged.update(self._health_ports.get(each, {}))
@@ -227,15 +276,11 @@ class ProxyServer:
         self, wanted: str, tasks: asyncio.TaskGroup, work: asyncio.Task[None], old: Engine
     ) -> asyncio.Task[None]:
         """New rules first, then the old ones go. Raises NetemuError; then the old mode stays."""
-        if self._lingering:
-            await _stop(self._lingering)
+        if self._tidying:
+            await _stop(self._tidying)
         new = await self._prepared(wanted)
-        for service in self._services.objects.values():
-            new.service_changed(None, service)
-        for piece in self._slices.objects.values():
-            new.slice_changed(None, piece)
+        self._feed(new)
         self._next = new
-        self._node_changed()
         next_work = tasks.create_task(new.run())
         try:
             await _first_sync(new)
@@ -243,6 +288,7 @@ class ProxyServer:
             await _stop(next_work)
             new.close()
             await new.mode.cleanup(self.config, self._site, successor=old.name)
+            self._tidying = tasks.create_task(self._tidy(_others(old.name)))
             raise
         finally:
             self._next = None
@@ -250,52 +296,37 @@ class ProxyServer:
         await _stop(work)
         old.close()
         await old.mode.cleanup(self.config, self._site, successor=new.name)
-        self._lingering = tasks.create_task(old.mode.linger(self.config, self._site))
+        self._tidying = tasks.create_task(self._tidy(_others(new.name)))
         log.info("proxy %s: mode %s instead of %s", self.node_name, new.name, old.name)
         return next_work
 
-    # --- HTTP
+    # --- what others see
 
-    async def _serve(self, address: str, handler: Handler) -> None:
-        while True:
-            try:
-                server = await listen(address, self.netns, handler)
-                break
-            except KernelError as error:
-                if self.config.bind_address_hard_fail:
-                    raise
-                log.error("proxy %s: %s; again in %.0f s", self.node_name, error, _LISTEN_RETRY)
-                await asyncio.sleep(_LISTEN_RETRY)
-        try:
-            await asyncio.get_running_loop().create_future()
-        finally:
-            server.close()
-
-    def _health(self, path: str) -> Answer:
-        if path not in ("/healthz", "/livez"):
-            return NOT_FOUND
+    def _look(self) -> View:
+        loops, now = self._engine.loops if self._engine else {}, time.time()
+        longest = 2 * self.config.iptables.sync_period
+        late = {family for family, loop in loops.items() if now - (loop.queued_since or now) > longest}
         node = self._nodes.get(self.node_name)
         drained = node is not None and (node.deleting or any(t.key == _DRAIN_TAINT for t in node.spec.taints))
-        updated = self._engine.programmed.at if self._engine else 0.0
-        answer = health_answer(
-            healthy=self.healthy,
-            eligible=None if path == "/livez" else not drained,
-            now=str(_now()),
-            updated=str(datetime.fromtimestamp(updated, UTC)),
+        return View(
+            self.mode,
+            now,
+            not drained,
+            {f.value: FamilyHealth(loop.programmed.at, f not in late) for f, loop in loops.items()},
+            {f.value: FamilyMetrics(loop.metrics, loop.tracker.pending) for f, loop in loops.items()},
         )
-        self._codes[path[1:], answer.code] += 1
-        return answer
 
-    def _metrics(self, path: str) -> Answer:
-        if path == "/proxyMode":
-            return Answer(200, self.mode, "text/plain; charset=utf-8")
-        if path == "/healthz":
-            return Answer(200, "ok", "text/plain; charset=utf-8")
-        if path != "/metrics" or not self._engine or not self._engine.loops:
-            return NOT_FOUND
-        loop = next(iter(self._engine.loops.values()))
-        text = exposition(loop.metrics, loop.tracker.pending, self._codes)
-        return Answer(200, text, "text/plain; version=0.0.4; charset=utf-8")
+    def _event(self, about: KubeObject | Mapping[str, Any], type: str, reason: str, message: str = "") -> None:
+        """Events are a courtesy: whether the server takes them does not matter."""
+        self._events.event(about, type, reason, message)
+
+    def _health_check_failed(self, service: str, why: str) -> None:
+        if (found := self._services.get(service)) is not None:
+            self._event(found, "Warning", "FailedToStartServiceHealthcheck", f"node {self.node_name}: {why}")
+
+
+def _others(mode: str) -> tuple[str, ...]:
+    return tuple(name for name in MODES if name != mode)
 
 
 async def _first_sync(engine: Engine) -> None:
@@ -308,58 +339,3 @@ async def _first_sync(engine: Engine) -> None:
 async def _stop(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait({task})
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _health_ports(table: Table) -> dict[str, tuple[int, int]]:
-    """Service to (health check node port, distinct addresses of ready endpoints here)."""
-    ports: dict[str, int] = {}
-    ready: dict[str, set[str]] = {}
-    for key, port in table.ports.items():
-        if port.health_check_node_port:
-            ports[key.service] = port.health_check_node_port
-            here = {e.ip for e in table.endpoints.get(key, ()) if e.local and e.ready}
-            ready.setdefault(key.service, set()).update(here)
-    return {service: (number, len(ready[service])) for service, number in ports.items()}
-
-
-async def run_standalone(config_path: Path, *, hostname_override: str = "", cleanup: bool = False) -> None:
-    """`netemu proxy --config FILE`: in the namespace this process is in, against the API server of the kubeconfig.
-
-    With `cleanup`, remove all rules and return. Raises UserError.
-    """
-    from netemu.client.http import HttpClient
-    from netemu.client.kubeconfig import in_cluster, load_kubeconfig
-    from netemu.proxy.config import load
-
-    config = load(config_path)
-    node_name = (hostname_override or config.hostname_override or socket.gethostname()).strip().lower()
-    if not node_name:
-        raise UserError("no node name: set hostnameOverride or give --hostname-override")
-    path = config.client_connection.kubeconfig
-    if cleanup:
-        for mode in MODES:
-            await mode_of(mode).cleanup(config, Site())
-        return
-    credentials = load_kubeconfig(config_path.parent / path) if path else in_cluster()
-    async with HttpClient(credentials, user_agent="kube-proxy") as client:
-        await ProxyServer(client, config, node_name=node_name, families=await families(config, Site())).run()
-
-
-async def families(config: KubeProxyConfiguration, site: Site) -> tuple[Family, ...]:
-    """The address families that kernel and tools can do here, the one of `bindAddress` first."""
-    found = [Family.IPV4]
-    if Path("/proc/self/net/if_inet6").exists() and (config.mode == "nftables" or await _has_ip6tables(site)):
-        found.append(Family.IPV6)
-    return tuple(sorted(found, key=lambda f: f is not family_of(config.bind_address)))
-
-
-async def _has_ip6tables(site: Site) -> bool:
-    try:
-        tool = await choose(site.netns, ipv6=True, lock_file=site.lock_file)
-        return await tool.has_chain("nat", "POSTROUTING")
-    except NetemuError:
-        return False

@@ -12,6 +12,7 @@ from netemu.proxy.ipvs import DUMMY_LINK
 from netemu.proxy.ipvs_edge import IpvsEdge
 from netemu.proxy.ipvs_programmer import IpvsProgrammer
 from netemu.proxy.programmer import Written
+from netemu.proxy.rulefiles import Base
 from netemu.proxy.tracker import Tracker
 from netemu.testing.ipset import FakeIpset
 from netemu.testing.iptables import FakeIptables
@@ -73,9 +74,9 @@ class IpvsProxy:
     ) -> None:
         self.bed, self.node, self.now = bed or IpvsBed(), node, 0.0
         self.tracker = Tracker(node.family, "test-node")
-        edge = IpvsEdge(self.bed.balancer, self.bed.sets, self.bed.links, node.family, excluded)
+        self.edge = IpvsEdge(self.bed.balancer, self.bed.sets, self.bed.links, node.family, excluded)
         self.programmer = IpvsProgrammer(
-            lambda: edge, iptables or self.bed.iptables, scheduler=scheduler, clock=lambda: self.now
+            lambda: self.edge, iptables or self.bed.iptables, scheduler=scheduler, clock=lambda: self.now
         )
 
     def add(self, *objs: meta.KubeObject) -> None:
@@ -93,6 +94,10 @@ class IpvsProxy:
                 self.tracker.service_changed(obj, None)
             elif isinstance(obj, EndpointSlice):
                 self.tracker.slice_changed(obj, None)
+
+    async def leave(self) -> None:
+        """Another mode, which has nothing in common with this one, takes over."""
+        await self.programmer.cleanup(Base({}, ()))
 
     async def sync(self, *objs: meta.KubeObject, full: bool = False) -> Written:
         """Objects appear, then one sync."""

@@ -349,33 +349,6 @@ async def test_cleanup_where_nothing_is_succeeds() -> None:
     assert bed.asked == asked
 
 
-async def test_a_mode_that_takes_over_lets_open_connections_end() -> None:
-    proxy = IpvsProxy()
-    await proxy.sync(WEB, BOTH, service("default/idle", "172.30.0.11"), full=True)
-    proxy.bed.balancer.connect(VIP, "203.0.113.9", B)
-    await proxy.programmer.cleanup(rulefiles.Base({}, ()))
-    left, bound = dict(proxy.bed.balancer.weights), proxy.bed.bound
-    early = await proxy.programmer.linger()
-    proxy.bed.balancer.disconnect(VIP, B)
-    late = await proxy.programmer.linger()
-
-    assert (left, bound) == ({FRONT: {B: 0}}, {"172.30.0.10"})
-    assert (early, late) == (False, True)
-    assert (proxy.bed.balancer.servers(), proxy.bed.bound) == ([], set())
-
-
-async def test_coming_back_meanwhile_takes_over_what_lingers() -> None:
-    proxy = IpvsProxy()
-    await proxy.sync(WEB, BOTH, full=True)
-    proxy.bed.balancer.connect(VIP, "203.0.113.9", B)
-    await proxy.programmer.cleanup(rulefiles.Base({}, ()))
-    again = IpvsProxy(proxy.bed)
-    await again.sync(WEB, BOTH, full=True)
-
-    assert proxy.bed.balancer.weights[FRONT] == {A: 1, B: 1}
-    assert {each.target: each.active for each in proxy.bed.balancer.destinations(VIP)}[B] == 1
-
-
 @pytest.mark.parametrize("leaving", ["iptables", "ipvs"])
 async def test_the_mode_that_takes_over_keeps_what_both_have_under_the_same_names(leaving: str) -> None:
     bases = {"iptables": rulefiles.load("iptables", BASE), "ipvs": rulefiles.load("ipvs", ("base.rules",))}
