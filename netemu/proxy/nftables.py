@@ -4,12 +4,16 @@ Theory of operation (`pkg/proxy/nftables/proxier.go`): packets find their servic
 many there are: `service-ips` by destination address, protocol and port, `service-nodeports` by protocol and port. The
 verdict found there goes to a chain of the port's own,
 
-    service-x   one of all endpoints          local-x     one of this node's endpoints
+    service-x   DNAT to one of all endpoints  local-x     DNAT to one of this node's endpoints
     external-x  traffic from outside          firewall-x  who may use the load balancer's addresses
+
+DNAT to one of some endpoints is one rule, with a map from random numbers to endpoints. Where affinity has clients come
+back to their endpoint, the numbers lead to chains instead, which remember the client:
+
     endpoint-y  DNAT to one endpoint          affinity-y  a set: clients that this endpoint served lately
 
-What leads nowhere stands in `no-endpoint-services` and `no-endpoint-nodeports`, looked at after DNAT. The layout is
-that of 1.33 to 1.35; everything here is pure.
+What leads nowhere stands in `no-endpoint-services` and `no-endpoint-nodeports`, looked at after DNAT; endpoints, which
+may reach themselves, in `hairpin-connections`. The layout is that of 1.36; everything here is pure.
 """
 
 from __future__ import annotations
@@ -30,15 +34,16 @@ TABLE_NAME = "kube-proxy"
 CLUSTER_IPS, NODE_PORT_IPS = "cluster-ips", "nodeport-ips"
 NO_ENDPOINT_SERVICES, NO_ENDPOINT_NODE_PORTS = "no-endpoint-services", "no-endpoint-nodeports"
 FIREWALL_IPS, SERVICE_IPS, SERVICE_NODE_PORTS = "firewall-ips", "service-ips", "service-nodeports"
-MARK_FOR_MASQUERADE = "mark-for-masquerade"
+HAIRPIN_CONNECTIONS = "hairpin-connections"
 REJECT_CHAIN = "reject-chain"
+DEFAULT_MARK = 0x4000
+"""What stands in a packet's mark until it leaves, when it is to be masqueraded."""
 
 _LONGEST_NAME = 240
 _AFFINITY_SIZE = 65535
 
 Line = tuple[tuple[Expression, ...], str]
 """A rule: its expressions and its comment."""
-_MARK: Line = ((nft.jump(MARK_FOR_MASQUERADE),), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +82,23 @@ def endpoint_name(base: str, endpoint: Endpoint) -> str:
     return hashed(f"{base}__{endpoint.ip}/{endpoint.port}".replace(":", "."))
 
 
-def compile_port(port: ServicePort, endpoints: Iterable[Endpoint], node: NodeFacts) -> Compiled:
+def compile_port(
+    port: ServicePort, endpoints: Iterable[Endpoint], node: NodeFacts, mark: int = DEFAULT_MARK
+) -> Compiled:
     """Everything of one service port. Same input, same result, whatever order the endpoints come in."""
-    return _Port(port, endpoints, node).compile()
+    return _Port(port, endpoints, node, mark).compile()
 
 
-def source_match(detector: Detector, family: nft.Family, *, negated: bool = False) -> tuple[Expression, ...]:
-    """Matches Pods' traffic, or all other; empty where it cannot be told."""
+def interface_pattern(detector: Detector) -> str:
+    """The interfaces by which Pods' packets come in, as nftables writes it; "" where Pods are not told by interface."""
+    return detector.interface_name or (detector.interface_prefix and detector.interface_prefix + "*")
+
+
+def _from_pods(detector: Detector, family: nft.Family) -> tuple[Expression, ...]:
+    """Matches Pods' traffic; empty where it cannot be told."""
     if detector.network:
-        return (Match(nft.saddr(family), (detector.network,), negated),)
-    if detector:
-        return (Match(Field.IIFNAME, (detector.interface_name or detector.interface_prefix + "*",), negated),)
-    return ()
+        return (Match(nft.saddr(family), (detector.network,)),)
+    return (Match(Field.IIFNAME, (interface_pattern(detector),)),) if detector else ()
 
 
 def node_port_elements(node: NodeFacts) -> tuple[Element, ...]:
@@ -104,15 +114,17 @@ def matches_all(node: NodeFacts) -> bool:
 class _Port:
     """Compiles one service port; splits what would be one long function, and lives for one call."""
 
-    def __init__(self, port: ServicePort, endpoints: Iterable[Endpoint], node: NodeFacts) -> None:
+    def __init__(self, port: ServicePort, endpoints: Iterable[Endpoint], node: NodeFacts, mark: int) -> None:
         self.port, self.node = port, node
+        self.mark = nft.SetMark(mark, "|")
         self.chosen = chosen = choose(port, endpoints, node.labels, node.name)
         self.family = family_name(node.family)
         self.base = service_base(port)
         name = hashed(self.base)
         self.service, self.local = f"service-{name}", f"local-{name}"
         self.external, self.firewall = f"external-{name}", f"firewall-{name}"
-        self.names = {e: endpoint_name(self.base, e) for e in chosen.reachable}
+        remembered = chosen.reachable if port.affinity_seconds else ()
+        self.names = {e: endpoint_name(self.base, e) for e in remembered}
         self.has_internal = chosen.any and not (port.internal_local and not chosen.local)
         self.has_external = chosen.any and not (port.external_local and not chosen.local)
         self.has_firewall = bool(port.load_balancer_ips and port.source_ranges)
@@ -133,6 +145,8 @@ class _Port:
     def _elements(self) -> Iterator[Element]:
         port, reachable = self.port, self.chosen.any
         yield Element(CLUSTER_IPS, (port.cluster_ip,))
+        for endpoint in self.chosen.reachable:
+            yield Element(HAIRPIN_CONNECTIONS, (endpoint.ip, endpoint.ip, port.protocol, endpoint.port))
         internal = self.local if port.internal_local else self.service
         if self.has_internal:
             yield self._address(SERVICE_IPS, port.cluster_ip, nft.goto(internal))
@@ -164,39 +178,27 @@ class _Port:
     def _chains(self) -> Iterator[tuple[str, tuple[Line, ...]]]:
         port, chosen = self.port, self.chosen
         for endpoint, name in self.names.items():
-            yield f"endpoint-{name}", tuple(self._translate(endpoint, name))
-        masquerade = self._masquerade_cluster_ip()
+            yield f"endpoint-{name}", tuple(self._remember(endpoint, name))
         if chosen.cluster:
-            head = () if port.internal_local else masquerade
-            yield self.service, (*head, *self._spread(chosen.cluster))
+            yield self.service, tuple(self._spread(chosen.cluster))
         if chosen.local:
-            head = masquerade if port.internal_local else ()
-            yield self.local, (*head, *self._spread(chosen.local))
+            yield self.local, tuple(self._spread(chosen.local))
         if chosen.any and port.externally_accessible:
             yield self.external, tuple(self._external())
         if self.has_firewall:
             yield self.firewall, tuple(self._firewall())
 
-    def _masquerade_cluster_ip(self) -> tuple[Line, ...]:
-        """About sources that could not be answered otherwise: those outside of the Pod network."""
-        everybody = self.node.masquerade_all
-        source = () if everybody else source_match(self.node.detector, self.family, negated=True)
-        if not self.has_internal or not (source or everybody):
-            return ()
-        to = Match(nft.daddr(self.family), (self.port.cluster_ip,))
-        return (((to, *source, nft.jump(MARK_FOR_MASQUERADE)), ""),)
-
     def _external(self) -> Iterator[Line]:
         if not self.port.external_local:
-            yield _MARK
+            yield (self.mark,), ""
         else:
             # Pods of the cluster and this node itself are as good as inside: any endpoint will do for them.
             everywhere = nft.goto(self.service)
-            pods = source_match(self.node.detector, self.family)
+            pods = _from_pods(self.node.detector, self.family)
             here = Match(Field.FIB_SADDR_TYPE, ("local",))
             if pods:
                 yield (*pods, everywhere), "short-circuit pod traffic"
-            yield (here, nft.jump(MARK_FOR_MASQUERADE)), "masquerade local traffic"
+            yield (here, self.mark), "masquerade local traffic"
             yield (here, everywhere), "short-circuit local traffic"
         if self.has_external:
             yield (nft.goto(self.local if self.port.external_local else self.service),), ""
@@ -214,28 +216,30 @@ class _Port:
         yield (Match(nft.saddr(self.family), allowed, negated=True), nft.DROP), ""
 
     def _spread(self, endpoints: tuple[Endpoint, ...]) -> Iterator[Line]:
-        """A client's former endpoint if affinity remembers one, else each with the same chance."""
+        """Each endpoint with the same chance; but a client's former one, if affinity remembers it."""
+        key = (nft.Numgen(len(endpoints)),)
+        if not self.names:
+            targets = tuple(((i,), (e.ip, e.port)) for i, e in enumerate(endpoints))
+            yield (self._protocol, nft.DnatMap(self.family, key, entries=targets)), ""
+            return
         names = [self.names[e] for e in endpoints]
-        if self.port.affinity_seconds:
-            client = (nft.saddr(self.family),)
-            for name in names:
-                yield (Lookup(client, f"affinity-{name}"), nft.goto(f"endpoint-{name}")), ""
-        entries = tuple(((i,), nft.goto(f"endpoint-{name}")) for i, name in enumerate(names))
-        yield (nft.Vmap((nft.Numgen(len(names)),), entries=entries),), ""
+        client = (nft.saddr(self.family),)
+        for name in names:
+            yield (Lookup(client, f"affinity-{name}"), nft.goto(f"endpoint-{name}")), ""
+        chains = tuple(((i,), nft.goto(f"endpoint-{name}")) for i, name in enumerate(names))
+        yield (nft.Vmap(key, entries=chains),), ""
 
-    def _translate(self, endpoint: Endpoint, name: str) -> Iterator[Line]:
-        client = nft.saddr(self.family)
-        # An endpoint that reaches itself must be answered by way of this node, or it would not know the answer.
-        yield (Match(client, (endpoint.ip,)), nft.jump(MARK_FOR_MASQUERADE)), ""
-        if self.port.affinity_seconds:
-            yield (nft.Update(f"affinity-{name}", (client,)),), ""
-        protocol = Match(Field.L4PROTO, (self.port.protocol,))
-        yield (protocol, nft.Dnat(endpoint.ip, endpoint.port)), ""
+    def _remember(self, endpoint: Endpoint, name: str) -> Iterator[Line]:
+        yield (nft.Update(f"affinity-{name}", (nft.saddr(self.family),)),), ""
+        yield (self._protocol, nft.Dnat(endpoint.ip, endpoint.port)), ""
+
+    @property
+    def _protocol(self) -> Match:
+        """A translation with a port needs to know of which protocol."""
+        return Match(Field.L4PROTO, (self.port.protocol,))
 
     def _affinity_sets(self) -> dict[str, nft.Set]:
         seconds = self.port.affinity_seconds
-        if not seconds:
-            return {}
         kind, flags = (nft.addr_type(self.family),), frozenset({"dynamic", "timeout"})
         names = (f"affinity-{name}" for name in self.names.values())
         return {n: nft.Set(n, kind, flags, timeout=seconds, size=_AFFINITY_SIZE) for n in names}

@@ -71,7 +71,10 @@ class _Reader:
         if self.family == "ip6":
             for pattern, replacement in _IP6:
                 text = re.sub(pattern, replacement, text)
-        if text == "}":
+        if text.startswith("insert rule "):
+            *_, chain, inserted = text.split(" ", 5)
+            self.base.rules[chain] = (rule(inserted), *self.base.rules[chain])
+        elif text == "}":
             self.block = ("table", "") if self.block[0] != "table" else ("", "")
         elif text.endswith(" {"):
             self._open(text.split())

@@ -12,7 +12,7 @@ from netemu.proxy import nftables_base
 from netemu.proxy.config import PRIMARY, KubeProxyConfiguration
 from netemu.proxy.facts import NodeFacts
 from netemu.proxy.modes import NOWHERE, Mode, Periods, Site, listed_networks
-from netemu.proxy.nftables import TABLE_NAME, family_name, matches_all
+from netemu.proxy.nftables import TABLE_NAME, family_name, interface_pattern, matches_all
 from netemu.proxy.nftables_programmer import NftablesProgrammer
 from netemu.proxy.services import Family
 
@@ -44,7 +44,7 @@ class NftablesMode:
 
     async def programmer(self, config: KubeProxyConfiguration, family: Family, site: Site) -> NftablesProgrammer:
         """See Mode."""
-        return NftablesProgrammer(NftNetlink(site.netns), base_rules(config))
+        return NftablesProgrammer(NftNetlink(site.netns), base_rules(config), mark=masquerade_mark(config))
 
     async def cleanup(self, config: KubeProxyConfiguration, site: Site, *, successor: str = "") -> None:
         """See Mode."""
@@ -67,13 +67,26 @@ class NftablesMode:
 MODE: Mode = NftablesMode()
 
 
+def masquerade_mark(config: KubeProxyConfiguration) -> int:
+    """The bit of a packet's mark that has it masqueraded."""
+    return 1 << config.nftables.masquerade_bit
+
+
 def base_rules(config: KubeProxyConfiguration) -> Callable[[NodeFacts], nftables_base.Base]:
     """The files of `rules/nftables` that apply to a node."""
-    mark = f"{1 << config.nftables.masquerade_bit:#010x}"
+    mark = f"{masquerade_mark(config):#010x}"
 
     def load(node: NodeFacts) -> nftables_base.Base:
         names = ["base.nft", "nodeports-all.nft" if matches_all(node) else "nodeports-listed.nft"]
         defines = {"masquerade_mark": mark}
+        if node.masquerade_all:
+            names.append("masquerade-all.nft")
+        elif node.detector.network:
+            names.append("masquerade-by-network.nft")
+            defines["pod_network"] = node.detector.network
+        elif node.detector:
+            names.append("masquerade-by-interface.nft")
+            defines["pod_interface"] = f'"{interface_pattern(node.detector)}"'
         if node.service_cidrs:
             names.append("service-cidrs.nft")
             defines["service_cidrs"] = f"{{ {', '.join(node.service_cidrs)} }}"

@@ -20,14 +20,14 @@ from netemu.model import nft
 from netemu.model.nft import Add, Delete, Element
 from netemu.proxy.endpoints import Endpoint
 from netemu.proxy.facts import NodeFacts
-from netemu.proxy.nftables import Compiled, compile_port, node_port_elements
+from netemu.proxy.nftables import DEFAULT_MARK, Compiled, compile_port, node_port_elements
 from netemu.proxy.nftables_base import Base
 from netemu.proxy.nftables_changes import Change, Held, Owner, Owners
 from netemu.proxy.programmer import Written
 from netemu.proxy.services import PortKey, ServicePort
 from netemu.proxy.tracker import Table
 
-_PIECE = 4000
+_PIECE = 1500
 """Chains in one transaction of a long load."""
 _STALE_SECONDS = 1.0
 _BREATH = 100
@@ -45,9 +45,10 @@ class NftablesProgrammer:
         base: Callable[[NodeFacts], Base],
         *,
         clock: Callable[[], float] = time.monotonic,
+        mark: int = DEFAULT_MARK,
         piece: int = _PIECE,
     ) -> None:
-        self._kernel, self._base_for, self._clock, self._piece = kernel, base, clock, piece
+        self._kernel, self._base_for, self._clock, self._mark, self._piece = kernel, base, clock, mark, piece
         self._ports: dict[PortKey, _Source] = {}
         self._node = NodeFacts()
         self._table = nft.Table("ip", "")
@@ -82,7 +83,7 @@ class NftablesProgrammer:
         there = Held.of(await self._kernel.dump(self._table))
         change = _base_change(self._base_for(self._node), there)
         for source in self._ports.values():
-            self._note(compile_port(*source, self._node), change, there)
+            self._note(compile_port(*source, self._node, self._mark), change, there)
         change.add_elements(self._elements.chosen(), there.elements)
         if change:
             return False
@@ -151,7 +152,7 @@ class NftablesProgrammer:
         before: dict[Owner, tuple[Element, ...]] = {(): node_port_elements(self._node)}
         after: dict[Owner, tuple[Element, ...]] = {(): node_port_elements(node)}
         for key in touched & self._ports.keys():
-            was = compile_port(*self._ports.pop(key), self._node)
+            was = compile_port(*self._ports.pop(key), self._node, self._mark)
             there.rules.update(was.chains)
             there.sets.update(was.sets)
             before[key] = was.elements
@@ -174,7 +175,7 @@ class NftablesProgrammer:
     # --- both
 
     def _take(self, key: PortKey, source: _Source, node: NodeFacts) -> Compiled:
-        compiled = compile_port(*source, node)
+        compiled = compile_port(*source, node, self._mark)
         self._ports[key] = source
         if compiled.no_local_internal or compiled.no_local_external:
             self._lonely[key] = compiled.no_local_internal, compiled.no_local_external

@@ -78,12 +78,13 @@ def everything() -> list[meta.KubeObject]:
     return [*services, *slices]
 
 
-def touched_chains(runs: Iterable[nft.Transaction]) -> set[str]:
+def touched(runs: Iterable[nft.Transaction]) -> set[str]:
+    """Chains, sets and maps in which something was put or removed."""
     names = set()
     for run in runs:
         for operation in run.operations:
             match operation.object:
-                case nft.Rule(chain=name) | nft.Chain(name=name):
+                case nft.Rule(chain=name) | nft.Chain(name=name) | nft.Element(set=name):
                     names.add(name)
     return names
 
@@ -99,20 +100,18 @@ async def test_a_restart_with_nothing_changed_sends_nothing() -> None:
     assert len(before.fake.runs) == sent
 
 
-async def test_an_endpoint_that_moves_touches_the_chains_of_its_service_only() -> None:
+async def test_an_endpoint_that_moves_touches_one_chain_and_no_map_of_services() -> None:
     running = await bed(*everything())
     sent = len(running.fake.runs)
     running.put(endpoint_slice("default/web", [HERE, THERE, ("10.180.2.9", "node-c")]))
 
     await running.sync()
 
-    names = touched_chains(running.fake.runs[sent:])
-    assert {name.partition("-")[0] for name in names} == {"service", "endpoint"}
-    assert ["default/web" in name for name in names] == [True] * 3
+    assert touched(running.fake.runs[sent:]) == {"service-SUSTUHLJ-default/web/tcp/http", "hairpin-connections"}
 
 
 async def test_a_chain_that_is_gone_is_emptied_at_once_and_removed_by_a_later_sync() -> None:
-    running = await bed(service(), endpoint_slice("default/web", [HERE, THERE]))
+    running = await bed(service(affinity=60), endpoint_slice("default/web", [HERE, THERE]))
     running.put(endpoint_slice("default/web", [HERE]))
     first = await running.sync()
     emptied = await running.ruleset()
@@ -122,13 +121,14 @@ async def test_a_chain_that_is_gone_is_emptied_at_once_and_removed_by_a_later_sy
 
     assert any("10.180.1.1" in c.name for c in emptied.chains)
     assert not any("10.180.1.1" in rule.text() for rule in emptied.rules)
+    assert not any("10.180.1.1" in element.text() for element in emptied.elements)
     assert not any("10.180.1.1" in c.name for c in removed.chains)
     assert (first.again > 0, second.again) == (True, 0)
 
 
 async def test_an_endpoint_that_returns_before_its_chain_was_removed_works() -> None:
     both, one = endpoint_slice("default/web", [HERE, THERE]), endpoint_slice("default/web", [HERE])
-    running = await bed(service(), both)
+    running = await bed(service(affinity=60), both)
     wanted = await running.holds()
     for piece in (one, both):
         running.put(piece)
@@ -172,6 +172,23 @@ async def test_two_services_with_one_external_ip_do_not_disturb_each_other() -> 
     alone = leads_to((await running.holds())[1])
 
     assert (shared, alone) == (["default/a/tcp/http"], ["default/b/tcp/http"])
+
+
+async def test_two_services_with_one_endpoint_do_not_disturb_each_other() -> None:
+    one, two = (service(f"default/{name}", ip) for name, ip in (("a", "172.30.0.1"), ("b", "172.30.0.2")))
+    slices = [endpoint_slice(key, [HERE]) for key in ("default/a", "default/b")]
+    running = await bed(one, two, *slices)
+
+    async def hairpins() -> list[str]:
+        return [text for name, text in (await running.holds())[1] if name == "hairpin-connections"]
+
+    running.drop(slices[0])
+    await running.sync()
+    left = await hairpins()
+    running.drop(slices[1])
+    await running.sync()
+
+    assert (left, await hairpins()) == (["10.180.0.1 . 10.180.0.1 . tcp . 8080"], [])
 
 
 async def test_a_new_affinity_timeout_is_taken() -> None:
