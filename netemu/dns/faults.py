@@ -1,0 +1,210 @@
+"""Faults on purpose: some questions are answered late, wrongly, or not at all.
+
+Faults are the data of a ConfigMap, one key each, so they are desired state like everything else: `kubectl edit` it, or
+let `netemu dns-fault` do so. A server that is given the ConfigMap (`netemu dns --faults NAMESPACE/NAME`) watches it and
+puts this before all plugins of every server block; what it says takes effect with the watch event:
+
+    data:
+      slow-outside: '{"fault": "delay", "name": "*.example.com", "seconds": 2}'
+      lost:         '{"fault": "drop", "name": "*", "pod": "shop/client", "percent": 30}'
+
+A value that cannot be read is left out and told in an Event, the others count. All delays that match add up; of other
+faults the first in the order of their keys wins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import logging
+import random
+from collections.abc import Mapping
+from copy import copy
+from typing import Literal, get_args
+
+import msgspec
+
+from netemu.client.base import Client
+from netemu.client.events import EventRecorder
+from netemu.client.informer import Informer
+from netemu.dns import names, wire
+from netemu.dns.plugin import NEXT, Host, Plugin, Refuse, Result
+from netemu.dns.wire import Query, Response
+from netemu.model.errors import UserError
+from netemu.model.objects import ConfigMap
+from netemu.model.pods import Pod
+from netemu.model.resources import CONFIGMAPS, PODS
+from netemu.model.suggest import instead
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["delay", "drop", "servfail", "nxdomain", "truncate", "stale"]
+KINDS: tuple[str, ...] = get_args(Kind)
+_RCODES = {"servfail": wire.SERVFAIL, "nxdomain": wire.NXDOMAIN}
+_LONGEST_DELAY = 60.0
+
+
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What happens to which questions. `truncate` concerns UDP alone; `stale` repeats what was answered first."""
+
+    fault: Kind
+    name: str = "*"
+    """A pattern for the whole name without its last dot, as shells have it: `*.example.com`."""
+    pod: str = ""
+    """NAMESPACE/NAME of the Pod that asks; empty: whoever asks."""
+    seconds: float = 1.0
+    """Of `delay`."""
+    percent: int = 100
+    """How many of the questions it happens to."""
+
+    def matches(self, name: str) -> bool:
+        """Whether a lower-case name without its last dot is meant."""
+        return fnmatch.fnmatchcase(name, self.name.lower().rstrip(".") or "*")
+
+
+def parse_fault(text: str) -> Fault:
+    """A value of the ConfigMap. Raises UserError."""
+    try:
+        value = msgspec.json.decode(text)
+        if isinstance(value, dict) and (kind := value.get("fault")) not in KINDS:
+            raise UserError(f"fault {kind!r}: {instead(str(kind), KINDS, 'known are')}")
+        fault = msgspec.convert(value, Fault)
+    except msgspec.MsgspecError as error:
+        raise UserError(f'{error}; must be like {{"fault": "delay", "name": "*.example.com", "seconds": 2}}') from error
+    if not 0 <= fault.seconds <= _LONGEST_DELAY:
+        raise UserError(f"seconds {fault.seconds:g}: must be 0 to {_LONGEST_DELAY:g}")
+    if not 0 < fault.percent <= 100:
+        raise UserError(f"percent {fault.percent}: must be 1 to 100")
+    if fault.pod and fault.pod.count("/") != 1:
+        raise UserError(f"pod {fault.pod!r}: must be NAMESPACE/NAME")
+    return fault
+
+
+def parse_faults(data: Mapping[str, str]) -> tuple[list[Fault], list[str]]:
+    """The faults in the order of their keys, and what is wrong with the other values."""
+    faults, wrong = [], []
+    for key, text in sorted(data.items()):
+        try:
+            faults.append(parse_fault(text))
+        except UserError as error:
+            wrong.append(f"{key}: {error}")
+    return faults, wrong
+
+
+class Faults(Plugin):
+    """The first plugin of a server block; the table is shared by all of them."""
+
+    name = "faults"
+
+    def __init__(self, table: FaultTable) -> None:
+        self._table = table
+        self._first: dict[tuple[bytes, int], Response] = {}
+
+    async def serve(self, query: Query) -> Result:
+        """See Plugin."""
+        faults = self._table.matching(query)
+        if not faults:
+            if not self._table.faults:
+                self._first.clear()
+            return NEXT
+        for fault in faults:
+            if fault.fault == "delay":
+                await asyncio.sleep(fault.seconds)
+        other = next((fault.fault for fault in faults if fault.fault != "delay"), "")
+        if other == "drop":
+            return Response(silent=True)
+        if other in _RCODES:
+            return Refuse(_RCODES[other], "a fault on purpose")
+        if other == "truncate" and query.transport == "udp":
+            return Response(tc=True)
+        if other == "stale":
+            return await self._stale(query)
+        return NEXT
+
+    async def _stale(self, query: Query) -> Response:
+        key = (query.lower, query.type)
+        if key not in self._first:
+            self._first[key] = copy(await self.rest(query))
+        return copy(self._first[key])
+
+    def after(self, query: Query, response: Response) -> None:
+        """See Plugin. A kept reply would be sent to whoever asks, without coming here."""
+        if self._table.concerns(query):
+            response.stable = False
+
+
+class FaultTable:
+    """The faults of a ConfigMap, kept current while `run` runs."""
+
+    def __init__(self, host: Host, namespace: str, name: str) -> None:
+        self._host, self._namespace, self._name = host, namespace, name
+        self.faults: list[Fault] = []
+        self._pods: dict[str, Informer[Pod]] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
+
+    def concerns(self, query: Query) -> bool:
+        """Whether a fault may happen to the question, whoever asks it."""
+        return bool(self.faults) and any(fault.matches(_plain(query)) for fault in self.faults)
+
+    def matching(self, query: Query) -> list[Fault]:
+        """The faults that happen to this question now."""
+        if not self.faults:
+            return []
+        name = _plain(query)
+        return [
+            fault
+            for fault in self.faults
+            if fault.matches(name)
+            and (not fault.pod or query.client[0] in self._addresses(fault.pod))
+            and (fault.percent == 100 or random.uniform(0, 100) < fault.percent)
+        ]
+
+    def replace(self, faults: list[Fault]) -> None:
+        """Replace them all; finished answers are void."""
+        self.faults = faults
+        self._host.invalidate()
+
+    async def run(self) -> None:
+        """Watch the ConfigMap, and the Pods that faults name, until cancelled."""
+        client = await self._host.client(None)
+        events = EventRecorder(client, "coredns")
+        informer = Informer(
+            client, CONFIGMAPS, ConfigMap, namespace=self._namespace, field_selector=f"metadata.name={self._name}"
+        )
+
+        def changed(old: ConfigMap | None, new: ConfigMap | None) -> None:
+            faults, wrong = parse_faults((new and new.data) or {})
+            for why in wrong:
+                log.error("faults: %s/%s: %s", self._namespace, self._name, why)
+                if new:
+                    events.event(new, "Warning", "InvalidFault", why)
+            self._follow_pods(client, {fault.pod for fault in faults if fault.pod})
+            self.replace(faults)
+
+        informer.on_change(changed)
+        try:
+            await informer.run()
+        finally:
+            watches = list(self._watches.values())
+            self._follow_pods(client, set())
+            await asyncio.gather(*watches, return_exceptions=True)
+            await events.close()
+
+    def _follow_pods(self, client: Client, wanted: set[str]) -> None:
+        for gone in set(self._watches) - wanted:
+            self._watches.pop(gone).cancel()
+            del self._pods[gone]
+        for pod in wanted - set(self._watches):
+            namespace, name = pod.split("/")
+            informer = Informer(client, PODS, Pod, namespace=namespace, field_selector=f"metadata.name={name}")
+            self._pods[pod] = informer
+            self._watches[pod] = asyncio.create_task(informer.run(), name=f"dns faults {pod}")
+
+    def _addresses(self, pod: str) -> set[str]:
+        informer = self._pods.get(pod)
+        found = informer.get(pod) if informer else None
+        return {each.ip for each in found.status.pod_ips} if found else set()
+
+
+def _plain(query: Query) -> str:
+    return names.text(query.lower).removesuffix(".")
