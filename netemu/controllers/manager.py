@@ -22,7 +22,7 @@ from netemu.controllers.servicepods import ServicePods
 from netemu.controllers.tainteviction import TaintEvictionController
 
 
-def controllers(client: Client, cache: Cache, load_balancer_pool: str) -> Sequence[Controller]:
+def controllers(client: Client, cache: Cache, load_balancer_pools: Sequence[str]) -> Sequence[Controller]:
     """Every controller, ready to be run by a loop."""
     service_pods = ServicePods(cache)
     return (
@@ -36,18 +36,19 @@ def controllers(client: Client, cache: Cache, load_balancer_pool: str) -> Sequen
         GarbageCollector(client, cache),
         NodeLifecycleController(cache),
         TaintEvictionController(cache),
-        ServiceLBController(cache, load_balancer_pool),
+        ServiceLBController(cache, load_balancer_pools),
     )
 
 
-async def run(client: Client, *, load_balancer_pool: str = "172.18.255.0/24") -> None:
+async def run(client: Client, *, load_balancer_pools: Sequence[str] = ("172.18.255.0/24",)) -> None:
     """Run all controllers against the API server of `client` until cancelled.
 
-    LoadBalancer Services get addresses of `load_balancer_pool`, whose first and last address stay unused.
+    LoadBalancer Services get addresses of `load_balancer_pools`, at most one pool of each IP family. The first address
+    of a pool, and of IPv4 the last one, stay unused.
     """
     cache = Cache(client)
     # Loops ask the cache for their informers, so they are made before it runs.
-    loops = [Loop(controller, client, cache) for controller in controllers(client, cache, load_balancer_pool)]
+    loops = [Loop(controller, client, cache) for controller in controllers(client, cache, load_balancer_pools)]
     async with asyncio.TaskGroup() as group:
         group.create_task(cache.run(), name="informers")
         for loop in loops:

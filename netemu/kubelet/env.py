@@ -40,7 +40,7 @@ class Place:
     """Where the Pod runs, for the downward API."""
 
     node_name: str
-    host_ip: str
+    host_ips: tuple[str, ...]
     pod_ips: tuple[str, ...]
     allocatable: Mapping[str, str] = field(default_factory=dict)
     """Stands in for limits that a container does not set."""
@@ -171,8 +171,8 @@ def field_value(pod: Pod, place: Place, path: str) -> str:
         "metadata.annotations": _pairs(pod.annotations),
         "spec.nodeName": place.node_name,
         "spec.serviceAccountName": pod.spec.service_account_name,
-        "status.hostIP": place.host_ip,
-        "status.hostIPs": place.host_ip,
+        "status.hostIP": place.host_ips[0],
+        "status.hostIPs": ",".join(place.host_ips),
         "status.podIP": place.pod_ips[0] if place.pod_ips else "",
         "status.podIPs": ",".join(place.pod_ips),
     }

@@ -72,7 +72,7 @@ def node_status(node: NodeFacts, settings: KubeletSettings, old: Obj, now: str) 
     resources["ephemeral-storage"] = settings.memory
     return {
         "addresses": [
-            {"type": "InternalIP", "address": node.address},
+            *({"type": "InternalIP", "address": address} for address in node.addresses),
             {"type": "Hostname", "address": node.name},
         ],
         "capacity": resources,

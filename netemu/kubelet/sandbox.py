@@ -1,6 +1,6 @@
-"""A Pod's sandbox: its network namespace and address, and the files all its containers see.
+"""A Pod's sandbox: its network namespace and addresses, and the files all its containers see.
 
-The network comes first (namespace, then CNI ADD), then the files that depend on the address, then the runtime's own
+The network comes first (namespace, then CNI ADD), then the files that depend on the addresses, then the runtime's own
 verb. `unmake` goes the other way and leaves nothing; the sandbox directory goes last, so that a crash in between leaves
 the note by which the next run finds the rest.
 """
@@ -24,12 +24,12 @@ from netemu.runtime.cri import Runtime, SandboxConfig
 class PodNetwork(Protocol):
     """CNI's verbs (`network.pods.PodNetwork`). Blocking, a millisecond or two."""
 
-    def add(self, netns: str) -> str:
-        """Connect a namespace; its address. Idempotent."""
+    def add(self, netns: str) -> tuple[str, ...]:
+        """Connect a namespace; its addresses, one of each family of the node. Idempotent."""
         ...
 
     def delete(self, netns: str) -> None:
-        """Disconnect it and free the address. Absent is success."""
+        """Disconnect it and free the addresses. Absent is success."""
         ...
 
 
@@ -108,13 +108,13 @@ class Sandboxes:
     def _prepare(self, pod: Pod, attempt: int) -> tuple[SandboxConfig, list[Warned]]:
         pod_name = pod_names(pod, self.node.name, self.settings.cluster_domain)
         if pod.spec.host_network:
-            namespace, address = self.node.netns, self.node.address
+            namespace, addresses = self.node.netns, self.node.addresses
         else:
             namespace = names.pod_netns(self.lab, pod.namespace, pod.name)
             self.namespaces.ensure(namespace)
-            address = self.network.add(namespace)
+            addresses = self.network.add(namespace)
         directory = self.directory(pod.metadata.uid)
-        warnings = self._write_files(pod, pod_name, address, directory)
+        warnings = self._write_files(pod, pod_name, addresses, directory)
         config = SandboxConfig(
             pod_uid=pod.metadata.uid,
             pod_name=pod.name,
@@ -124,19 +124,19 @@ class Sandboxes:
             netns=namespace,
             hostname=pod_name.kernel,
             domainname=pod_name.domain,
-            addresses=(address,),
+            addresses=addresses,
             host_network=pod.spec.host_network,
             attempt=attempt,
         )
         return config, warnings
 
-    def _write_files(self, pod: Pod, pod_name: Names, address: str, directory: Path) -> list[Warned]:
+    def _write_files(self, pod: Pod, pod_name: Names, addresses: tuple[str, ...], directory: Path) -> list[Warned]:
         settings = self.settings
         resolver, warnings = resolv_conf(pod, settings.cluster_dns, settings.cluster_domain, self._host_resolver())
         if pod.spec.host_network:
             hosts = host_network_hosts_text(_read(settings.hosts_file), pod.spec.host_aliases)
         else:
-            hosts = hosts_text(pod_name, (address,), pod.spec.host_aliases)
+            hosts = hosts_text(pod_name, addresses, pod.spec.host_aliases)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "resolv.conf").write_text(resolver.text())
         (directory / "hosts").write_text(hosts)

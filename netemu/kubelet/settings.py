@@ -15,8 +15,8 @@ class NodeFacts:
     """The node that a kubelet answers for."""
 
     name: str
-    address: str
-    """InternalIP."""
+    addresses: tuple[str, ...]
+    """InternalIPs, at most one of each family, the primary one first."""
     netns: str
     """Its network namespace, by name or path; probes are sent from here. Empty: the one the process is in."""
     pod_cidrs: tuple[str, ...] = ()

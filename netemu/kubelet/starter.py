@@ -85,7 +85,7 @@ class Starter:
         self, slot: Slot, pod: Pod, sandbox: SandboxConfig, places: Mapping[str, str], *, restart: bool
     ) -> None:
         allocatable = {"cpu": self._settings.cpu, "memory": self._settings.memory}
-        place = Place(self._node.name, self._node.address, sandbox.addresses, allocatable)
+        place = Place(self._node.name, self._node.addresses, sandbox.addresses, allocatable)
         ends = slot.init and slot.spec.restart_policy != "Always"
         config = await self._materials.config(pod, slot.spec, place, places, attempt=slot.next_attempt, init=ends)
         container_id = await self._runtime.create_container(sandbox.pod_uid, config)

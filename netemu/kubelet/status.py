@@ -63,7 +63,7 @@ class PodView:
     pod: Pod
     init: Sequence[ContainerView]
     containers: Sequence[ContainerView]
-    host_ip: str
+    host_ips: Sequence[str]
     pod_ips: Sequence[str]
     sandbox_ready: bool
     start_time: str
@@ -80,8 +80,8 @@ def pod_status(view: PodView) -> Obj:
     status: Obj = {
         "phase": phase,
         "conditions": _conditions(view, phase),
-        "hostIP": view.host_ip,
-        "hostIPs": [{"ip": view.host_ip}],
+        "hostIP": view.host_ips[0],
+        "hostIPs": [{"ip": address} for address in view.host_ips],
         "startTime": view.start_time,
         "containerStatuses": [_container(one, view, init=False) for one in view.containers],
         "qosClass": qos_class(view.pod),

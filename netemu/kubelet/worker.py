@@ -20,6 +20,7 @@ from netemu.client.events import EventRecorder
 from netemu.kubelet import attempts, hooks
 from netemu.kubelet.backoff import BackOff
 from netemu.kubelet.materials import Materials
+from netemu.kubelet.mounted import MountedSources
 from netemu.kubelet.probes import Attempt, Kind, Outcome, ProbeHooks, Prober
 from netemu.kubelet.reporter import Reporter
 from netemu.kubelet.sandbox import Sandboxes
@@ -48,6 +49,7 @@ class Surroundings:
     settings: KubeletSettings
     sandboxes: Sandboxes
     materials: Materials
+    mounted: MountedSources
     events: EventRecorder
 
 
@@ -62,6 +64,8 @@ class PodWorker:
         self._sandbox: SandboxConfig | None = None
         self._attempt = 0
         self._places: Mapping[str, str] | None = None
+        self._remount = False
+        """Something that is mounted has changed."""
         self._failed: tuple[str, str] | None = None
         self._finished = False
         self._reporter = Reporter(around.client)
@@ -84,6 +88,10 @@ class PodWorker:
     def deleted(self) -> None:
         """The API object is gone."""
         self._gone = True
+        self._wake.set()
+
+    def _mounted_changed(self) -> None:
+        self._remount = True
         self._wake.set()
 
     def wake(self) -> None:
@@ -111,6 +119,7 @@ class PodWorker:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), due)
         finally:
+            self._around.mounted.forget(self.pod.metadata.uid)
             for slot in self._slots:
                 await slot.stop_probing()
 
@@ -124,6 +133,9 @@ class PodWorker:
         if self._sandbox is None and not await self._ensure_sandbox():
             return self._next_retry()
         assert self._sandbox is not None
+        if self._remount:
+            self._remount = False
+            await self._mount_volumes()
         await self._refresh()
         if self._overdue():
             await self._stop_all(self._grace())
@@ -194,6 +206,7 @@ class PodWorker:
 
     async def _mount_volumes(self) -> Mapping[str, str] | None:
         directory = self._around.sandboxes.directory(self.pod.metadata.uid) / "volumes"
+        self._around.mounted.follow(self.pod, self._mounted_changed)
         try:
             places, ignored = await self._around.materials.mount_volumes(self.pod, directory)
         except (UserError, OSError) as error:
@@ -316,7 +329,7 @@ class PodWorker:
             pod=self.pod,
             init=[slot.view() for slot in self._init],
             containers=[slot.view() for slot in self._main],
-            host_ip=self._around.node.address,
+            host_ips=self._around.node.addresses,
             pod_ips=self._sandbox.addresses if self._sandbox else (),
             sandbox_ready=self._sandbox is not None and not ended,
             start_time=self._start_time,

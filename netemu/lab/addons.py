@@ -36,10 +36,13 @@ def _service(config: LabConfig) -> dict[str, Any]:
     service = _object("v1", "Service", "kube-dns")
     service["metadata"]["labels"] |= {"kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}
     service["spec"] = {
-        "clusterIP": config.dns_service_ip,
+        "clusterIP": config.dns_service_ips[0],
         "selector": dict(_LABELS),
         "ports": [{"name": name, "port": port, "targetPort": port, "protocol": proto} for name, port, proto in ports],
     }
+    if len(config.dns_service_ips) > 1:
+        # kubeadm's has one address even where there are two families; here both can be asked.
+        service["spec"] |= {"clusterIPs": list(config.dns_service_ips), "ipFamilyPolicy": "PreferDualStack"}
     return service
 
 

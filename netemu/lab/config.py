@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from netemu.lab.paths import LabPaths
 from netemu.lab.topology import LinkSpec, NodeSpec, TaintSpec, Topology, node_names
+from netemu.lab.topology_networks import FAMILIES, OUTSIDE, POD_PREFIX, Network, addresses_of_client, networks_of
 from netemu.model.errors import UserError
 
 CONTROL_PLANE_LABEL = "node-role.kubernetes.io/control-plane"
@@ -19,8 +21,9 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One node, decided."""
 
     name: str
-    address: str
-    pod_cidr: str
+    addresses: tuple[str, ...]
+    """One of each IP family of the lab, the primary one first; so are all lists of addresses and networks here."""
+    pod_cidrs: tuple[str, ...]
     control_plane: bool = False
     labels: dict[str, str] = {}
     taints: tuple[TaintSpec, ...] = ()
@@ -35,7 +38,7 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One external client, decided."""
 
     name: str
-    address: str
+    addresses: tuple[str, ...]
 
 
 class LabConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -44,10 +47,10 @@ class LabConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     nodes: tuple[NodeConfig, ...]
     clients: tuple[ClientConfig, ...] = ()
-    node_cidr: str
-    pod_cidr: str
-    service_cidr: str
-    load_balancer_pool: str
+    node_cidrs: tuple[str, ...]
+    pod_cidrs: tuple[str, ...]
+    service_cidrs: tuple[str, ...]
+    load_balancer_pools: tuple[str, ...]
     proxy_mode: str = "iptables"
     dns_domain: str = "cluster.local"
     dns_replicas: int = 2
@@ -62,13 +65,18 @@ class LabConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def api_service_ip(self) -> str:
-        """The first address of the Service network."""
-        return str(ipaddress.ip_network(self.service_cidr)[1])
+        """The first address of the primary Service network."""
+        return str(ipaddress.ip_network(self.service_cidrs[0])[1])
 
     @property
-    def dns_service_ip(self) -> str:
-        """The tenth, by convention."""
-        return str(ipaddress.ip_network(self.service_cidr)[10])
+    def dns_service_ips(self) -> tuple[str, ...]:
+        """The tenth of each Service network, by convention."""
+        return tuple(str(ipaddress.ip_network(cidr)[10]) for cidr in self.service_cidrs)
+
+    @property
+    def ipv6(self) -> bool:
+        """Whether the lab has IPv6."""
+        return any(":" in cidr for cidr in self.service_cidrs)
 
 
 def resolve(topology: Topology, *, strict_images: bool = False) -> LabConfig:
@@ -76,33 +84,48 @@ def resolve(topology: Topology, *, strict_images: bool = False) -> LabConfig:
     spec = topology.spec
     named = [(name, node) for node in spec.nodes for name in node_names(node)]
     leader = next((name for name, node in named if node.role == "control-plane"), named[0][0])
-    node_net = ipaddress.ip_network(spec.node_cidr)
-    pod_nets = ipaddress.ip_network(spec.pod_cidr).subnets(new_prefix=24)
+    networks = networks_of(spec)
+    node_nets = [ipaddress.ip_network(cidr) for cidr in networks["nodeCIDR"]]
     nodes = [
         NodeConfig(
             name=name,
-            address=str(node_net[index + 2]),
-            pod_cidr=str(pod_net),
+            addresses=tuple(str(net[index + 2]) for net in node_nets),
+            pod_cidrs=tuple(str(_part(cidr, index)) for cidr in networks["podCIDR"]),
             control_plane=name == leader,
             labels=_labels(node, control_plane=name == leader),
             taints=_taints(node, control_plane=name == leader, alone=len(named) == 1),
             link=node.link or spec.links,
         )
-        for index, ((name, node), pod_net) in enumerate(zip(named, pod_nets, strict=False))
+        for index, (name, node) in enumerate(named)
     ]
     return LabConfig(
         name=topology.metadata.name,
         nodes=tuple(nodes),
         clients=_clients(topology),
-        node_cidr=spec.node_cidr,
-        pod_cidr=spec.pod_cidr,
-        service_cidr=spec.service_cidr,
-        load_balancer_pool=str(list(node_net.subnets(new_prefix=24))[-1]),
+        node_cidrs=networks["nodeCIDR"],
+        pod_cidrs=networks["podCIDR"],
+        service_cidrs=networks["serviceCIDR"],
+        load_balancer_pools=tuple(map(_load_balancer_pool, node_nets)),
         proxy_mode=spec.proxy.mode,
         dns_domain=spec.dns.domain,
         dns_replicas=spec.dns.replicas,
         strict_images=strict_images,
     )
+
+
+def _part(cidr: str, index: int) -> Network:
+    """The Pod network of the node with that number: computed, for a /48 has 65,536 parts to go through."""
+    whole = ipaddress.ip_network(cidr)
+    prefix = POD_PREFIX[whole.version]
+    first = whole[index << (whole.max_prefixlen - prefix)]
+    return ipaddress.ip_network(f"{first}/{prefix}")
+
+
+def _load_balancer_pool(nodes: Network) -> str:
+    """A part of the node network where no node is: of IPv4 the last /24; of IPv6, whose end is far, a /112 near by."""
+    if nodes.version == 4:
+        return f"{nodes[-256]}/24"
+    return f"{nodes[0xFF0000]}/112"
 
 
 def _labels(node: NodeSpec, *, control_plane: bool) -> dict[str, str]:
@@ -121,9 +144,23 @@ def _taints(node: NodeSpec, *, control_plane: bool, alone: bool) -> tuple[TaintS
 
 
 def _clients(topology: Topology) -> tuple[ClientConfig, ...]:
-    given = {client.address for client in topology.spec.clients if client.address}
-    free = (f"203.0.113.{last}" for last in range(10, 255) if f"203.0.113.{last}" not in given)
-    return tuple(ClientConfig(name=c.name, address=c.address or next(free)) for c in topology.spec.clients)
+    spec = topology.spec
+    given = [addresses_of_client(client.address) for client in spec.clients]
+    taken = {address for addresses in given for address in addresses.values()}
+    free = {version: _free_outside(version, taken) for version in FAMILIES[spec.ip_family]}
+    return tuple(
+        ClientConfig(
+            name=client.name,
+            addresses=tuple(addresses.get(version) or next(left) for version, left in free.items()),
+        )
+        for client, addresses in zip(spec.clients, given, strict=True)
+    )
+
+
+def _free_outside(version: int, taken: set[str]) -> Iterator[str]:
+    """Addresses for clients, with the same digits in both families: 203.0.113.10 and 2001:db8:113::10."""
+    prefix = str(OUTSIDE[version].network_address).removesuffix("0")
+    return (address for last in range(10, 255) if (address := f"{prefix}{last}") not in taken)
 
 
 def save_config(config: LabConfig) -> None:

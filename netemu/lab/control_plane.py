@@ -49,7 +49,7 @@ async def control_plane(lab: str) -> None:
     pki.ensure_pki(config)
     store = await SqliteStore.open(paths.store)
     schema = Schema.load()
-    registry = Registry(store, schema, ServiceAllocator([config.service_cidr]))
+    registry = Registry(store, schema, ServiceAllocator(config.service_cidrs))
     await registry.start()
     server = ApiServer(registry, schema)
     client = LocalClient(registry)
@@ -60,12 +60,12 @@ async def control_plane(lab: str) -> None:
             tasks.create_task(_serve_the_node(config, server))
             await bootstrap(
                 client,
-                api_address=config.control_plane.address,
+                api_address=config.control_plane.addresses[0],
                 api_port=API_PORT,
                 service_address=config.api_service_ip,
-                service_cidrs=[config.service_cidr],
+                service_cidrs=config.service_cidrs,
             )
-            tasks.create_task(controllers.run(client, load_balancer_pool=config.load_balancer_pool))
+            tasks.create_task(controllers.run(client, load_balancer_pools=config.load_balancer_pools))
             tasks.create_task(scheduler.run(client))
             await _post_once(config, client)
             log.info("serving lab %s on 127.0.0.1:%d", lab, config.api_port)
@@ -106,8 +106,15 @@ async def _serve_the_node(config: LabConfig, server: ApiServer) -> None:
     # A namespace's file is there a moment before the namespace is.
     await until(lambda: netns.exists(node))
     with netns.entered(node):
-        listener = socket.create_server(("0.0.0.0", API_PORT), backlog=128)
-    await server.start([listener], server_tls(*pki.server_certificate(config.name)))
+        listeners = [_any_address(address) for address in config.control_plane.addresses]
+    await server.start(listeners, server_tls(*pki.server_certificate(config.name)))
+
+
+def _any_address(like: str) -> socket.socket:
+    """Listen on all addresses of the family of one."""
+    if ":" in like:
+        return socket.create_server(("::", API_PORT), family=socket.AF_INET6, backlog=128)
+    return socket.create_server(("0.0.0.0", API_PORT), backlog=128)
 
 
 async def _post_once(config: LabConfig, client: LocalClient) -> None:

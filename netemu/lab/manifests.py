@@ -112,8 +112,8 @@ def _addresses(documents: Sequence[Document], topology: Topology) -> Iterator[Mi
     from netemu.lab.config import resolve
 
     config = resolve(topology)
-    allocator = ServiceAllocator([config.service_cidr])
-    allocator.load([_taken("kubernetes", config.api_service_ip), _taken("kube-dns", config.dns_service_ip)])
+    allocator = ServiceAllocator(config.service_cidrs)
+    allocator.load([_taken("kubernetes", config.api_service_ip), _taken("kube-dns", *config.dns_service_ips)])
     services = [d for d in documents if d.value.get("kind") == "Service"]
     # What is asked for comes first: what is merely given out must not take it.
     for document in sorted(services, key=lambda d: not (d.value.get("spec") or {}).get("clusterIP")):
@@ -121,9 +121,9 @@ def _addresses(documents: Sequence[Document], topology: Topology) -> Iterator[Mi
             yield Mistake(document.file, document.line(_where(error.path)), str(error))
 
 
-def _taken(name: str, address: str) -> Obj:
+def _taken(name: str, *addresses: str) -> Obj:
     """A Service of the lab's own."""
-    return {"metadata": {"name": name}, "spec": {"clusterIP": address, "clusterIPs": [address]}}
+    return {"metadata": {"name": name}, "spec": {"clusterIP": addresses[0], "clusterIPs": list(addresses)}}
 
 
 @functools.cache

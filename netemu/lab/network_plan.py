@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from netemu.lab.config import LabConfig
 from netemu.lab.topology import LinkSpec
+from netemu.lab.topology_networks import OUTSIDE
 from netemu.network.plan import ClientPlan, LinkPlan, NetworkPlan, NodePlan
 
 _RATES = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9, "bit": 1.0}
@@ -15,11 +16,12 @@ def network_plan(config: LabConfig) -> NetworkPlan:
     shaped = [(node.name, node.link) for node in config.nodes]
     return NetworkPlan(
         lab=config.name,
-        node_network=config.node_cidr,
-        load_balancer_pool=config.load_balancer_pool,
+        node_networks=config.node_cidrs,
+        load_balancer_pools=config.load_balancer_pools,
         mtu=min(node.link.mtu for node in config.nodes),
-        nodes=tuple(NodePlan(node.name, node.address, node.pod_cidr) for node in config.nodes),
-        clients=tuple(ClientPlan(client.name, client.address) for client in config.clients),
+        nodes=tuple(NodePlan(node.name, node.addresses, node.pod_cidrs) for node in config.nodes),
+        clients=tuple(ClientPlan(client.name, client.addresses) for client in config.clients),
+        client_networks=tuple(str(OUTSIDE[6 if ":" in cidr else 4]) for cidr in config.node_cidrs),
         links=tuple(_link(name, link) for name, link in shaped if link.rate or link.delay or link.loss),
     )
 

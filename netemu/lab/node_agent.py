@@ -29,6 +29,7 @@ from netemu.network.plan import NodePlan
 from netemu.network.pods import PodNetwork
 from netemu.proxy.config import Duration, IptablesConfiguration, KubeProxyConfiguration, NftablesConfiguration
 from netemu.proxy.server import ProxyServer
+from netemu.proxy.services import family_of
 from netemu.runtime.cri import Runtime
 from netemu.runtime.emulated import EmulatedRuntime
 from netemu.runtime.process import ProcessRuntime
@@ -62,25 +63,25 @@ async def node_agent(lab: str) -> None:
 
 def _write_node_files(config: LabConfig, paths: LabPaths) -> None:
     hosts = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
-    hosts += [f"{node.address}\t{node.name}" for node in config.nodes]
+    hosts += [f"{address}\t{node.name}" for node in config.nodes for address in node.addresses]
     write_file(paths.node_hosts, "\n".join([*hosts, ""]).encode())
     write_file(paths.node_resolv_conf, b"# A lab has no outside: no upstream name servers.\n")
 
 
 def _kubelet(config: LabConfig, node: NodeConfig, client: HttpClient, services: Informer[Service]) -> Kubelet:
     paths = LabPaths(config.name)
-    plan = NodePlan(node.name, node.address, node.pod_cidr)
+    plan = NodePlan(node.name, node.addresses, node.pod_cidrs)
     facts = NodeFacts(
         name=node.name,
-        address=node.address,
+        addresses=node.addresses,
         netns=names.node_netns(config.name, node.name),
-        pod_cidrs=(node.pod_cidr,),
+        pod_cidrs=node.pod_cidrs,
         labels=node.labels,
         taints=tuple(Taint(key=taint.key, value=taint.value, effect=taint.effect) for taint in node.taints),
     )
     settings = KubeletSettings(
         pods_dir=str(paths.pods),
-        cluster_dns=(config.dns_service_ip,),
+        cluster_dns=config.dns_service_ips[:1],  # as kubeadm configures its kubelets, with two families too
         cluster_domain=config.dns_domain,
         resolv_conf=str(paths.node_resolv_conf),
         hosts_file=str(paths.node_hosts),
@@ -107,7 +108,7 @@ async def _keep_running(proxy: ProxyServer) -> None:
 def _proxy(config: LabConfig, node: NodeConfig, client: HttpClient) -> ProxyServer:
     settings = KubeProxyConfiguration(
         mode=config.proxy_mode,
-        cluster_cidr=config.pod_cidr,
+        cluster_cidr=",".join(config.pod_cidrs),
         iptables=IptablesConfiguration(min_sync_period=Duration(_SYNC_PERIOD)),
         nftables=NftablesConfiguration(min_sync_period=Duration(_SYNC_PERIOD)),
     )
@@ -120,6 +121,7 @@ def _proxy(config: LabConfig, node: NodeConfig, client: HttpClient) -> ProxyServ
         node_name=node.name,
         netns=netns,
         state_dir=state_dir,
+        families=tuple(map(family_of, config.service_cidrs)),
         mode_annotation=PROXY_MODE_ANNOTATION,
     )
 

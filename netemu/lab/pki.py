@@ -129,7 +129,8 @@ def ensure_pki(config: LabConfig) -> None:
     certificate, key = authority.issue("kube-apiserver", hosts=_server_hosts(config))
     write_file(paths.pki / "apiserver.crt", certificate)
     write_file(paths.pki / "apiserver.key", key, mode=0o600)
-    outside, inside = f"https://127.0.0.1:{config.api_port}", f"https://{config.api_service_ip}:443"
+    service = f"[{config.api_service_ip}]" if ":" in config.api_service_ip else config.api_service_ip
+    outside, inside = f"https://127.0.0.1:{config.api_port}", f"https://{service}:443"
     for component, (user, groups) in USERS.items():
         certificate, key = authority.issue(user, groups)
         server = inside if component == "coredns" else outside
@@ -150,7 +151,7 @@ def _server_hosts(config: LabConfig) -> tuple[str, ...]:
         f"kubernetes.default.svc.{config.dns_domain}",
     )
     node = config.control_plane
-    return ("localhost", node.name, *service, "127.0.0.1", node.address, config.api_service_ip)
+    return ("localhost", node.name, *service, "127.0.0.1", *node.addresses, config.api_service_ip)
 
 
 def kubeconfig(lab: str, server: str, ca: bytes, user: str, certificate: bytes, key: bytes) -> bytes:

@@ -79,7 +79,7 @@ def _nodes(nodes: list[dict[str, Any]], pods: list[dict[str, Any]], agent: dict[
             {
                 "name": name,
                 "ready": condition(node, "Ready").get("status", "Unknown"),
-                "address": next((a["address"] for a in addresses if a["type"] == "InternalIP"), ""),
+                "address": ",".join(a["address"] for a in addresses if a["type"] == "InternalIP"),
                 "pods": running[name],
                 "proxy": proxy.get("mode", "?"),
                 "programmedServices": int(proxy.get("services") or 0),

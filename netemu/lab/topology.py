@@ -8,7 +8,6 @@ line and what would be right.
 from __future__ import annotations
 
 import copy
-import ipaddress
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from netemu.lab.topology_networks import addresses_of_client, check_client_addresses, check_networks
 from netemu.lab.yamlfile import Document, Mistake, Mistakes, Where, read_documents
 from netemu.model.suggest import instead
 from netemu.proxy.config import MODES
@@ -72,7 +72,7 @@ class ClientSpec(_Spec, frozen=True, kw_only=True):
 
     name: str
     address: str = ""
-    """In 203.0.113.0/24; the next free one where empty."""
+    """In 203.0.113.0/24, in 2001:db8:113::/64, or one of each; the next free one where empty."""
 
 
 class ProxySpec(_Spec, frozen=True, kw_only=True):
@@ -89,9 +89,12 @@ _DEFAULT_NODES = (NodeSpec(name="control-plane", role="control-plane"), NodeSpec
 
 class TopologySpec(_Spec, frozen=True, kw_only=True):
     nodes: tuple[NodeSpec, ...] = _DEFAULT_NODES
-    node_cidr: str = msgspec.field(name="nodeCIDR", default="172.18.0.0/16")
-    pod_cidr: str = msgspec.field(name="podCIDR", default="10.244.0.0/16")
-    service_cidr: str = msgspec.field(name="serviceCIDR", default="10.96.0.0/16")
+    ip_family: str = "ipv4"
+    """`ipv4`, `ipv6` or `dual`."""
+    node_cidr: str = msgspec.field(name="nodeCIDR", default="")
+    """A network, or in a dual-stack lab one of each family, `IPV4,IPV6`; what is left out is the default."""
+    pod_cidr: str = msgspec.field(name="podCIDR", default="")
+    service_cidr: str = msgspec.field(name="serviceCIDR", default="")
     proxy: ProxySpec = ProxySpec()
     dns: DnsSpec = DnsSpec()
     clients: tuple[ClientSpec, ...] = ()
@@ -236,7 +239,8 @@ def node_names(node: NodeSpec) -> list[str]:
 
 def _check(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
     yield from _check_nodes(document, spec)
-    yield from _check_networks(document, spec)
+    nodes = sum(len(node_names(node)) for node in spec.nodes if node.count is None or node.count > 0)
+    yield from check_networks(document, spec, nodes)
     yield from _check_clients(document, spec)
     yield from _check_link(document, spec.links, ("spec", "links"))
     if spec.proxy.mode not in MODES:
@@ -279,45 +283,6 @@ def _check_nodes(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
         yield document.mistake(("spec", "nodes"), f"{len(seen)} nodes: must be at most 250")
 
 
-_ROOM = {
-    "nodeCIDR": "for 250 nodes and a /24 of load-balancer addresses",
-    "podCIDR": "for a /24 per node",
-    "serviceCIDR": "for Services to be given addresses",
-}
-_OUTSIDE = ipaddress.IPv4Network("203.0.113.0/24")
-
-
-def _check_networks(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
-    given = {"nodeCIDR": (spec.node_cidr, 20), "podCIDR": (spec.pod_cidr, 22), "serviceCIDR": (spec.service_cidr, 24)}
-    nets: dict[str, ipaddress.IPv4Network] = {}
-    for name, (text, longest) in given.items():
-        where: Where = ("spec", name)
-        try:
-            net = ipaddress.IPv4Network(text)
-        except ValueError as error:
-            yield document.mistake(where, f"{text!r}: {_why_no_network(text, error)}")
-            continue
-        if net.prefixlen > longest:
-            yield document.mistake(where, f"{text} is too small; must be /{longest} or larger, {_ROOM[name]}")
-        for other, taken in {**nets, "the outside network": _OUTSIDE}.items():
-            if net.overlaps(taken):
-                # Blame what the file says, not a default.
-                written = where if where in document.lines else ("spec", other)
-                text = f"{name} {net} overlaps {other} {taken}; must be disjoint"
-                yield Mistake(document.file, document.line(written), f"spec.{text}")
-        nets[name] = net
-    if pods := nets.get("podCIDR"):
-        nodes = sum(len(node_names(n)) for n in spec.nodes if n.count is None or n.count > 0)
-        if nodes > (room := 2 ** max(24 - pods.prefixlen, 0)):
-            yield document.mistake(("spec", "podCIDR"), f"{pods} has room for {room} nodes (a /24 each), not {nodes}")
-
-
-def _why_no_network(text: str, error: ValueError) -> str:
-    if "host bits" in str(error):
-        return f"has host bits set; must be {ipaddress.IPv4Interface(text).network}"
-    return "must be an IPv4 network such as 10.244.0.0/16"
-
-
 def _check_clients(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
     names: dict[str, int] = {}
     addresses: dict[str, str] = {}
@@ -330,16 +295,13 @@ def _check_clients(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
         names.setdefault(client.name, document.line((*where, "name")))
         if not client.address:
             continue
-        try:
-            inside = ipaddress.IPv4Address(client.address) in list(_OUTSIDE.hosts())[1:]
-        except ValueError:
-            inside = False
-        if not inside:
-            yield document.mistake((*where, "address"), f"{client.address!r}: must be 203.0.113.2 to 203.0.113.254")
-        if client.address in addresses:
-            owner = addresses[client.address]
-            yield document.mistake((*where, "address"), f"{client.address} is already {owner}'s; must be unique")
-        addresses.setdefault(client.address, client.name)
+        mistakes = list(check_client_addresses(document, (*where, "address"), client.address, spec.ip_family))
+        yield from mistakes
+        for address in addresses_of_client(client.address).values() if not mistakes else ():
+            if address in addresses:
+                owner = addresses[address]
+                yield document.mistake((*where, "address"), f"{address} is already {owner}'s; must be unique")
+            addresses.setdefault(address, client.name)
 
 
 def _check_link(document: Document, link: LinkSpec, where: Where) -> Iterator[Mistake]:

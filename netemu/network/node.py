@@ -7,7 +7,7 @@ IPv6 stays quiet: no router solicitations, no link-local addresses that nobody a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from netemu.kernel.rtnetlink import AddAddress, AddNeighbour, AddRoute, Request, SetLink
@@ -26,36 +26,41 @@ LOOSE: Final[Mapping[str, str | int]] = {
     "net.ipv4.conf.all.rp_filter": 0,
     "net.ipv4.conf.default.rp_filter": 0,
 }
-NODE: Final[Mapping[str, str | int]] = {"net.ipv4.ip_forward": 1, **LOOSE}
-CLIENT: Final = LOOSE
+IPV6: Final[Mapping[str, str | int]] = {
+    # A machine whose own IPv6 is turned off may have passed that on.
+    "net.ipv6.conf.all.disable_ipv6": 0,
+    "net.ipv6.conf.default.disable_ipv6": 0,
+}
+ROUTER: Final[Mapping[str, str | int]] = {"net.ipv4.ip_forward": 1, **LOOSE}
+ROUTER_IPV6: Final[Mapping[str, str | int]] = {**IPV6, "net.ipv6.conf.all.forwarding": 1}
 
 
 def node_requests(plan: NetworkPlan, node: NodePlan) -> list[Request]:
-    """A node: its address, the ways to the other nodes' Pods, and everything else through the underlay.
+    """A node: its addresses, the ways to the other nodes' Pods, and everything else through the underlay.
 
     The load balancer pool lies in the node network but is nobody's: the router spreads it over the nodes.
     """
-    gateway = plans.first_address(plan.node_network)
-    requests = _attached(node.address, plan.node_network)
-    requests.append(AddRoute(plan.load_balancer_pool, via=gateway, dev=LINK, replace=True))
+    requests = _attached(node.addresses, plan.node_networks)
+    for network, pool in zip(plan.node_networks, plan.load_balancer_pools, strict=True):
+        requests.append(AddRoute(pool, via=plans.first_address(network), dev=LINK, replace=True))
     for other in plan.nodes:
         if other.name != node.name:
-            requests.append(AddNeighbour(other.address, plans.machine_mac(other.address), LINK))
-            requests.append(AddRoute(other.pod_cidr, via=other.address, dev=LINK, replace=True))
+            for address, pods in zip(other.addresses, other.pod_cidrs, strict=True):
+                requests.append(AddNeighbour(address, plans.machine_mac(other.addresses), LINK))
+                requests.append(AddRoute(pods, via=address, dev=LINK, replace=True))
     return requests
 
 
 def client_requests(plan: NetworkPlan, client: ClientPlan) -> list[Request]:
-    """A client: its address, and everything through the underlay."""
-    return _attached(client.address, plan.client_network)
+    """A client: its addresses, and everything through the underlay."""
+    return _attached(client.addresses, plan.client_networks)
 
 
-def _attached(address: str, network: str) -> list[Request]:
-    gateway = plans.first_address(network)
-    return [
-        SetLink("lo", up=True),
-        SetLink(LINK, up=True),
-        AddAddress(LINK, f"{address}/{plans.prefix_length(network)}", replace=True),
-        AddNeighbour(gateway, plans.machine_mac(gateway), LINK),
-        AddRoute("default", via=gateway, dev=LINK, replace=True),
-    ]
+def _attached(addresses: Sequence[str], networks: Sequence[str]) -> list[Request]:
+    gateways = [plans.first_address(network) for network in networks]
+    requests: list[Request] = [SetLink("lo", up=True), SetLink(LINK, up=True)]
+    for address, network, gateway in zip(addresses, networks, gateways, strict=True):
+        requests.append(AddAddress(LINK, f"{address}/{plans.prefix_length(network)}", replace=True))
+        requests.append(AddNeighbour(gateway, plans.machine_mac(gateways), LINK))
+        requests.append(AddRoute("default", via=gateway, dev=LINK, replace=True))
+    return requests

@@ -3,15 +3,17 @@
     outside 203.0.113.0/24          node network 172.18.0.0/16, load balancer pool 172.18.255.0/24 within it
     clients ---- br-clients [ LAB.underlay: a router ] br-nodes ---- nodes ---- Pods, a /24 of 10.244.0.0/16 per node
 
-The underlay has the first address of the node network and of the client network. MAC addresses follow from addresses
-(02:42 and the address for machines, as Docker has it, 0a:58 and the address for Pods, as CNI's bridge has it), so that
-everybody's permanent neighbour entries can be written before anybody exists.
+Everything that has an address has one of each IP family of the lab, in the same order everywhere, the primary family
+first; what is said of one family holds for the other. The underlay has the first address of the node network and of
+the client network. MAC addresses follow from first addresses (02:42 and the address for machines, as Docker has it,
+0a:58 and the address for Pods, as CNI's bridge has it; of an IPv6 address its last four bytes), so that everybody's
+permanent neighbour entries can be written before anybody exists.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -24,24 +26,24 @@ CLIENT_BRIDGE: Final = "br-clients"
 
 @dataclass(frozen=True, slots=True)
 class NodePlan:
-    """A node: its address on the node network and the range its Pods get addresses from."""
+    """A node: its addresses on the node network and the ranges its Pods get addresses from."""
 
     name: str
-    address: str
-    pod_cidr: str
+    addresses: tuple[str, ...]
+    pod_cidrs: tuple[str, ...]
 
     @property
-    def gateway(self) -> str:
-        """What its Pods route through: the first address of the range, on the node's end of every Pod's link."""
-        return first_address(self.pod_cidr)
+    def gateways(self) -> tuple[str, ...]:
+        """What its Pods route through: the first address of each range, on the node's end of every Pod's link."""
+        return tuple(map(first_address, self.pod_cidrs))
 
 
 @dataclass(frozen=True, slots=True)
 class ClientPlan:
-    """A machine outside the cluster, with its address on the client network."""
+    """A machine outside the cluster, with its addresses on the client network."""
 
     name: str
-    address: str
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +64,13 @@ class NetworkPlan:
     """Everything of a lab's network except Pods. Overlaps and duplicates are the topology file's to refuse."""
 
     lab: str
-    node_network: str = "172.18.0.0/16"
-    load_balancer_pool: str = "172.18.255.0/24"
+    node_networks: tuple[str, ...] = ("172.18.0.0/16",)
+    load_balancer_pools: tuple[str, ...] = ("172.18.255.0/24",)
     mtu: int = 1500
     nodes: tuple[NodePlan, ...] = ()
     clients: tuple[ClientPlan, ...] = ()
     links: tuple[LinkPlan, ...] = ()
-    client_network: str = "203.0.113.0/24"
+    client_networks: tuple[str, ...] = ("203.0.113.0/24",)
 
     @cached_property
     def ports(self) -> Mapping[str, str]:
@@ -79,6 +81,11 @@ class NetworkPlan:
             ports[netns] = names.link_name(name, taken, netns)
             taken.add(ports[netns])
         return ports
+
+    @property
+    def ipv6(self) -> bool:
+        """Whether the lab has IPv6."""
+        return any(map(is_ipv6, self.node_networks))
 
     def machines(self) -> Iterator[tuple[str, str]]:
         """Name and namespace of every node, then of every client."""
@@ -103,15 +110,25 @@ def prefix_length(cidr: str) -> int:
     return int(cidr.rpartition("/")[2])
 
 
-def machine_mac(address: str) -> str:
-    """The MAC address of the machine (node, client, underlay) at an IPv4 address."""
-    return _mac("02:42", address)
+def is_ipv6(address: str) -> bool:
+    """Whether an address or network is IPv6."""
+    return ":" in address
 
 
-def pod_mac(address: str) -> str:
-    """The MAC address of a Pod, or of the node's end of its link, at an IPv4 address."""
-    return _mac("0a:58", address)
+def same_family(addresses: Iterable[str], other: str) -> str:
+    """The one of `addresses` that is of the family of `other`; every machine has one of each family of its lab."""
+    return next(address for address in addresses if is_ipv6(address) == is_ipv6(other))
+
+
+def machine_mac(addresses: Sequence[str]) -> str:
+    """The MAC address of the machine (node, client, underlay) with these addresses."""
+    return _mac("02:42", addresses[0])
+
+
+def pod_mac(addresses: Sequence[str]) -> str:
+    """The MAC address of a Pod, or of the node's end of its link, with these addresses."""
+    return _mac("0a:58", addresses[0])
 
 
 def _mac(prefix: str, address: str) -> str:
-    return prefix + "".join(f":{byte:02x}" for byte in ipaddress.IPv4Address(address).packed)
+    return prefix + "".join(f":{byte:02x}" for byte in ipaddress.ip_address(address).packed[-4:])

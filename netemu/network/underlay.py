@@ -32,14 +32,14 @@ from netemu.network import plan as plans
 from netemu.network.plan import CLIENT_BRIDGE, NODE_BRIDGE, NetworkPlan
 
 _SYSCTLS: Final[Mapping[str, str | int]] = {
-    **node.LOOSE,
-    "net.ipv4.ip_forward": 1,
+    **node.ROUTER,
     # A node that sends to the load balancer pool comes back over the same switch; nobody should be told to shortcut.
     "net.ipv4.conf.all.send_redirects": 0,
     "net.ipv4.conf.default.send_redirects": 0,
     # Connections, not pairs of addresses, are spread over the nodes.
     "net.ipv4.fib_multipath_hash_policy": 1,
 }
+_IPV6: Final[Mapping[str, str | int]] = {**node.ROUTER_IPV6, "net.ipv6.fib_multipath_hash_policy": 1}
 # Where br_netfilter is loaded a new namespace has these at 1, and bridged packets would be translated a second time.
 _OPTIONAL: Final[Mapping[str, str | int]] = {
     **node.QUIET,
@@ -55,11 +55,12 @@ def build(plan: NetworkPlan) -> None:
     """Make everything of the lab except Pods; what exists is left, or brought in line. Raises KernelError."""
     started = time.perf_counter()
     netns = names.underlay_netns(plan.lab)
-    _prepare(netns, _SYSCTLS, _OPTIONAL)
+    _prepare(netns, {**_SYSCTLS, **(_IPV6 if plan.ipv6 else {})}, _OPTIONAL)
     for _, machine in plan.machines():
         # Sysctls before links: an interface starts with the namespace's defaults.
         is_node = machine.startswith(f"{plan.lab}.node.")
-        _prepare(machine, node.NODE if is_node else node.CLIENT, node.QUIET)
+        of_family = (node.ROUTER_IPV6 if is_node else node.IPV6) if plan.ipv6 else {}
+        _prepare(machine, {**(node.ROUTER if is_node else node.LOOSE), **of_family}, node.QUIET)
     with Netlink(netns) as router:
         _lay(plan, router)
         for each in plan.nodes:
@@ -103,21 +104,24 @@ def stale_ports(plan: NetworkPlan) -> set[str]:
 def switches(plan: NetworkPlan, present: set[str]) -> list[Request]:
     """The two switches and the router's own addresses on them; `present` links are not made again."""
     requests: list[Request] = [SetLink("lo", up=True)]
-    for bridge, network in ((NODE_BRIDGE, plan.node_network), (CLIENT_BRIDGE, plan.client_network)):
-        gateway = plans.first_address(network)
+    for bridge, networks in ((NODE_BRIDGE, plan.node_networks), (CLIENT_BRIDGE, plan.client_networks)):
+        gateways = [plans.first_address(network) for network in networks]
         if bridge not in present:
-            requests.append(AddBridge(bridge, mac=plans.machine_mac(gateway), mtu=plan.mtu))
-        requests.append(AddAddress(bridge, f"{gateway}/{plans.prefix_length(network)}", replace=True))
+            requests.append(AddBridge(bridge, mac=plans.machine_mac(gateways), mtu=plan.mtu))
+        for gateway, network in zip(gateways, networks, strict=True):
+            requests.append(AddAddress(bridge, f"{gateway}/{plans.prefix_length(network)}", replace=True))
     return requests
 
 
 def ports(plan: NetworkPlan, present: set[str]) -> list[Request]:
     """A link to each machine."""
-    addresses = {names.node_netns(plan.lab, each.name): (each.address, NODE_BRIDGE) for each in plan.nodes}
-    addresses |= {names.client_netns(plan.lab, each.name): (each.address, CLIENT_BRIDGE) for each in plan.clients}
+    machines = {names.node_netns(plan.lab, each.name): (each.addresses, NODE_BRIDGE) for each in plan.nodes}
+    machines |= {names.client_netns(plan.lab, each.name): (each.addresses, CLIENT_BRIDGE) for each in plan.clients}
     return [
-        AddVeth(port, node.LINK, netns, peer_mac=plans.machine_mac(address), mtu=plan.mtu, master=bridge, peer_index=2)
-        for netns, (address, bridge) in addresses.items()
+        AddVeth(
+            port, node.LINK, netns, peer_mac=plans.machine_mac(addresses), mtu=plan.mtu, master=bridge, peer_index=2
+        )
+        for netns, (addresses, bridge) in machines.items()
         if (port := plan.ports[netns]) not in present
     ]
 
@@ -128,13 +132,17 @@ def routing(plan: NetworkPlan) -> list[Request]:
     Pods keep their address on the way out, as in clusters whose Pod range the network around them routes.
     """
     requests: list[Request] = [
-        *(AddNeighbour(each.address, plans.machine_mac(each.address), NODE_BRIDGE) for each in plan.nodes),
-        *(AddNeighbour(each.address, plans.machine_mac(each.address), CLIENT_BRIDGE) for each in plan.clients),
+        AddNeighbour(address, plans.machine_mac(each.addresses), bridge)
+        for bridge, machines in ((NODE_BRIDGE, plan.nodes), (CLIENT_BRIDGE, plan.clients))
+        for each in machines
+        for address in each.addresses
     ]
-    if plan.nodes:
-        requests += [AddRoute(each.pod_cidr, via=each.address, dev=NODE_BRIDGE, replace=True) for each in plan.nodes]
-        hops = tuple(NextHop(each.address, NODE_BRIDGE) for each in plan.nodes)
-        requests.append(AddRoute(plan.load_balancer_pool, nexthops=hops, replace=True))
+    for each in plan.nodes:
+        ways = zip(each.pod_cidrs, each.addresses, strict=True)
+        requests += [AddRoute(pods, via=address, dev=NODE_BRIDGE, replace=True) for pods, address in ways]
+    for pool in plan.load_balancer_pools if plan.nodes else ():
+        hops = tuple(NextHop(plans.same_family(each.addresses, pool), NODE_BRIDGE) for each in plan.nodes)
+        requests.append(AddRoute(pool, nexthops=hops, replace=True))
     return requests
 
 

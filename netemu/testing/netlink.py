@@ -192,12 +192,17 @@ def _add_route(client: FakeNetlink, request: wire.AddRoute) -> None:
     )
     if route.src and not any(each.address.partition("/")[0] == route.src for each in client.space.addresses):
         raise _Refused(errno.EINVAL, "Invalid prefsrc address (EINVAL)")
-    same = [each for each in client.space.routes if (each.to, each.table) == (route.to, route.table)]
+    same = [each for each in client.space.routes if _key(each) == _key(route)]
     if same and not request.replace:
         raise _Refused(errno.EEXIST)
     if same:
         client.space.routes.remove(same[0])
     client.space.routes.append(route)
+
+
+def _key(route: Route) -> tuple[str, bool, int]:
+    """What two routes must not share; a default route is of its gateway's family."""
+    return route.to, ":" in route.to or ":" in route.hops[0].via, route.table
 
 
 def _hops(client: FakeNetlink, request: wire.AddRoute) -> Iterator[Hop]:

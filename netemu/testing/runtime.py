@@ -179,9 +179,9 @@ class FakeNetwork:
         self.namespaces: set[str] = set()
         self.addresses: dict[str, str] = {}
 
-    def add(self, netns: str) -> str:
+    def add(self, netns: str) -> tuple[str, ...]:
         """See kubelet.sandbox.PodNetwork."""
-        return self.addresses.setdefault(netns, f"127.0.1.{len(self.addresses) + 1}")
+        return (self.addresses.setdefault(netns, f"127.0.1.{len(self.addresses) + 1}"),)
 
     def delete(self, netns: str) -> None:
         """See kubelet.sandbox.PodNetwork, and Namespaces."""

@@ -22,7 +22,7 @@ from netemu.runtime.emulated import EmulatedRuntime
 from netemu.runtime.process import ProcessRuntime
 from netemu.testing.client import FakeClient
 
-NODE = NodePlan("n1", "172.18.0.2", "10.244.1.0/24")
+NODE = NodePlan("n1", ("172.18.0.2",), ("10.244.1.0/24",))
 
 
 class Bed:
@@ -44,7 +44,7 @@ class Bed:
             "emulated": EmulatedRuntime(self.node.name, self.pods_dir),
             "process": ProcessRuntime(self.node.name, self.pods_dir),
         }
-        facts = NodeFacts(self.node.name, self.node.address, self.netns, (self.node.pod_cidr,))
+        facts = NodeFacts(self.node.name, self.node.addresses, self.netns, self.node.pod_cidrs)
         kubelet = Kubelet(self.client, facts, runtimes, self.network, self.settings, lab=self.lab)
         self._task = asyncio.create_task(kubelet.run(), name="kubelet")
         await asyncio.wait_for(kubelet.registered.wait(), 5)

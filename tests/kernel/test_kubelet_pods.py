@@ -38,7 +38,7 @@ async def test_an_echo_pod_says_who_it_is_and_who_asked(node: Bed) -> None:
 
     body = json.loads(answer.partition(b"\r\n\r\n")[2])
     assert (body["pod"], body["namespace"], body["node"]) == ("web", "shop", "n1")
-    assert body["client"] in (node.node.address, node.node.gateway)
+    assert body["client"] in (*node.node.addresses, *node.node.gateways)
 
 
 async def test_bytes_of_no_known_protocol_come_back_after_the_identity(node: Bed) -> None:
@@ -187,7 +187,7 @@ async def test_a_job_like_process_succeeds(node: Bed) -> None:
 
 
 async def test_two_hundred_echo_pods_come_up_in_seconds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    big = NodePlan("n1", "172.18.0.2", "10.244.0.0/22")
+    big = NodePlan("n1", ("172.18.0.2",), ("10.244.0.0/22",))
     async with bed(f"t-kubelet-{os.getpid()}", tmp_path, big) as node:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.monotonic()

@@ -22,8 +22,8 @@ from netemu.network.plan import ClientPlan, LinkPlan, NetworkPlan, NodePlan
 from netemu.network.pods import PodNetwork
 
 LAB = "t-network-a"
-NODES = tuple(NodePlan(f"n{i}", f"172.18.0.{i + 2}", f"10.244.{i}.0/24") for i in range(3))
-PLAN = NetworkPlan(LAB, nodes=NODES, clients=(ClientPlan("laptop", "203.0.113.10"),))
+NODES = tuple(NodePlan(f"n{i}", (f"172.18.0.{i + 2}",), (f"10.244.{i}.0/24",)) for i in range(3))
+PLAN = NetworkPlan(LAB, nodes=NODES, clients=(ClientPlan("laptop", ("203.0.113.10",)),))
 N0, N1 = (names.node_netns(LAB, node.name) for node in NODES[:2])
 LAPTOP = names.client_netns(LAB, "laptop")
 
@@ -51,8 +51,9 @@ def pod_networks(plan: NetworkPlan) -> Iterator[list[PodNetwork]]:
 
 
 def _pod(plan: NetworkPlan, network: PodNetwork, name: str) -> str:
+    """A new Pod; its first address."""
     netns.create(names.pod_netns(plan.lab, "shop", name))
-    return network.add(names.pod_netns(plan.lab, "shop", name))
+    return network.add(names.pod_netns(plan.lab, "shop", name))[0]
 
 
 def pod(name: str) -> str:
@@ -194,17 +195,17 @@ def test_adding_a_pod_twice_gives_one_address(lab: NetworkPlan) -> None:
     with pod_networks(lab) as networks:
         first = _pod(lab, networks[0], "a")
 
-        assert first == networks[0].add(pod("a"))
+        assert (first,) == networks[0].add(pod("a"))
 
 
 def test_restarted_pod_network_knows_who_has_which_address(pods: dict[str, str], lab: NetworkPlan) -> None:
     with pod_networks(lab) as networks:
-        assert pods["b"] == networks[0].add(pod("b"))
+        assert (pods["b"],) == networks[0].add(pod("b"))
         assert _pod(lab, networks[0], "new") == "10.244.0.4"
 
 
 def test_deleted_pod_frees_its_address_and_no_way_leads_to_it(lab: NetworkPlan) -> None:
-    network = PodNetwork(LAB, NodePlan("n0", "172.18.0.2", "10.244.0.0/30"))
+    network = PodNetwork(LAB, NodePlan("n0", ("172.18.0.2",), ("10.244.0.0/30",)))
     address = _pod(lab, network, "a")
 
     network.delete(pod("a"))
@@ -220,7 +221,7 @@ def test_pod_is_connected_again_after_a_deletion(lab: NetworkPlan) -> None:
         _pod(lab, networks[0], "a")
         networks[0].delete(pod("a"))
 
-        address = networks[0].add(pod("a"))
+        (address,) = networks[0].add(pod("a"))
 
         with server(pod("a")):
             assert connect(N0, address) == "10.244.0.1"
@@ -238,7 +239,7 @@ def test_pod_of_the_same_name_gets_a_new_link_after_its_namespace_went(lab: Netw
 
 
 def test_full_range_says_so(lab: NetworkPlan) -> None:
-    network = PodNetwork(LAB, NodePlan("n0", "172.18.0.2", "10.244.0.0/30"))
+    network = PodNetwork(LAB, NodePlan("n0", ("172.18.0.2",), ("10.244.0.0/30",)))
     _pod(lab, network, "a")
 
     with pytest.raises(KernelError, match=r"no addresses available in range 10\.244\.0\.0/30"):
@@ -247,7 +248,7 @@ def test_full_range_says_so(lab: NetworkPlan) -> None:
 
 
 def test_pod_without_a_namespace_costs_no_address(lab: NetworkPlan) -> None:
-    network = PodNetwork(LAB, NodePlan("n0", "172.18.0.2", "10.244.0.0/30"))
+    network = PodNetwork(LAB, NodePlan("n0", ("172.18.0.2",), ("10.244.0.0/30",)))
 
     with pytest.raises(KernelNotFound, match="none"):
         network.add(pod("none"))

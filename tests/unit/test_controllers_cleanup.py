@@ -126,25 +126,26 @@ async def test_every_namespace_has_its_default_account() -> None:
     assert [account["metadata"]["name"] for account in client.stored(SERVICEACCOUNTS)] == ["default"]
 
 
-_POOL = "192.0.2.0/29"
+_POOLS = ("192.0.2.0/29", "2001:db8::/125")
+_DUAL = {"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "PreferDualStack"}
 
 
-def _has(address: str) -> dict[str, Any]:
-    return {"loadBalancer": {"ingress": [{"ip": address}]}}
+def _has(*addresses: str) -> dict[str, Any]:
+    return {"loadBalancer": {"ingress": [{"ip": address} for address in addresses]}}
 
 
 def _given(*services: dict[str, Any]) -> dict[str, Any]:
-    """Name -> address, None for one that is taken away, the reason for one refused."""
+    """Name -> addresses, None for one that is taken away, the reason for one refused."""
     typed = []
     for number, parts in enumerate(services):
         status = parts.pop("status", {})
         one = service(f"s{number}", **{"type": "LoadBalancer", **parts})
         typed.append(decode({**one, "status": status}, type(a_service())))
     found: dict[str, Any] = {}
-    for action in servicelb.reconcile(typed, _POOL):
+    for action in servicelb.reconcile(typed, _POOLS):
         if isinstance(action, Patch):
             ingress = action.patch["status"]["loadBalancer"]["ingress"]
-            found[action.name] = ingress[0]["ip"] if ingress else None
+            found[action.name] = ",".join(item["ip"] for item in ingress) if ingress else None
         elif isinstance(action, Say):
             found[action.about.name] = action.reason
     return found
@@ -162,6 +163,15 @@ def _given(*services: dict[str, Any]) -> dict[str, Any]:
             id="the wanted one is taken",
         ),
         pytest.param([{"loadBalancerIP": "198.51.100.1"}], {"s0": "SyncLoadBalancerFailed"}, id="not of the pool"),
+        pytest.param([_DUAL, {}], {"s0": "192.0.2.1,2001:db8::1", "s1": "192.0.2.2"}, id="one of each family"),
+        pytest.param(
+            [{**_DUAL, "status": _has("192.0.2.3")}], {"s0": "192.0.2.3,2001:db8::1"}, id="one more for the new family"
+        ),
+        pytest.param([{"status": _has("192.0.2.3", "2001:db8::1")}], {"s0": "192.0.2.3"}, id="a family fewer"),
+        pytest.param([{**_DUAL, "status": _has("192.0.2.3", "2001:db8::1")}], {}, id="both are there"),
+        pytest.param(
+            [{**_DUAL, "loadBalancerIP": "2001:db8::5"}], {"s0": "192.0.2.1,2001:db8::5"}, id="one family's is wanted"
+        ),
         pytest.param([{"type": "ClusterIP", "status": _has("192.0.2.1")}], {"s0": None}, id="no longer one"),
         pytest.param([{"loadBalancerClass": "example.com/own"}], {}, id="somebody else's class"),
         pytest.param(

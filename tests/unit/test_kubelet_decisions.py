@@ -177,7 +177,7 @@ def test_a_container_serves_the_ports_it_is_probed_on() -> None:
 
 
 def test_a_node_says_what_it_is() -> None:
-    facts = NodeFacts("n1", "172.18.0.2", "", ("10.244.1.0/24",), zone="a", labels={"x": "y"})
+    facts = NodeFacts("n1", ("172.18.0.2",), "", ("10.244.1.0/24",), zone="a", labels={"x": "y"})
 
     node = node_object(facts, KubeletSettings(pods_dir="/x"))
 

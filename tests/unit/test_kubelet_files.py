@@ -159,7 +159,7 @@ SERVICES = [
         ("far", "other", "10.96.0.9", [{"port": 1}]),
     )
 ]
-PLACE = Place("n1", "172.18.0.2", ("10.244.1.5",))
+PLACE = Place("n1", ("172.18.0.2",), ("10.244.1.5",))
 
 
 def env_of(spec: dict[str, Any], sources: Sources | None = None, **pod_spec: Any) -> dict[str, str]:

@@ -32,7 +32,7 @@ class Bed:
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
         kubelet = Kubelet(
-            self.client, NodeFacts("n1", "127.0.0.1", ""), {"emulated": self.runtime}, self.network, self.settings,
+            self.client, NodeFacts("n1", ("127.0.0.1",), ""), {"emulated": self.runtime}, self.network, self.settings,
             lab="t", namespaces=self.network,
         )  # fmt: skip
         task = asyncio.create_task(kubelet.run())

@@ -57,7 +57,7 @@ def test_plain_manifests_are_a_lab_on_three_nodes_named_after_the_file(tmp_path:
     config = resolve(file.topology)
 
     assert config.name == "my-lab"
-    assert [(node.name, node.address, node.pod_cidr) for node in config.nodes] == [
+    assert [(node.name, *node.addresses, *node.pod_cidrs) for node in config.nodes] == [
         ("control-plane", "172.18.0.2", "10.244.0.0/24"),
         ("worker-1", "172.18.0.3", "10.244.1.0/24"),
         ("worker-2", "172.18.0.4", "10.244.2.0/24"),
@@ -99,7 +99,35 @@ def test_labels_zones_and_links_reach_the_node(tmp_path: Path) -> None:
 def test_clients_without_address_get_free_ones(tmp_path: Path) -> None:
     config = decided(tmp_path, "clients: [{name: a}, {name: b, address: 203.0.113.10}, {name: c}]")
 
-    assert [client.address for client in config.clients] == ["203.0.113.11", "203.0.113.10", "203.0.113.12"]
+    assert [client.addresses[0] for client in config.clients] == ["203.0.113.11", "203.0.113.10", "203.0.113.12"]
+
+
+def test_a_dual_stack_lab_has_an_address_of_each_family_everywhere(tmp_path: Path) -> None:
+    config = decided(tmp_path, "ipFamily: dual\nnodes: [{name: a}, {name: b}]\nclients: [{name: c}]")
+
+    assert [(node.addresses, node.pod_cidrs) for node in config.nodes] == [
+        (("172.18.0.2", "fc00:f853:ccd:e793::2"), ("10.244.0.0/24", "fd00:10:244::/64")),
+        (("172.18.0.3", "fc00:f853:ccd:e793::3"), ("10.244.1.0/24", "fd00:10:244:1::/64")),
+    ]
+    assert config.clients[0].addresses == ("203.0.113.10", "2001:db8:113::10")
+    assert (config.api_service_ip, config.dns_service_ips) == ("10.96.0.1", ("10.96.0.10", "fd00:10:96::a"))
+    assert config.load_balancer_pools == ("172.18.255.0/24", "fc00:f853:ccd:e793::ff:0/112")
+
+
+def test_a_network_that_is_left_out_is_the_default_of_its_family(tmp_path: Path) -> None:
+    dual = decided(tmp_path, "ipFamily: dual\npodCIDR: 10.1.0.0/16\nserviceCIDR: 'fd00:1::/112'")
+    six = decided(tmp_path, "ipFamily: ipv6\nclients: [{name: a, address: '2001:db8:113::7'}]")
+
+    assert dual.pod_cidrs == ("10.1.0.0/16", "fd00:10:244::/56")
+    assert dual.service_cidrs == ("10.96.0.0/16", "fd00:1::/112")
+    assert (six.nodes[0].addresses, six.clients[0].addresses) == (("fc00:f853:ccd:e793::2",), ("2001:db8:113::7",))
+
+
+def test_every_node_of_a_large_network_gets_its_own_part(tmp_path: Path) -> None:
+    config = decided(tmp_path, "ipFamily: ipv6\nnodes: [{name: a, count: 250}]\npodCIDR: 'fd00:8::/48'")
+
+    assert len({node.pod_cidrs for node in config.nodes}) == 250
+    assert config.nodes[249].pod_cidrs == ("fd00:8:0:f9::/64",)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +152,32 @@ def test_clients_without_address_get_free_ones(tmp_path: Path) -> None:
             "  podCIDR: 10.244.0.0/22\n  nodes: [{name: w, count: 9}]", 6, "room for 4", id="no room for Pods"
         ),
         pytest.param("  clients: [{name: a, address: 8.8.8.8}]", 6, "203.0.113.2 to", id="client address"),
+        pytest.param("  ipFamily: both", 6, "'both': must be ipv4, ipv6, dual", id="bad family"),
+        pytest.param("  podCIDR: 'fd00::/56'", 6, "or ipFamily dual", id="a family that the lab has not"),
+        pytest.param(
+            "  ipFamily: dual\n  podCIDR: 'fd00::/56,10.1.0.0/16'", 7, "begin with the IPv4", id="wrong order"
+        ),
+        pytest.param(
+            "  ipFamily: dual\n  podCIDR: 10.1.0.0/16,10.2.0.0/16", 7, "a second IPv4 network", id="one family"
+        ),
+        pytest.param(
+            "  ipFamily: dual\n  podCIDR: 10.1.0.0/16,x", 7, "IPv6 network such as fd00:10:244", id="bad pair"
+        ),
+        pytest.param("  ipFamily: ipv6\n  podCIDR: 'fd00::/64'", 7, "/62 or larger, for a /64 per node", id="small"),
+        pytest.param("  ipFamily: ipv6\n  podCIDR: 'fd00:10:96::/56'", 7, "overlaps podCIDR", id="overlap in IPv6"),
+        pytest.param(
+            "  ipFamily: dual\n  clients: [{name: a, address: '2001:db8::1'}]",
+            7,
+            "2001:db8:113::2 to",
+            id="IPv6 client",
+        ),
+        pytest.param(
+            "  ipFamily: dual\n  clients: [{name: a, address: '203.0.113.8,203.0.113.9'}]",
+            7,
+            "one of each family",
+            id="client of two addresses",
+        ),
+        pytest.param("  clients: [{name: a, address: '2001:db8:113::7'}]", 6, "203.0.113.2 to", id="no IPv6 here"),
         pytest.param("  clients: [{name: a}, {name: a}]", 6, "'a' is already there, on line 6", id="duplicate client"),
         pytest.param("  links: {mtu: 10}", 6, "must be 576 to 65535", id="bad mtu"),
         pytest.param("  links: {rate: fast}", 6, "must look like 100mbit", id="bad rate"),

@@ -10,8 +10,8 @@ from netemu.network.ipam import Ipam
 from netemu.network.plan import ClientPlan, LinkPlan, NetworkPlan, NodePlan, first_address, machine_mac
 from netemu.testing.netlink import FakeHost
 
-NODES = (NodePlan("n0", "172.18.0.2", "10.244.0.0/24"), NodePlan("n1", "172.18.0.3", "10.244.1.0/24"))
-PLAN = NetworkPlan("lab", nodes=NODES, clients=(ClientPlan("laptop", "203.0.113.10"),))
+NODES = (NodePlan("n0", ("172.18.0.2",), ("10.244.0.0/24",)), NodePlan("n1", ("172.18.0.3",), ("10.244.1.0/24",)))
+PLAN = NetworkPlan("lab", nodes=NODES, clients=(ClientPlan("laptop", ("203.0.113.10",)),))
 
 
 @pytest.fixture
@@ -22,12 +22,12 @@ def host() -> FakeHost:
     return host
 
 
-def _build(host: FakeHost, present: set[str]) -> None:
+def _build(host: FakeHost, present: set[str], plan: NetworkPlan = PLAN) -> None:
     router = host.netlink("lab.underlay")
-    router.apply(*underlay.switches(PLAN, present), *underlay.ports(PLAN, present), *underlay.routing(PLAN))
-    for each in PLAN.nodes:
-        host.netlink(names.node_netns("lab", each.name)).apply(*node.node_requests(PLAN, each))
-    host.netlink("lab.client.laptop").apply(*node.client_requests(PLAN, PLAN.clients[0]))
+    router.apply(*underlay.switches(plan, present), *underlay.ports(plan, present), *underlay.routing(plan))
+    for each in plan.nodes:
+        host.netlink(names.node_netns("lab", each.name)).apply(*node.node_requests(plan, each))
+    host.netlink("lab.client.laptop").apply(*node.client_requests(plan, plan.clients[0]))
 
 
 def test_node_has_a_way_to_the_pods_of_the_other(host: FakeHost) -> None:
@@ -41,8 +41,36 @@ def test_node_has_a_way_to_the_pods_of_the_other(host: FakeHost) -> None:
     }
 
 
+def test_with_two_families_everything_is_there_twice() -> None:
+    nodes = tuple(
+        NodePlan(f"n{i}", (f"172.18.0.{i + 2}", f"fc00::{i + 2}"), (f"10.244.{i}.0/24", f"fd00:0:0:{i}::/64"))
+        for i in range(2)
+    )
+    plan = NetworkPlan(
+        "lab", ("172.18.0.0/16", "fc00::/64"), ("172.18.255.0/24", "fc00::ff:0/112"), nodes=nodes,
+        clients=(ClientPlan("laptop", ("203.0.113.10", "2001:db8:113::10")),),
+        client_networks=("203.0.113.0/24", "2001:db8:113::/64"),
+    )  # fmt: skip
+    host = FakeHost("lab.underlay", *(netns for _, netns in plan.machines()))
+    _build(host, set(), plan)
+    one, router = host.netlink("lab.node.n0"), host.netlink("lab.underlay")
+
+    assert [(route.to, route.hops[0].via) for route in one.routes() if ":" in route.to + route.hops[0].via] == [
+        ("fc00::/64", ""),
+        ("default", "fc00::1"),
+        ("fc00::ff:0/112", "fc00::1"),
+        ("fd00:0:0:1::/64", "fc00::3"),
+    ]
+    assert {each.address: each.mac for each in one.neighbours()} == {
+        "172.18.0.1": "02:42:ac:12:00:01", "fc00::1": "02:42:ac:12:00:01",
+        "172.18.0.3": "02:42:ac:12:00:03", "fc00::3": "02:42:ac:12:00:03",
+    }  # fmt: skip
+    (pool,) = [route for route in router.routes() if route.to == "fc00::ff:0/112"]
+    assert [hop.via for hop in pool.hops] == ["fc00::2", "fc00::3"]
+
+
 def test_router_spreads_the_pool_over_all_nodes(host: FakeHost) -> None:
-    (route,) = [route for route in host.netlink("lab.underlay").routes() if route.to == PLAN.load_balancer_pool]
+    (route,) = [route for route in host.netlink("lab.underlay").routes() if route.to == PLAN.load_balancer_pools[0]]
 
     assert [hop.via for hop in route.hops] == ["172.18.0.2", "172.18.0.3"]
 
@@ -50,13 +78,13 @@ def test_router_spreads_the_pool_over_all_nodes(host: FakeHost) -> None:
 def test_everybody_knows_their_neighbours_macs(host: FakeHost) -> None:
     known = {each.address: each.mac for each in host.netlink("lab.node.n0").neighbours()}
 
-    assert known == {address: machine_mac(address) for address in ("172.18.0.1", "172.18.0.3")}
+    assert known == {address: machine_mac([address]) for address in ("172.18.0.1", "172.18.0.3")}
 
 
 def test_macs_are_what_neighbours_believe(host: FakeHost) -> None:
     (eth0,) = [link for link in host.netlink("lab.node.n1").links() if link.name == "eth0"]
 
-    assert eth0.mac == machine_mac("172.18.0.3")
+    assert eth0.mac == machine_mac(["172.18.0.3"])
 
 
 def test_building_again_asks_for_nothing_that_is_there(host: FakeHost) -> None:
@@ -69,8 +97,8 @@ def test_building_again_asks_for_nothing_that_is_there(host: FakeHost) -> None:
 
 def test_pod_is_laid_as_kindnet_lays_it(host: FakeHost) -> None:
     host = FakeHost("node", "pod")
-    host.netlink("node").apply(*pods.node_side("10.244.1.1", "10.244.1.5", "veth1", "pod", 1500))
-    host.netlink("pod").apply(*pods.pod_side(NODES[1], "10.244.1.5"))
+    host.netlink("node").apply(*pods.node_side(["10.244.1.1"], ["10.244.1.5"], "veth1", "pod", 1500))
+    host.netlink("pod").apply(*pods.pod_side(NODES[1], ["10.244.1.5"]))
 
     assert [(route.to, route.hops[0].via) for route in host.netlink("pod").routes()] == [
         ("10.244.1.1/32", ""),
@@ -82,9 +110,9 @@ def test_pod_is_laid_as_kindnet_lays_it(host: FakeHost) -> None:
 def test_held_addresses_are_read_from_routes(host: FakeHost) -> None:
     host = FakeHost("node", "pod")
     netlink = host.netlink("node")
-    netlink.apply(*pods.node_side("10.244.1.1", "10.244.1.5", "veth1", "pod", 1500))
+    netlink.apply(*pods.node_side(["10.244.1.1", "fd00::1"], ["10.244.1.5", "fd00::5"], "veth1", "pod", 1500))
 
-    assert pods.held(netlink.links(), netlink.routes()) == {"10.244.1.5": "veth1"}
+    assert pods.held(netlink.links(), netlink.routes()) == {"10.244.1.5": "veth1", "fd00::5": "veth1"}
 
 
 @pytest.mark.parametrize(
@@ -96,7 +124,7 @@ def test_held_addresses_are_read_from_routes(host: FakeHost) -> None:
     ],
 )
 def test_port_of_the_underlay_is_named_after_its_machine(name: str, port: str) -> None:
-    plan = NetworkPlan("lab", nodes=(NodePlan(name, "172.18.0.2", "10.244.0.0/24"),))
+    plan = NetworkPlan("lab", nodes=(NodePlan(name, ("172.18.0.2",), ("10.244.0.0/24",)),))
 
     (named,) = plan.ports.values()
 
@@ -105,7 +133,7 @@ def test_port_of_the_underlay_is_named_after_its_machine(name: str, port: str) -
 
 
 def test_client_of_a_nodes_name_gets_another_port() -> None:
-    plan = NetworkPlan("lab", nodes=NODES[:1], clients=(ClientPlan("n0", "203.0.113.10"),))
+    plan = NetworkPlan("lab", nodes=NODES[:1], clients=(ClientPlan("n0", ("203.0.113.10",)),))
 
     assert len(set(plan.ports.values())) == 2
 
