@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
 
 from netemu.dns import wire
 from netemu.dns.corefile import Directive, ServerBlock
@@ -19,12 +22,15 @@ log = logging.getLogger(__name__)
 # others, and what answers everything last. It is CoreDNS's build-time order (`plugin.cfg`), whatever the order in the
 # Corefile.
 ORDER = (
-    "reload", "ready", "health", "prometheus", "errors", "log", "loadbalance", "cache", "template", "hosts",
-    "kubernetes", "loop", "forward", "whoami",
+    "reload", "ready", "health", "prometheus", "errors", "log", "local", "acl", "any", "loadbalance", "cache",
+    "rewrite", "autopath", "minimal", "template", "transfer", "hosts", "kubernetes", "file", "loop", "forward",
+    "erratic", "whoami",
 )  # fmt: skip
 
-KNOWN = ("bind", *ORDER)
-_REPEATABLE = frozenset(("forward", "template", "hosts", "log"))
+KNOWN = ("root", "bind", *ORDER)
+_REPEATABLE = frozenset(("forward", "template", "hosts", "log", "file"))
+_TOGETHER = frozenset(("acl", "rewrite", "transfer"))
+"""Plugins whose directives of one server block make one plugin: their order among each other matters."""
 
 
 _Step = tuple[Plugin, tuple[Plugin, ...]]
@@ -34,8 +40,10 @@ _Step = tuple[Plugin, tuple[Plugin, ...]]
 class Chain:
     """One server block: asks its plugins in turn. Never raises."""
 
-    def __init__(self, plugins: list[Plugin], zones: tuple[bytes, ...]) -> None:
-        self.plugins, self.zones = plugins, zones
+    def __init__(
+        self, plugins: list[Plugin], zones: tuple[bytes, ...], on_panic: Callable[[], None] = lambda: None
+    ) -> None:
+        self.plugins, self.zones, self.on_panic = plugins, zones, on_panic
         self.any_class = any(plugin.any_class for plugin in plugins)
         self._steps, self._all = _steps(plugins)
         self.finishing = tuple(plugin for plugin in plugins if type(plugin).done is not Plugin.done)
@@ -43,17 +51,34 @@ class Chain:
             plugin.siblings = tuple(plugins)
             plugin.rest = functools.partial(_ask, *_steps(plugins[at:]))
 
-    async def serve(self, query: Query) -> Response:
-        """The block's answer to a query in its zones."""
+    def begin(self, query: Query) -> Response | Coroutine[Any, Any, Response]:
+        """The block's answer to a query in its zones: itself where no plugin has to wait, else to be awaited."""
         if query.edns and query.edns.version:
             return Response(wire.BADVERS, aa=False)
         if query.cls != 1 and not self.any_class:
             return Response(wire.REFUSED, aa=False)
         try:
-            return await _ask(self._steps, self._all, query)
-        except Exception:  # one strange question must not end the server; SERVFAIL is what CoreDNS says after a panic
-            log.exception("query %r type %d", query.name, query.type)
-            return Response(wire.SERVFAIL, aa=False)
+            begun = _begin(self._steps, self._all, query)
+        except Exception:
+            return self._broken(query)
+        return begun if isinstance(begun, Response) else self._end(query, begun)
+
+    async def _end(self, query: Query, begun: Coroutine[Any, Any, Response]) -> Response:
+        try:
+            return await begun
+        except Exception:
+            return self._broken(query)
+
+    def _broken(self, query: Query) -> Response:
+        """One strange question must not end the server; SERVFAIL is what CoreDNS says after a panic."""
+        log.exception("query %r type %d", query.name, query.type)
+        self.on_panic()
+        return Response(wire.SERVFAIL, aa=False)
+
+    async def serve(self, query: Query) -> Response:
+        """The block's answer, in any case."""
+        begun = self.begin(query)
+        return begun if isinstance(begun, Response) else await begun
 
 
 def _steps(plugins: list[Plugin]) -> tuple[tuple[_Step, ...], tuple[Plugin, ...]]:
@@ -68,16 +93,36 @@ def _steps(plugins: list[Plugin]) -> tuple[tuple[_Step, ...], tuple[Plugin, ...]
     return tuple(found), tuple(reversed(passed))
 
 
-async def _ask(steps: tuple[_Step, ...], everybody: tuple[Plugin, ...], query: Query) -> Response:
-    result: Result = NEXT
-    passed, name = everybody, ""
-    for plugin, before in steps:
-        result = await plugin.serve(query)
+def _begin(
+    steps: tuple[_Step, ...], everybody: tuple[Plugin, ...], query: Query
+) -> Response | Coroutine[Any, Any, Response]:
+    for at, (plugin, before) in enumerate(steps):
+        result = plugin.serve(query)
+        if not isinstance(result, (Response, Refuse, Next)):
+            return _wait(result, steps[at:], everybody, query)
         if result is not NEXT:
-            passed, name = before, plugin.name
-            break
-    response = _response(result, name)
-    for plugin in passed:
+            return _passed_back(query, _response(result, plugin.name), before)
+    return _passed_back(query, _response(NEXT, ""), everybody)
+
+
+async def _wait(
+    pending: Awaitable[Result], steps: tuple[_Step, ...], everybody: tuple[Plugin, ...], query: Query
+) -> Response:
+    """What the first of `steps` will say, or else what those behind it say."""
+    result = await pending
+    if result is NEXT:
+        return await _ask(steps[1:], everybody, query)
+    plugin, before = steps[0]
+    return _passed_back(query, _response(result, plugin.name), before)
+
+
+async def _ask(steps: tuple[_Step, ...], everybody: tuple[Plugin, ...], query: Query) -> Response:
+    begun = _begin(steps, everybody, query)
+    return begun if isinstance(begun, Response) else await begun
+
+
+def _passed_back(query: Query, response: Response, plugins: tuple[Plugin, ...]) -> Response:
+    for plugin in plugins:
         plugin.after(query, response)
     return response
 
@@ -98,26 +143,31 @@ def build(block: ServerBlock, host: Host) -> tuple[Chain, tuple[str, ...]]:
             raise directive.unknown(KNOWN, "directive")
     bind = tuple(arg for each in block.directives if each.name == "bind" for arg in each.args)
     zones = tuple(zone for zone, _ in block.keys)
-    where = Block(zones, tuple({port for _, port in block.keys}), host, bind)
+    roots = [each.one("a folder") for each in block.directives if each.name == "root"]
+    where = Block(zones, tuple({port for _, port in block.keys}), host, bind, Path(*roots[-1:]))
     plugins = []
     for name in ORDER:
         mentioned = [directive for directive in block.directives if directive.name == name]
+        if mentioned and name in _TOGETHER:
+            plugins.append(_setup(mentioned, where))
+            continue
         if len(mentioned) > 1 and name not in _REPEATABLE:
             raise mentioned[1].error(
                 f"{name} may stand only once in a server block; it does in line {mentioned[0].line}"
             )
-        plugins += [_setup(directive, where) for directive in mentioned]
-    return Chain(plugins, zones), bind
+        plugins += [_setup([directive], where) for directive in mentioned]
+    return Chain(plugins, zones, lambda: host.metrics.add("coredns_panics_total")), bind
 
 
-def _setup(directive: Directive, block: Block) -> Plugin:
+def _setup(directives: list[Directive], block: Block) -> Plugin:
     # Imported by name so that a Corefile costs only the plugins it mentions.
-    module = importlib.import_module(f"netemu.dns.plugins.{directive.name}")
+    first = directives[0]
+    module = importlib.import_module(f"netemu.dns.plugins.{first.name}")
     try:
-        plugin = module.setup(directive, block)
+        plugin = module.setup_all(directives, block) if first.name in _TOGETHER else module.setup(first, block)
     except ValueError as error:
-        raise directive.error(f"{directive.name}: {error}") from error
+        raise first.error(f"{first.name}: {error}") from error
     if not isinstance(plugin, Plugin):
-        raise UserError(f"plugin {directive.name} is not one")
-    plugin.name = directive.name
+        raise UserError(f"plugin {first.name} is not one")
+    plugin.name = first.name
     return plugin

@@ -1,8 +1,8 @@
 """Sockets of the server: UDP datagrams and TCP connections in, replies out.
 
-UDP is read straight off the socket, many datagrams per wake-up. The address a question came to travels along
-(IP_PKTINFO), because the reply must come from it: resolvers drop replies from elsewhere, and a machine may have
-several. TCP follows RFC 7766: any number of questions per connection, at once, answered in any order, closed when idle.
+UDP is read many datagrams at a time (`datagrams.py`). TCP follows RFC 7766: any number of questions per connection, at
+once, answered in any order, closed when idle. Both look among the finished replies first and hand over only what is
+not there.
 """
 
 from __future__ import annotations
@@ -11,21 +11,25 @@ import asyncio
 import contextlib
 import errno
 import socket
-import struct
+import time
 from collections.abc import Callable
 from typing import Protocol
 
+from netemu.dns.datagrams import QUESTION, REPLY, SLOTS, Batch, Envelope, want_destination
+from netemu.dns.finished import Finished, FinishedReplies
 from netemu.model.errors import UserError
 
-_BATCH = 64
+_BATCHES = 4
+"""Batches of datagrams that are read before others have their turn."""
 _TRIES = 20
-_LARGEST = 65535
 _BUFFER = 4 << 20
 """Octets a socket may queue while the loop is busy; the kernel caps it at net.core.rmem_max."""
 IDLE = 10.0
 """Seconds after which a silent connection is closed, as CoreDNS does."""
 _MOST_WAITING = 100
 """Questions of one connection that may be unanswered before it is read no further."""
+MOST_CONNECTIONS = 1000
+"""Connections that are open at once; a process may usually have 1024 files."""
 
 
 class Reply(Protocol):
@@ -38,7 +42,8 @@ class Reply(Protocol):
 Handler = Callable[[bytes, str, tuple[str, int], Reply], None]
 """Called with (packet, `udp` or `tcp`, client, reply). Must not block; `reply` may be called later, or never."""
 
-_IP_PKTINFO = 8
+FinishedFor = Callable[[tuple[str, int]], FinishedReplies]
+"""The finished replies for a TCP client."""
 
 
 def open_sockets(addresses: tuple[str, ...], port: int) -> list[socket.socket]:
@@ -83,10 +88,7 @@ def _open(family: int, kind: int, address: str, port: int) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_DGRAM:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-            else:
-                sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            want_destination(sock)
         sock.bind((address, port))
         if kind == socket.SOCK_STREAM:
             sock.listen(1024)
@@ -96,69 +98,103 @@ def _open(family: int, kind: int, address: str, port: int) -> socket.socket:
     return sock
 
 
-Finished = Callable[[bytes], bytes | None]
-"""The whole reply to a packet, if it is known already."""
-
-
 class UdpListener:
-    """Reads one UDP socket. `finished` is asked first and answers without further ado."""
+    """Reads one UDP socket. What is in `finished` is answered without further ado."""
 
-    def __init__(self, sock: socket.socket, handler: Handler, finished: Finished) -> None:
+    def __init__(self, sock: socket.socket, handler: Handler, finished: FinishedReplies) -> None:
         self._sock, self._handler, self._finished = sock, handler, finished
-        self._inet6 = sock.family == socket.AF_INET6
-        asyncio.get_running_loop().add_reader(sock, self._read)
+        self._batch = Batch(sock)
+        asyncio.get_running_loop().add_reader(sock.fileno(), self._read)
 
     def close(self) -> None:
-        """Stop reading and close the socket."""
+        """Stop reading."""
         asyncio.get_running_loop().remove_reader(self._sock)
         self._sock.close()
 
     def _read(self) -> None:
-        receive, send, finished = self._sock.recvmsg, self._sock.sendmsg, self._finished
-        for _ in range(_BATCH):
+        for _ in range(_BATCHES):
+            began = time.perf_counter()
             try:
-                data, control, _, client = receive(_LARGEST, 64)
-            except BlockingIOError:
-                return
+                lengths = self._batch.receive()
             except OSError:
                 continue  # an ICMP error for an earlier reply
-            try:
-                if (reply := finished(data)) is not None:
-                    send((reply,), self._source(control), 0, client)
-                    continue
-            except OSError:
-                continue
-            self._handler(data, "udp", client[:2], self._answer(client, control))
+            if lengths:
+                self._answer(lengths, began)
+            if len(lengths) < SLOTS:
+                return
 
-    def _answer(self, client: tuple[str, int], control: list[tuple[int, int, bytes]]) -> Reply:
-        def reply(data: bytes, *_: bytes) -> None:
-            # A full socket loses the reply, as UDP may; the client asks again.
-            with contextlib.suppress(OSError):
-                self._sock.sendmsg((data,), self._source(control), 0, client)
+    def _answer(self, lengths: list[int], began: float) -> None:
+        """Answer a batch: slots without a reply at once are left out of what is sent."""
+        batch, known = self._batch, self._finished.by_packet.get
+        octets, put = batch.octets(len(lengths)), batch.put
+        now = time.monotonic()
+        first = at = hits = 0
+        last: Finished | None = None
+        for slot, length in enumerate(lengths):
+            found = known(octets[at + 2 : at + length])
+            if found is not None and found.until > now and len(found.body) <= REPLY:
+                found.hits += 1
+                hits += 1
+                last = found
+                put(slot, found.next_body())
+            elif not self._ask(slot, octets[at : at + length]):
+                batch.send(first, slot)
+                first = slot + 1
+            at += QUESTION
+        batch.send(first, len(lengths))
+        if last is not None:
+            # All of them waited for the whole batch; zones other than the last one's are not worth telling apart here.
+            last.series.durations.add(time.perf_counter() - began, hits)
 
-        return reply
+    def _ask(self, slot: int, packet: bytes) -> bool:
+        """Have a question answered. Returns whether the reply stands in its slot already."""
+        reply = _SlotReply(self._sock, self._batch, slot)
+        self._handler(packet, "udp", self._batch.client(slot), reply)
+        return reply.leave_slot()
 
-    def _source(self, control: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
-        """Ancillary data that makes a reply leave from the address its question came to."""
-        for level, kind, value in control:
-            if not self._inet6 and level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
-                return [(level, kind, b"\0\0\0\0" + value[8:12] + b"\0\0\0\0")]
-            if self._inet6 and level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
-                # Only link-local addresses mean nothing without their interface.
-                interface = value[16:20] if value[0] == 0xFE and value[1] & 0xC0 == 0x80 else b"\0\0\0\0"
-                return [(level, kind, value[:16] + interface)]
-        return []
+
+class _SlotReply:
+    """Sends a reply through its question's slot, or, once the slot belongs to another, by itself."""
+
+    __slots__ = ("_batch", "_envelope", "_filled", "_slot", "_sock")
+
+    def __init__(self, sock: socket.socket, batch: Batch, slot: int) -> None:
+        self._sock, self._batch, self._slot = sock, batch, slot
+        self._filled = False
+        self._envelope: Envelope | None = None
+
+    def leave_slot(self) -> bool:
+        """The handler has returned. Whether the slot holds a reply; if not, what a later one needs is copied."""
+        if not self._filled and self._envelope is None:
+            self._envelope = self._batch.envelope(self._slot)
+        return self._filled
+
+    def __call__(self, data: bytes, *_: bytes) -> None:
+        """See Reply."""
+        if self._envelope is None and len(data) - 2 <= REPLY:
+            self._batch.put(self._slot, data[2:])
+            self._filled = True
+            return
+        control, client = self._envelope = self._envelope or self._batch.envelope(self._slot)
+        # A full socket loses the reply, as UDP may; the client asks again.
+        with contextlib.suppress(OSError):
+            self._sock.sendmsg((data,), control, 0, client)
 
 
 class TcpConnection(asyncio.Protocol):
-    """One connection: length-prefixed messages both ways."""
+    """One connection: length-prefixed messages both ways. Replies to what arrived together leave together."""
 
-    def __init__(self, handler: Handler, connections: set[TcpConnection]) -> None:
-        self._handler, self._connections = handler, connections
+    def __init__(self, handler: Handler, connections: Connections, finished: FinishedFor) -> None:
+        self._handler, self._connections, self._finished_for = handler, connections, finished
+        self._finished = FinishedReplies()
         self._buffer = bytearray()
+        self._out: list[bytes] = []
         self._waiting = 0
+        self._taking = self._clogged = False
         self._transport: asyncio.Transport | None = None
         self._client = ("", 0)
+        self.active = 0.0
+        """When something last came or went."""
         self._idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -166,8 +202,10 @@ class TcpConnection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._client = (transport.get_extra_info("peername") or ("", 0))[:2]
+        self._finished = self._finished_for(self._client)
+        self.active = time.monotonic()
         self._connections.add(self)
-        self._rest()
+        self._idle = asyncio.get_running_loop().call_later(IDLE, self._rest)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
@@ -176,46 +214,97 @@ class TcpConnection(asyncio.Protocol):
             self._idle.cancel()
         self._transport = None
 
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol: a client that does not read its replies may ask no more."""
+        self._clogged = True
+        self._listen()
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._clogged = False
+        self.active = time.monotonic()
+        self._take()
+
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         self._buffer += data
-        self._rest()
+        self.active = time.monotonic()
         self._take()
 
     def _take(self) -> None:
-        """Hand over whole messages while not too many wait."""
-        at, buffer = 0, self._buffer
-        while self._waiting < _MOST_WAITING and len(buffer) - at >= 2:
-            (length,) = struct.unpack_from("!H", buffer, at)
-            if len(buffer) - at - 2 < length:
+        """Answer whole messages while not too many wait."""
+        began = time.perf_counter()
+        now, at, hits, octets = time.monotonic(), 0, 0, bytes(self._buffer)
+        known, last = self._finished.by_packet.get, None
+        self._taking = True
+        while self._waiting < _MOST_WAITING and not self._clogged and len(octets) - at >= 2:
+            end = at + 2 + (octets[at] << 8 | octets[at + 1])
+            if len(octets) < end:
                 break
-            message = bytes(buffer[at + 2 : at + 2 + length])
-            at += 2 + length
-            self._waiting += 1
-            self._handler(message, "tcp", self._client, self._reply)
-        del buffer[:at]
+            found = known(octets[at + 4 : end])
+            if found is not None and found.until > now:
+                found.hits += 1
+                hits += 1
+                last = found
+                body = found.next_body()
+                self._out += ((len(body) + 2).to_bytes(2, "big"), octets[at + 2 : at + 4], body)
+            else:
+                self._waiting += 1
+                self._handler(octets[at + 2 : end], "tcp", self._client, self._reply)
+            at = end
+        self._taking = False
+        del self._buffer[:at]
+        self._flush()
+        if last is not None:
+            last.series.durations.add(time.perf_counter() - began, hits)
+        self._listen()
+
+    def _listen(self) -> None:
+        """Read on, or not for now."""
         if self._transport and not self._transport.is_closing():
-            (self._transport.pause_reading if self._waiting >= _MOST_WAITING else self._transport.resume_reading)()
+            pause = self._clogged or self._waiting >= _MOST_WAITING
+            (self._transport.pause_reading if pause else self._transport.resume_reading)()
 
     def _reply(self, data: bytes, *more: bytes) -> None:
         """See Reply."""
         self._waiting -= 1
-        if self._transport is None or self._transport.is_closing():
-            return
         if data:
             for each in (data, *more):
-                self._transport.write(struct.pack("!H", len(each)) + each)
-            self._rest()
+                self._out += (len(each).to_bytes(2, "big"), each)
+        if self._taking:
+            return
+        self._flush()
+        self.active = time.monotonic()
         if self._buffer and self._waiting == _MOST_WAITING - 1:
             asyncio.get_running_loop().call_soon(self._take)
 
+    def _flush(self) -> None:
+        if self._out and self._transport and not self._transport.is_closing():
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
     def _rest(self) -> None:
-        """Begin to count idle time anew."""
-        if self._idle:
-            self._idle.cancel()
-        self._idle = asyncio.get_running_loop().call_later(IDLE, self.close)
+        """Close if nothing has come or gone for long enough, else look again when it may be so."""
+        left = self.active + IDLE - time.monotonic()
+        if left > 0:
+            self._idle = asyncio.get_running_loop().call_later(left, self._rest)
+        elif self._transport:
+            # Not close(): a client that reads nothing would hold it open with what is still to be sent.
+            self._transport.abort() if self._clogged else self._transport.close()
 
     def close(self) -> None:
         """End the connection."""
         if self._transport:
             self._transport.close()
+
+
+class Connections(set[TcpConnection]):
+    """Open connections. When there are too many, the one that has been silent longest makes room."""
+
+    def add(self, connection: TcpConnection) -> None:
+        """Admit a connection."""
+        if len(self) >= MOST_CONNECTIONS:
+            oldest = min(self, key=lambda each: each.active)
+            self.discard(oldest)
+            oldest.close()
+        super().add(connection)

@@ -13,6 +13,7 @@ is `stable`. So a plugin whose answers depend on who asks, or change by themselv
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ class Refuse:
 
 
 Result = Response | Refuse | Next
+MOST_ALIASES = 8
 Rest = Callable[[Query], Awaitable[Response]]
 Page = Callable[[], tuple[int, str]]
 """A status page: (HTTP status, body)."""
@@ -96,6 +98,13 @@ class Block:
     ports: tuple[int, ...]
     host: Host
     bind: tuple[str, ...] = ()
+    root: Path = Path()
+    """Where relative paths begin: the `root` directive."""
+
+    def count(self, metric: str, zone: bytes) -> None:
+        """Count something that concerns a zone."""
+        server = f"dns://:{self.ports[0]}"
+        self.host.metrics.add(metric, (("server", server), ("zone", names.text(zone)), ("view", "")))
 
 
 class Plugin:
@@ -112,8 +121,11 @@ class Plugin:
     lameduck = 0.0
     """Seconds to go on answering after the signal to stop."""
 
-    async def serve(self, query: Query) -> Result:
-        """An answer, a refusal, or NEXT."""
+    def serve(self, query: Query) -> Result | Awaitable[Result]:
+        """An answer, a refusal, or NEXT: at once, or, from a plugin that has to wait (`async def`), later.
+
+        What is said at once costs a third of what a task does, so only what waits should be a coroutine.
+        """
         return NEXT
 
     def after(self, query: Query, response: Response) -> None:
@@ -129,6 +141,9 @@ class Plugin:
     def transfer(self, zone: bytes) -> list[Record] | None:
         """All records of a zone that this plugin is the source of, its SOA first and only once; None: not mine."""
         return None
+
+    def zone_changed(self, zone: bytes) -> None:
+        """A plugin of the same server block serves another version of a zone from now on."""
 
     async def start(self) -> None:
         """Begin background work; the sockets are open already."""
@@ -148,6 +163,15 @@ def longest_zone(name: bytes, zones: tuple[bytes, ...]) -> bytes:
         if suffix in zones:
             return suffix
     return b""
+
+
+async def follow(block: Block, query: Query, target: bytes) -> Response | None:
+    """What the whole server says about the target of an alias, with the type that was asked for; None: too many of
+    them led here."""
+    if query.depth >= MOST_ALIASES:
+        return None
+    question = dataclasses.replace(query, name=target, question=b"", cls=1, depth=query.depth + 1)
+    return await block.host.resolve(question, block.ports[0])
 
 
 class Fallthrough:

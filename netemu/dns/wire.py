@@ -1,18 +1,18 @@
 """DNS messages: bytes in, values out, and back.
 
 Written by hand because the server needs what dnslib does not do (truncation that keeps the question, replies to
-malformed packets, the spelling of names untouched, bytes that can be patched for the next client); dnslib reads the
-records that a Corefile spells as text. RDATA is kept in wire form with names uncompressed, so records from any source
-look the same. Replies compress owner names always: legal, smaller, and address records then do not depend on where
-they stand.
+malformed packets, the spelling of names untouched, bytes that can be patched for the next client). RDATA is kept in
+wire form with names uncompressed, so records from any source look the same. Replies compress owner names always: legal,
+smaller, and address records then do not depend on where they stand.
 """
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from netemu.dns import names
 
@@ -22,7 +22,13 @@ TYPES = {
     "A": A, "NS": NS, "CNAME": CNAME, "SOA": SOA, "PTR": PTR, "HINFO": HINFO, "MX": MX, "TXT": TXT, "AAAA": AAAA,
     "SRV": SRV, "NAPTR": NAPTR, "DS": DS, "IXFR": IXFR, "AXFR": AXFR, "ANY": ANY, "CAA": CAA, "HTTPS": HTTPS,
 }  # fmt: skip
+_RARE_TYPES = {
+    "DNAME": 39, "SSHFP": 44, "RRSIG": 46, "NSEC": 47, "DNSKEY": 48, "NSEC3": 50, "NSEC3PARAM": 51, "TLSA": 52,
+    "CDS": 59, "CDNSKEY": 60, "SVCB": 64, "SPF": 99, "URI": 256, "LOC": 29, "RP": 17, "AFSDB": 18,
+}  # fmt: skip
+"""Types that may be named and are not treated specially."""
 TYPE_NAMES = {number: name for name, number in TYPES.items()}
+_RARE_NAMES = {number: name for name, number in _RARE_TYPES.items()}
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
 RCODES = {
     "NOERROR": 0, "FORMERR": 1, "SERVFAIL": 2, "NXDOMAIN": 3, "NOTIMP": 4, "REFUSED": 5, "YXDOMAIN": 6, "YXRRSET": 7,
@@ -112,6 +118,10 @@ class Response:
     """The same until a watched object changes: the packed reply may be kept and sent again."""
     depends: tuple[bytes, ...] = ()
     """What a stable answer was made of, in the words of `Host.invalidate`; empty: any change voids it."""
+    until: float = math.inf
+    """Monotonic time from which a stable answer has aged and must be made anew."""
+    again: Callable[[int], None] | None = None
+    """Told how many times a kept reply was sent without this plugin being asked."""
     shuffle: bool = False
     """Addresses are to be sent in another order each time."""
     silent: bool = False
@@ -401,7 +411,22 @@ def txt(*strings: bytes) -> bytes:
 
 def type_name(number: int) -> str:
     """`A`, or `TYPE65280` as RFC 3597 has it."""
-    return TYPE_NAMES.get(number) or f"TYPE{number}"
+    return TYPE_NAMES.get(number) or _RARE_NAMES.get(number) or f"TYPE{number}"
+
+
+def type_number(word: str) -> int | None:
+    """65 for `HTTPS`, in any case, or `TYPE65`; None for what is no type."""
+    upper = word.upper()
+    number = upper.removeprefix("TYPE")
+    if number != upper and number.isdecimal() and int(number) < 65536:
+        return int(number)
+    return TYPES.get(upper) or _RARE_TYPES.get(upper)
+
+
+def extended_error(code: int, text: str = "") -> bytes:
+    """The EDNS option that says why (RFC 8914)."""
+    data = text.encode()
+    return struct.pack("!HHH", 15, 2 + len(data), code) + data
 
 
 def rcode_name(number: int) -> str:
@@ -435,18 +460,3 @@ def record_text(record: Record) -> str:
     """One line as dig prints it: owner, TTL, class, type, data."""
     cls = "IN" if record.cls == 1 else f"CLASS{record.cls}"
     return f"{names.text(record.name)}\t{record.ttl}\t{cls}\t{type_name(record.type)}\t{rdata_text(record)}"
-
-
-def parse_records(text: str) -> list[Record]:
-    """Records from zone file lines (`name ttl IN A 10.0.0.1`). Raises ValueError."""
-    import dnslib
-
-    try:
-        parsed: Iterable[Any] = dnslib.RR.fromZone(text)
-        message = dnslib.DNSRecord(rr=list(parsed)).pack()
-    except Exception as error:  # dnslib raises everything from its own errors to AttributeError
-        raise ValueError(f"not a resource record: {text!r}") from error
-    found: Sequence[Record] = parse_message(message).answers
-    if not found:
-        raise ValueError(f"not a resource record: {text!r}")
-    return list(found)

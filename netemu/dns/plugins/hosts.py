@@ -59,7 +59,7 @@ class Hosts(Plugin):
                 self._table, self._stamp = parse_hosts(self._inline + lines, self.reverse), stamp
         return self._table
 
-    async def serve(self, query: Query) -> Result:
+    def serve(self, query: Query) -> Result:
         """See Plugin."""
         if not longest_zone(query.lower, self.zones) and not names.is_reverse(query.lower):
             return NEXT

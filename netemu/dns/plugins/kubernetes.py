@@ -22,6 +22,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -87,7 +88,7 @@ class Kubernetes(Plugin):
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def serve(self, query: Query) -> Result:
+    def serve(self, query: Query) -> Result | Awaitable[Result]:
         """See Plugin."""
         zone = longest_zone(query.lower, self.options.zones)
         if not zone:
@@ -104,16 +105,16 @@ class Kubernetes(Plugin):
                 found.rcode = wire.SERVFAIL
         response = Response(found.rcode, found.answers, [], found.additional, stable=synced, depends=found.depends)
         if found.chase:
-            await self._chase(query, found, response)
+            return self._chase(query, found, response)
         if not response.answers:
             response.authority = [soa(self.store.cluster, query.name, zone, facts)]
         return response
 
-    async def _chase(self, query: Query, found: Answer, response: Response) -> None:
+    async def _chase(self, query: Query, found: Answer, response: Response) -> Response:
         """Append what the whole server says about the target of an alias; a failure leaves the alias alone."""
         response.stable = False
         if query.depth >= _MOST_ALIASES:
-            return
+            return response
         question = Query(
             query.id, query.flags, found.chase, query.type, 1, query.edns, b"", query.transport, query.client,
             depth=query.depth + 1,
@@ -121,6 +122,7 @@ class Kubernetes(Plugin):
         further = await self.block.host.resolve(question, self.block.ports[0])
         response.answers = found.answers + further.answers
         response.tc = further.tc
+        return response
 
     def _addresses(self, query: Query, zone: bytes) -> tuple[str, ...]:
         if query.type != wire.NS and not query.lower.startswith(b"\x02ns\x03dns"):

@@ -52,7 +52,7 @@ class Loop(Plugin):
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def serve(self, query: Query) -> Result:
+    def serve(self, query: Query) -> Result:
         """See Plugin."""
         if query.type != wire.HINFO or query.lower != self.question:
             return NEXT

@@ -14,7 +14,7 @@ from netemu.dns.wire import Query, Record, Response
 class Whoami(Plugin):
     """Answers every question (`coredns/plugin/whoami`)."""
 
-    async def serve(self, query: Query) -> Result:
+    def serve(self, query: Query) -> Result:
         """See Plugin."""
         address = ipaddress.ip_address(query.client[0])
         kind = wire.A if address.version == 4 else wire.AAAA
