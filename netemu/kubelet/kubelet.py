@@ -16,6 +16,7 @@ from netemu.client.base import Client
 from netemu.client.events import EventRecorder
 from netemu.client.informer import Informer, wait_synced
 from netemu.kubelet.materials import Materials
+from netemu.kubelet.mounted import MountedSources
 from netemu.kubelet.node import NodeKeeper
 from netemu.kubelet.sandbox import KernelNamespaces, Namespaces, PodNetwork, Sandboxes
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
@@ -63,6 +64,7 @@ class Kubelet:
             settings,
             Sandboxes(lab, node, settings, network, namespaces or KernelNamespaces()),
             Materials(client, self._services.objects.values),
+            MountedSources(client),
             self._events,
         )
         self._workers: dict[str, PodWorker] = {}
@@ -106,6 +108,7 @@ class Kubelet:
         self._workers.clear()
         for runtime in self._runtimes.values():
             await runtime.close()
+        await self._around.mounted.close()
         await self._events.close()
 
     async def _synced(self) -> None:

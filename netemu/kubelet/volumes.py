@@ -1,7 +1,7 @@
 """Volumes as directories under the Pod's sandbox directory: configMap, secret, emptyDir, hostPath.
 
 `plan` is pure: which files a volume holds. Projected and downward API volumes become empty directories; the kubelet
-says so with an event. Contents are those of the moment the Pod started.
+says so with an event. While the Pod runs, contents follow their objects (`mounted.py`).
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class VolumePlan:
     name: str
     files: Mapping[str, tuple[bytes, int]] = field(default_factory=dict)
     """Relative path to contents and mode."""
+    complete: bool = False
+    """The volume holds these files and no others."""
     host_path: str = ""
     create: str = ""
     """`directory` or `file`: make the host path if it is missing."""
@@ -62,11 +64,11 @@ def plan(volume: Volume, held: Held) -> VolumePlan:
     if volume.config_map is not None:
         source = volume.config_map
         data = _found("configmap", source.name, held.config_maps, bool(source.optional))
-        return VolumePlan(volume.name, _files(data, source.items, bool(source.optional), source.default_mode))
+        return VolumePlan(volume.name, _files(data, source.items, bool(source.optional), source.default_mode), True)
     if volume.secret is not None:
         secret = volume.secret
         data = _found("secret", secret.secret_name, held.secrets, bool(secret.optional))
-        return VolumePlan(volume.name, _files(data, secret.items, bool(secret.optional), secret.default_mode))
+        return VolumePlan(volume.name, _files(data, secret.items, bool(secret.optional), secret.default_mode), True)
     if volume.host_path is not None:
         kind = volume.host_path.type or ""
         create = {"DirectoryOrCreate": "directory", "FileOrCreate": "file"}.get(kind, "")
@@ -80,7 +82,10 @@ def plan(volume: Volume, held: Held) -> VolumePlan:
 
 
 def materialise(plans: Sequence[VolumePlan], directory: Path) -> dict[str, str]:
-    """Make the volumes below `directory`; volume name to path of the host. Files that exist are replaced."""
+    """Make the volumes below `directory`, or make them current; volume name to path of the host.
+
+    A file is replaced whole, so that nobody reads half of one, and only if it is to hold something else.
+    """
     places: dict[str, str] = {}
     for one in plans:
         place = Path(one.host_path) if one.host_path else directory / one.name
@@ -90,11 +95,22 @@ def materialise(plans: Sequence[VolumePlan], directory: Path) -> dict[str, str]:
         elif one.create == "file":
             place.touch()
         for path, (contents, mode) in one.files.items():
-            target = place / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(contents)
-            target.chmod(mode)
+            _write(place / path, contents, mode)
+        if one.complete:
+            for found in [path for path in place.rglob("*") if not path.is_dir()]:
+                if str(found.relative_to(place)) not in one.files:
+                    found.unlink()
     return places
+
+
+def _write(target: Path, contents: bytes, mode: int) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_file() and target.read_bytes() == contents and target.stat().st_mode & 0o7777 == mode:
+        return
+    fresh = target.with_name(f"..{target.name}")
+    fresh.write_bytes(contents)
+    fresh.chmod(mode)
+    fresh.replace(target)
 
 
 def mounts(container: Container, places: Mapping[str, str]) -> tuple[Mount, ...]:

@@ -327,3 +327,49 @@ async def test_a_readiness_gate_opens_when_somebody_says_so(node: Bed) -> None:
     after = await node.until(ready)
 
     assert "lb" in {condition["type"] for condition in after["status"]["conditions"]}
+
+
+async def until_file(path: Path, contents: str | None) -> None:
+    """Wait until the file holds this, or is gone."""
+    async with asyncio.timeout(5):
+        while (path.read_text() if path.exists() else None) != contents:  # noqa: ASYNC110 - files tell nobody
+            await asyncio.sleep(0.01)
+
+
+async def test_files_of_a_volume_follow_the_configmap(node: Bed, tmp_path: Path) -> None:
+    data = {"a": "one", "b": "two"}
+    await node.client.create(CONFIGMAPS, {"metadata": {"name": "settings"}, "data": data}, "shop")
+    await node.pod(volumes=[{"name": "v", "configMap": {"name": "settings"}}, {"name": "scratch", "emptyDir": {}}])
+    pod = await node.until(ready)
+    volumes = tmp_path / pod["metadata"]["uid"] / "volumes"
+    (volumes / "scratch" / "mine").write_text("kept")
+
+    await node.client.patch(CONFIGMAPS, "settings", {"data": {"a": "other", "b": None, "c": "three"}}, "shop")
+    await until_file(volumes / "v" / "c", "three")
+    await until_file(volumes / "v" / "b", None)
+
+    assert (volumes / "v" / "a").read_text() == "other"
+    assert (volumes / "scratch" / "mine").read_text() == "kept"
+
+
+async def test_files_outlive_their_configmap(node: Bed, tmp_path: Path) -> None:
+    await node.client.create(CONFIGMAPS, {"metadata": {"name": "settings"}, "data": {"a": "one"}}, "shop")
+    await node.pod(volumes=[{"name": "v", "configMap": {"name": "settings"}}])
+    pod = await node.until(ready)
+    await node.client.delete(CONFIGMAPS, "settings", "shop")
+
+    assert "not found" in await node.said("FailedMount")
+    assert (tmp_path / pod["metadata"]["uid"] / "volumes" / "v" / "a").read_text() == "one"
+    assert ready((await node.client.get(PODS, "p", "shop"))["status"])
+
+
+async def test_nobody_watches_what_no_pod_has_mounted(node: Bed) -> None:
+    await node.client.create(CONFIGMAPS, {"metadata": {"name": "settings"}, "data": {"a": "one"}}, "shop")
+    await node.pod(volumes=[{"name": "v", "configMap": {"name": "settings"}}])
+    await node.until(ready)
+    watching = [task for task in asyncio.all_tasks() if task.get_name() == "mounted settings"]
+    await node.client.delete(PODS, "p", "shop")
+    await node.gone()
+    await asyncio.wait(watching, timeout=5)
+
+    assert [task.cancelled() for task in watching] == [True]
