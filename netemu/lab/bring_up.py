@@ -49,7 +49,9 @@ def bring_up(
     Raises UserError if a lab of that name runs, NotReadyError if it is not up within `timeout` seconds. After any
     failure, and after Ctrl-C, nothing is left behind unless `keep`.
     """
-    lab = file.topology.metadata.name
+    lab, family = file.topology.metadata.name, file.topology.spec.ip_family
+    if family != "ipv4" and not Path("/proc/sys/net/ipv6").exists():
+        raise UserError(f"lab {lab}: ipFamily {family} needs IPv6, which this kernel lacks or has turned off; use ipv4")
     with locked(lab):
         if remains.lab_processes(lab):
             raise UserError(f"lab {lab} is already running; `netemu down {lab}` ends it, --name gives this one another")
