@@ -7,8 +7,12 @@ still serve. Topology hints narrow the cluster set only, and only if they are co
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+
+import msgspec
 
 from netemu.model import objects
 from netemu.proxy.services import Family, PortKey, ServicePort, canonical, family_of, is_number
@@ -91,10 +95,38 @@ Slice = Mapping[tuple[str, str], tuple[Endpoint, ...]]
 """What one EndpointSlice says: (port name, protocol) to endpoints."""
 
 
+_NO_HINTS: frozenset[str] = frozenset()
+"""One for all endpoints without hints: an empty frozenset takes 216 bytes."""
+
+
 def service_of(piece: objects.EndpointSlice) -> str:
     """`namespace/name` of the Service an EndpointSlice belongs to, "" where it belongs to none."""
     name = piece.labels.get(SERVICE_NAME_LABEL, "")
     return f"{piece.namespace}/{name}" if name and piece.namespace and piece.name else ""
+
+
+def trimmed(piece: objects.EndpointSlice) -> objects.EndpointSlice:
+    """An EndpointSlice with no more than kube-proxy looks at; values that many endpoints share are one object."""
+    return msgspec.structs.replace(
+        piece, endpoints=tuple(_trimmed(e) for e in piece.endpoints) if piece.endpoints else piece.endpoints
+    )
+
+
+def _trimmed(endpoint: objects.Endpoint) -> objects.Endpoint:
+    conditions = endpoint.conditions
+    return objects.Endpoint(
+        addresses=endpoint.addresses[:1],
+        conditions=_shared_conditions(conditions.ready, conditions.serving, conditions.terminating),
+        node_name=sys.intern(endpoint.node_name) if endpoint.node_name else None,
+        hints=endpoint.hints,
+    )
+
+
+@cache
+def _shared_conditions(
+    ready: bool | None, serving: bool | None, terminating: bool | None
+) -> objects.EndpointConditions:
+    return objects.EndpointConditions(ready, serving, terminating)
 
 
 def slice_endpoints(piece: objects.EndpointSlice, family: Family, node_name: str) -> Slice:
@@ -133,7 +165,9 @@ def _endpoint(endpoint: objects.Endpoint, port: int, family: Family, node_name: 
 
 
 def _hint_names(endpoint: objects.Endpoint, kind: str) -> frozenset[str]:
-    named = (endpoint.hints or {}).get(kind) or ()
+    if not endpoint.hints:
+        return _NO_HINTS
+    named = endpoint.hints.get(kind) or ()
     return frozenset(hint["name"] for hint in named if isinstance(hint, dict) and hint.get("name"))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -80,7 +81,7 @@ class ServicePort:
     @property
     def protocol(self) -> str:
         """Lower case, as iptables writes it."""
-        return self.key.protocol.lower()
+        return sys.intern(self.key.protocol.lower())
 
     @property
     def externally_accessible(self) -> bool:
@@ -191,13 +192,14 @@ def canonical(address: str) -> str:
 
     Returns "" for what is no address.
     """
-    address = address.strip()
-    if "." in address and ":" not in address:
-        address = ".".join(part.lstrip("0") or part[:1] for part in address.split("."))
+    plain = address.strip()
+    if "." in plain and ":" not in plain:
+        plain = ".".join(part.lstrip("0") or part[:1] for part in plain.split("."))
     try:
-        return str(ipaddress.ip_address(address))
+        text = str(ipaddress.ip_address(plain))
     except ValueError:
         return ""
+    return address if text == address else text  # a string of its own for each of 50,000 endpoints would be waste
 
 
 def family_of(address: str) -> Family:
