@@ -10,6 +10,7 @@ or files. Every token knows its file and line, so every refusal can point at the
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from netemu.dns import names
+from netemu.dns import names, wire
 from netemu.model.errors import UserError
 
 _ENVIRONMENT = re.compile(r"\{\$([^}]*)\}|\{%([^}]*)%\}")
@@ -75,6 +76,33 @@ class Directive:
         if seconds is None:
             raise self.error(f"{self.name}: {word!r} is not a duration like 5s or 1m30s")
         return seconds
+
+    def type(self, word: str) -> int:
+        """The number of a record type, `A` or `TYPE65`. Raises UserError."""
+        number = wire.type_number(word)
+        if number is None:
+            raise self.error(f"{self.name}: unknown type {word!r}{nearest(word.upper(), wire.TYPES)}")
+        return number
+
+    def rcode(self, word: str) -> int:
+        """The number of a response code, `NXDOMAIN`. Raises UserError."""
+        if word.upper() not in wire.RCODES:
+            raise self.error(f"{self.name}: unknown response code {word!r}{nearest(word.upper(), wire.RCODES)}")
+        return wire.RCODES[word.upper()]
+
+    def network(self, word: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+        """A range of addresses, or one address. Raises UserError."""
+        try:
+            return ipaddress.ip_network(word, strict=False)
+        except ValueError as error:
+            raise self.error(f"{self.name}: {word!r} is neither an address nor a range like 10.0.0.0/8") from error
+
+    def pattern(self, word: str) -> re.Pattern[str]:
+        """A regular expression. Raises UserError."""
+        try:
+            return re.compile(word)
+        except re.error as error:
+            raise self.error(f"{self.name}: {word!r} is not a regular expression: {error}") from error
 
     def zones(self, words: Collection[str]) -> tuple[bytes, ...]:
         """Words as lower-case zones. Raises UserError."""

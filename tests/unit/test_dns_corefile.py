@@ -136,9 +136,9 @@ BAD = [
     (". {\n health {\n  lameduck soon\n }\n}", "3: lameduck: 'soon' is not a duration like 5s or 1m30s"),
     (". {\n loadbalance weighted\n}", "2: loadbalance: weighted is not supported"),
     (". {\n template IN\n}", "2: template: expected CLASS TYPE [ZONE...]"),
-    (". {\n template ANY ANY {\n  rcode NOPE\n }\n}", "3: rcode: 'NOPE' is none of"),
+    (". {\n template ANY ANY {\n  rcode NOPE\n }\n}", "3: rcode: unknown response code 'NOPE'; did you mean"),
     (". {\n template ANY ANY {\n  match (\n }\n}", "3: match: '(' is not a regular expression"),
-    (". {\n template ANY ANY {\n  answer \"{{ .Meta }}\"\n }\n}", "3: answer: {{ .Meta }} is not supported"),
+    (". {\n template ANY ANY {\n  answer \"{{ .Meta }}\"\n }\n}", "3: answer: {{ .Meta }}: unknown .Meta; known: .Name, .Type"),
     (". {\n reload often\n}", "2: reload: expected [INTERVAL] [JITTER]"),
     (". {\n log {\n  class some\n }\n}", "3: log: unknown class 'some'"),
 ]  # fmt: skip

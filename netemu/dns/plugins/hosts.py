@@ -1,95 +1,135 @@
-"""`hosts [FILE [ZONES...]] { inline lines; ttl N; no_reverse; reload D; fallthrough [ZONES...] }`: names from a hosts
-file."""
+"""`hosts [FILE [ZONES...]]`: names from a hosts file.
+
+    hosts [FILE [ZONES...]] {
+        ADDRESS NAME...
+        ttl SECONDS
+        no_reverse
+        reload DURATION
+        fallthrough [ZONES...]
+    }
+
+Lines of the block count like lines of the file, which is `/etc/hosts` by default and may be missing; names outside of
+the zones are ignored. Records live for `ttl` seconds (3600). Addresses are answered with their names, whatever the
+zones, unless `no_reverse`. The file is looked at every `reload` (5s; 0s: never). There is no SOA record that a denial
+could carry, so a name that is not there is SERVFAIL, unless `fallthrough`; the other type of a name that is there is an
+empty answer, and unknown addresses always go to the next plugin (`coredns/plugin/hosts`).
+"""
 
 from __future__ import annotations
 
 import ipaddress
-import time
 from pathlib import Path
 
 from netemu.dns import names, wire
 from netemu.dns.corefile import Directive
-from netemu.dns.plugin import NEXT, Block, Fallthrough, Plugin, Result, longest_zone
+from netemu.dns.plugin import NEXT, Block, Fallthrough, Plugin, Refuse, Result, longest_zone
+from netemu.dns.watched import Watched
 from netemu.dns.wire import Query, Record, Response
 
 _OPTIONS = ("ttl", "no_reverse", "reload", "fallthrough")
+_TTL, _RELOAD, _LONGEST = 3600, 5.0, 65535
 _Table = dict[bytes, dict[int, list[bytes]]]
 
 
-def parse_hosts(lines: list[str], reverse: bool = True) -> _Table:
-    """Lower-case name -> type -> RDATA; reverse names included."""
+def parse_hosts(lines: list[str], zones: tuple[bytes, ...] = (names.ROOT,), reverse: bool = True) -> _Table:
+    """Lower-case name -> type -> RDATA; reverse names included. Lines that mean nothing are passed over."""
     table: _Table = {}
     for line in lines:
         address, *words = line.split("#")[0].split() or [""]
         try:
-            packed = ipaddress.ip_address(address).packed
-            hosts = [names.parse(word) for word in words]
+            packed = ipaddress.ip_address(address.split("%")[0]).packed
+            hosts = [host for word in words if longest_zone((host := names.parse(word)).lower(), zones)]
         except ValueError:
             continue
+        kind = wire.A if len(packed) == 4 else wire.AAAA
         for host in hosts:
-            table.setdefault(host.lower(), {}).setdefault(wire.A if len(packed) == 4 else wire.AAAA, []).append(packed)
+            found = table.setdefault(host.lower(), {}).setdefault(kind, [])
+            found += [packed] if packed not in found else []
         if reverse and hosts:
-            pointers = table.setdefault(names.reverse(address), {}).setdefault(wire.PTR, [])
+            pointers = table.setdefault(names.reverse(address.split("%")[0]), {}).setdefault(wire.PTR, [])
             pointers += [host for host in hosts if host not in pointers]
     return table
 
 
 class Hosts(Plugin):
-    """Reads its file again when that changed, at most once per `reload` seconds (`coredns/plugin/hosts`)."""
+    """One directive."""
 
-    def __init__(self, path: Path, zones: tuple[bytes, ...], inline: list[str], falls: Fallthrough) -> None:
-        self.path, self.zones, self.falls = path, zones, falls
-        self.ttl, self.reverse, self.reload = 3600, True, 5.0
-        self._inline = inline
+    def __init__(self, path: Path, zones: tuple[bytes, ...], block: Block) -> None:
+        self.path, self.zones, self.block = path, zones, block
+        self.inline: list[str] = []
+        self.ttl, self.reverse, self.reload, self.falls = _TTL, True, _RELOAD, Fallthrough()
         self._table: _Table = {}
-        self._stamp: object = None
-        self._next_look = 0.0
+        self._key = b"hosts " + str(path).encode()
+        self._watched: Watched | None = None
 
-    def _look(self) -> _Table:
-        now = time.monotonic()
-        if now >= self._next_look:
-            self._next_look = now + self.reload if self.reload else float("inf")
-            try:
-                found = self.path.stat()
-                stamp: object = (found.st_mtime_ns, found.st_size)
-                lines = self.path.read_text().splitlines() if stamp != self._stamp else []
-            except OSError:
-                stamp, lines = "missing", []
-            if stamp != self._stamp:
-                self._table, self._stamp = parse_hosts(self._inline + lines, self.reverse), stamp
-        return self._table
+    async def start(self) -> None:
+        """See Plugin."""
+        self._watched = Watched(self.path, self.reload, self._changed)
+        self._watched.start()
+        self.read()
+
+    async def close(self) -> None:
+        """See Plugin."""
+        if self._watched:
+            await self._watched.close()
+
+    def read(self) -> None:
+        """Read the file."""
+        try:
+            lines = self.path.read_text().splitlines()
+        except (OSError, UnicodeDecodeError):
+            lines = []
+        self._table = parse_hosts(self.inline + lines, self.zones, self.reverse)
+        entries = sum(len(found) for types in self._table.values() for found in types.values())
+        self.block.host.metrics.gauge("coredns_hosts_entries", (), lambda: entries)
+
+    def _changed(self) -> None:
+        self.read()
+        self.block.host.invalidate({self._key})
 
     def serve(self, query: Query) -> Result:
         """See Plugin."""
-        if not longest_zone(query.lower, self.zones) and not names.is_reverse(query.lower):
+        pointer = query.type == wire.PTR
+        if not pointer and not longest_zone(query.lower, self.zones):
             return NEXT
-        found = self._look().get(query.lower)
-        if found and query.type in found:
-            return Response(answers=[Record(query.name, query.type, self.ttl, data) for data in found[query.type]])
-        if names.is_reverse(query.lower) or (not found and self.falls(query.lower)):
+        types = self._table.get(query.lower, {})
+        found = types.get(query.type, [])
+        if pointer and not found:
             return NEXT
-        return Response(wire.NOERROR if found else wire.NXDOMAIN)
+        if not types:
+            return NEXT if self.falls(query.lower) else Refuse(wire.SERVFAIL)
+        records = [Record(query.name, query.type, self.ttl, data) for data in found]
+        return Response(answers=records, stable=True, depends=(self._key,))
 
 
 def setup(directive: Directive, block: Block) -> Plugin:
     """See the module's docstring. Raises UserError."""
     file, zones = (directive.args[0], directive.args[1:]) if directive.args else ("/etc/hosts", ())
-    inline, falls, plugin_options = [], Fallthrough(), []
+    plugin = Hosts(block.root / file, directive.zones(zones) or block.zones, block)
     for option in directive.options:
-        if option.name == "fallthrough":
-            falls = Fallthrough(option)
-        elif option.name in _OPTIONS:
-            plugin_options.append(option)
-        elif option.name[0].isdigit() or ":" in option.name:
-            inline.append(" ".join((option.name, *option.args)))
-        else:
-            raise option.unknown(_OPTIONS)
-    plugin = Hosts(Path(file), directive.zones(zones) or block.zones, inline, falls)
-    for option in plugin_options:
-        if option.name == "ttl":
-            plugin.ttl = option.number(1, 2**31 - 1)
-        elif option.name == "reload":
-            plugin.reload = option.duration()
-        else:
-            plugin.reverse = False
+        match option.name:
+            case "fallthrough":
+                plugin.falls = Fallthrough(option)
+            case "ttl":
+                plugin.ttl = option.number(1, _LONGEST)
+            case "reload":
+                plugin.reload = option.duration()
+            case "no_reverse":
+                option.none()
+                plugin.reverse = False
+            case _:
+                plugin.inline.append(_line(option))
+    plugin.read()
     return plugin
+
+
+def _line(option: Directive) -> str:
+    """A line of the hosts file that stands in the block. Raises UserError for what is neither that nor an option."""
+    try:
+        ipaddress.ip_address(option.name)
+    except ValueError:
+        raise option.unknown(_OPTIONS) from None
+    if not option.args:
+        raise option.error(f"{option.name}: expected ADDRESS NAME...")
+    option.zones(option.args)
+    return " ".join((option.name, *option.args))

@@ -5,93 +5,117 @@
         answer "{{ .Name }} 60 IN A 10.0.0.{{ .Group.a }}"
         additional|authority RECORD
         rcode NXDOMAIN
+        ederror CODE [TEXT]
         fallthrough [ZONE...]
     }
 
-Of Go's templates the plain references are known: `.Name .Type .Class .Zone .Remote`, `.Group.NAME`, `index .Match N`.
+A question of that class and type (ANY means all) for a name in the zones is answered when one of the patterns is found
+in the name, which is in lower case and ends with a dot; without `match`, always. When none is found the name does not
+exist, or `fallthrough` hands it to the next template or plugin. Records are templates of Go (`gotemplate.py`) over
+`.Name .Type .Class .Zone .Remote .Regex .Match .Group .Question .Message` (`coredns/plugin/template`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from netemu.dns import names, wire
+from netemu.dns import gotemplate, names, wire, zonefile
 from netemu.dns.corefile import Directive
+from netemu.dns.gotemplate import Template as Text
 from netemu.dns.plugin import NEXT, Block, Fallthrough, Plugin, Refuse, Result, longest_zone
 from netemu.dns.wire import Query, Record, Response
 
-_REFERENCE = re.compile(r"{{\s*(.*?)\s*}}")
-_KNOWN = re.compile(r"\.(Name|Type|Class|Zone|Remote|Group\.\w+)|index\s+\.Match\s+\d+|index\s+\.Group\s+\"\w+\"")
-_OPTIONS = ("match", "answer", "additional", "authority", "rcode", "fallthrough", "ederror")
+_CLASSES = {"IN": 1, "CH": 3, "HS": 4, "ANY": 255}
+_CLASS_NAMES = {number: name for name, number in _CLASSES.items()}
+_SECTIONS = ("answer", "authority", "additional")
+_OPTIONS = ("match", *_SECTIONS, "rcode", "ederror", "fallthrough")
+_REFERENCES = (
+    "Name", "Type", "Class", "Zone", "Remote", "Regex", "Match", "Group", "Question", "Message",
+)  # fmt: skip
+_OF_THE_CLIENT = frozenset(("Remote", "Message"))
+"""What differs between clients that ask the same."""
+_MOST_PARSED = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
+    """One directive."""
+
     zones: tuple[bytes, ...]
     type: int
     cls: int
     matches: tuple[re.Pattern[str], ...]
-    answers: tuple[str, ...]
-    additional: tuple[str, ...]
-    authority: tuple[str, ...]
+    sections: tuple[tuple[Text, ...], ...]
+    """Answers, authority, additional."""
     rcode: int
+    options: bytes
     falls: Fallthrough
 
 
 class Template(Plugin):
-    """One `template` directive."""
+    """Answers from the question alone."""
 
-    def __init__(self, rule: _Rule) -> None:
-        self.rule = rule
+    def __init__(self, rule: _Rule, block: Block) -> None:
+        self.rule, self.block = rule, block
+        self.stable = not any(text.references & _OF_THE_CLIENT for lines in rule.sections for text in lines)
         self._parsed: dict[str, list[Record]] = {}
 
-    async def serve(self, query: Query) -> Result:
+    def serve(self, query: Query) -> Result:
         """See Plugin."""
         rule = self.rule
         zone = longest_zone(query.lower, rule.zones)
-        if not zone or rule.type not in (wire.ANY, query.type) or rule.cls not in (255, query.cls):
+        if not zone or not _either(rule.type, query.type) or not _either(rule.cls, query.cls):
             return NEXT
-        text = names.text(query.name)
-        match = next((found for each in rule.matches if (found := each.search(text))), None)
-        if match is None:
+        text = names.text(query.lower)
+        found = next((found for each in rule.matches if (found := each.search(text))), None)
+        if found is None:
             return NEXT if rule.falls(query.lower) else Refuse(wire.NXDOMAIN)
-        values = {
-            ".Name": text,
-            ".Type": wire.type_name(query.type),
-            ".Class": "IN",
-            ".Zone": names.text(zone),
-            ".Remote": query.client[0],
-        }
+        if rule.rcode == wire.SERVFAIL:
+            return Refuse(wire.SERVFAIL)
+        values = _values(query, text, zone, found)
         try:
-            sections = [
-                [record for line in lines for record in self._records(_fill(line, values, match))]
-                for lines in (rule.answers, rule.authority, rule.additional)
-            ]
+            answers, authority, additional = (
+                [each for line in lines for each in self._records(line, values)] for lines in rule.sections
+            )
         except ValueError as error:
             return Refuse(wire.SERVFAIL, str(error))
-        if not any(sections) and rule.rcode == wire.NOERROR and rule.falls(query.lower):
-            return NEXT
-        return Response(rule.rcode, sections[0], sections[1], sections[2])
+        return Response(
+            rule.rcode, answers, authority, additional,
+            options=rule.options, stable=self.stable, depends=(b"template",),
+        )  # fmt: skip
 
-    def _records(self, line: str) -> list[Record]:
-        found = self._parsed.get(line)
+    def _records(self, line: Text, values: Mapping[str, Any]) -> list[Record]:
+        text = line.fill(values)
+        found = self._parsed.get(text)
         if found is None:
-            if len(self._parsed) > 1000:
+            if len(self._parsed) >= _MOST_PARSED:
                 self._parsed.clear()
-            found = self._parsed[line] = wire.parse_records(line)
+            found = self._parsed[text] = zonefile.parse_one(text)
         return found
 
 
-def _fill(line: str, values: dict[str, str], match: re.Match[str]) -> str:
-    def value(reference: re.Match[str]) -> str:
-        words = reference[1].split()
-        if words[0] == "index":
-            key = words[2].strip('"')
-            return (match[int(key)] if key.isdecimal() else match[key]) or ""
-        return values.get(words[0]) or match[words[0].removeprefix(".Group.")] or ""
+def _either(wanted: int, asked: int) -> bool:
+    """Whether a class or type fits; ANY does on either side."""
+    return wanted == 255 or asked in (255, wanted)
 
-    return _REFERENCE.sub(value, line)
+
+def _values(query: Query, text: str, zone: bytes, found: re.Match[str]) -> dict[str, Any]:
+    kind, cls = wire.type_name(query.type), _CLASS_NAMES.get(query.cls, f"CLASS{query.cls}")
+    return {
+        "Name": text,
+        "Type": kind,
+        "Class": cls,
+        "Zone": names.text(zone),
+        "Remote": query.client[0],
+        "Regex": found.re.pattern,
+        "Match": [found[0], *(group or "" for group in found.groups())],
+        "Group": {name: value or "" for name, value in found.groupdict().items()},
+        "Question": {"Name": names.text(query.name), "Qtype": query.type, "Qclass": query.cls},
+        "Message": {"Id": query.id},
+    }
 
 
 def setup(directive: Directive, block: Block) -> Plugin:
@@ -99,54 +123,40 @@ def setup(directive: Directive, block: Block) -> Plugin:
     if len(directive.args) < 2:
         raise directive.error("template: expected CLASS TYPE [ZONE...]")
     cls, kind, *zones = directive.args
-    classes = {"IN": 1, "CH": 3, "ANY": 255}
-    if cls.upper() not in classes:
-        raise directive.error(f"template: unknown class {cls!r}; expected {', '.join(classes)}")
-    if kind.upper() not in wire.TYPES:
-        raise directive.error(f"template: unknown type {kind!r}")
-    lines: dict[str, tuple[str, ...]] = {"answer": (), "additional": (), "authority": ()}
+    if cls.upper() not in _CLASSES:
+        raise directive.error(f"template: unknown class {cls!r}; expected {', '.join(_CLASSES)}")
+    sections: dict[str, tuple[Text, ...]] = dict.fromkeys(_SECTIONS, ())
     matches: tuple[re.Pattern[str], ...] = ()
-    rcode, falls = wire.NOERROR, Fallthrough()
+    rcode, extended, falls = wire.NOERROR, b"", Fallthrough()
     for option in directive.options:
-        if option.name == "match":
-            matches += tuple(_pattern(option, word) for word in option.args)
-        elif option.name in lines:
-            lines[option.name] += tuple(_checked(option, word) for word in option.args)
-        elif option.name == "rcode":
-            word = option.one("a response code").upper()
-            if word not in wire.RCODES:
-                raise option.error(f"rcode: {word!r} is none of {', '.join(wire.RCODES)}")
-            rcode = wire.RCODES[word]
-        elif option.name == "fallthrough":
-            falls = Fallthrough(option)
-        else:
-            raise option.unknown(_OPTIONS)
-    return Template(
-        _Rule(
-            directive.zones(zones) or block.zones,
-            wire.TYPES[kind.upper()],
-            classes[cls.upper()],
-            matches or (re.compile(".*"),),
-            lines["answer"],
-            lines["additional"],
-            lines["authority"],
-            rcode,
-            falls,
-        )
-    )
+        match option.name:
+            case "match":
+                matches += tuple(option.pattern(word) for word in option.args)
+            case "rcode":
+                rcode = option.rcode(option.one("a response code"))
+            case "ederror":
+                extended = _extended(option)
+            case "fallthrough":
+                falls = Fallthrough(option)
+            case section if section in sections:
+                sections[section] += tuple(_text(option, word) for word in option.args)
+            case _:
+                raise option.unknown(_OPTIONS)
+    rule = _Rule(
+        directive.zones(zones) or block.zones, directive.type(kind), _CLASSES[cls.upper()],
+        matches or (re.compile(".*"),), tuple(sections.values()), rcode, extended, falls,
+    )  # fmt: skip
+    return Template(rule, block)
 
 
-def _pattern(option: Directive, word: str) -> re.Pattern[str]:
+def _text(option: Directive, line: str) -> Text:
     try:
-        return re.compile(word)
-    except re.error as error:
-        raise option.error(f"match: {word!r} is not a regular expression: {error}") from error
+        return gotemplate.read(line, _REFERENCES)
+    except gotemplate.TemplateError as error:
+        raise option.error(f"{option.name}: {error}") from error
 
 
-def _checked(option: Directive, line: str) -> str:
-    for reference in _REFERENCE.findall(line):
-        if not _KNOWN.fullmatch(reference):
-            raise option.error(
-                f"{option.name}: {{{{ {reference} }}}} is not supported; expected .Name, .Group.x and the like"
-            )
-    return line
+def _extended(option: Directive) -> bytes:
+    if not 1 <= len(option.args) <= 2 or not option.args[0].isdecimal() or int(option.args[0]) > 65535:
+        raise option.error("ederror: expected CODE [TEXT], the code a number (RFC 8914)")
+    return wire.extended_error(int(option.args[0]), *option.args[1:])

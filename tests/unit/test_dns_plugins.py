@@ -1,0 +1,175 @@
+"""Plugins of the DNS server, one Corefile each: question in, full answer out."""
+
+from __future__ import annotations
+
+import pytest
+
+from netemu.dns import wire
+from netemu.model.errors import UserError
+from tests.unit.dns_chain import Bench, bench, lines, shown
+
+SOURCE = """
+template IN A example.org {
+    match ^www[.]
+    answer "www.example.org. 60 IN A 192.0.2.1"
+    authority "example.org. 60 IN NS ns.example.org."
+    additional "ns.example.org. 60 IN A 192.0.2.53"
+    fallthrough
+}
+template IN ANY example.org {
+    rcode NXDOMAIN
+    authority "example.org. 60 IN SOA ns.example.org. root.example.org. 1 2 3 4 5"
+}
+"""
+"""Something to ask."""
+
+
+def block(text: str) -> str:
+    """A server block for everything."""
+    return f".:53 {{\n{text}\n}}"
+
+
+# --- what is answered --------------------------------------------------------------------------------------------
+
+LOCAL = f"local\n{SOURCE}"
+LOCAL_SOA = "604800 IN SOA localhost. root.localhost. 1 0 0 0 604800"
+ANSWERS = [
+    ("any", "www.example.org ANY", 'NOERROR\nwww.example.org. 8482 IN HINFO "ANY obsoleted" "See RFC 8482"'),
+    ("any", "no.such.name ANY", 'NOERROR\nno.such.name. 8482 IN HINFO "ANY obsoleted" "See RFC 8482"'),
+    ("any\n" + SOURCE, "absent.example.org A", """NXDOMAIN aa
+        authority example.org. 60 IN SOA ns.example.org. root.example.org. 1 2 3 4 5"""),
+    ("minimal\n" + SOURCE, "www.example.org A", "NOERROR aa\nwww.example.org. 60 IN A 192.0.2.1"),
+    ("minimal\n" + SOURCE, "absent.example.org A", """NXDOMAIN aa
+        authority example.org. 60 IN SOA ns.example.org. root.example.org. 1 2 3 4 5"""),
+    (LOCAL, "localhost A", "NOERROR\nlocalhost. 604800 IN A 127.0.0.1"),
+    (LOCAL, "LocalHost AAAA", "NOERROR\nLocalHost. 604800 IN AAAA ::1"),
+    (LOCAL, "localhost MX", f"NOERROR\nauthority localhost. {LOCAL_SOA}"),
+    (LOCAL, "localhost SOA", f"NOERROR\nlocalhost. {LOCAL_SOA}"),
+    (LOCAL, "127.in-addr.arpa NS", "NOERROR\n127.in-addr.arpa. 604800 IN NS localhost."),
+    (LOCAL, "127.in-addr.arpa A", f"NOERROR\nauthority 127.in-addr.arpa. {LOCAL_SOA}"),
+    (LOCAL, "1.0.0.127.in-addr.arpa PTR", "NOERROR\n1.0.0.127.in-addr.arpa. 604800 IN PTR localhost."),
+    (LOCAL, "1.0.0.127.in-addr.arpa A", f"NOERROR\nauthority 127.in-addr.arpa. {LOCAL_SOA}"),
+    (LOCAL, "2.0.0.127.in-addr.arpa PTR", f"NXDOMAIN\nauthority 127.in-addr.arpa. {LOCAL_SOA}"),
+    (LOCAL, "x.localhost A", f"NXDOMAIN\nauthority localhost. {LOCAL_SOA}"),
+    (LOCAL, "localhost.shop.svc.cluster.local A", "NOERROR\nlocalhost.shop.svc.cluster.local. 604800 IN A 127.0.0.1"),
+    (LOCAL, "localhost.example.org TXT", f"NOERROR\nauthority localhost.example.org. {LOCAL_SOA}"),
+    (LOCAL, "localhosts.example.org A", """NXDOMAIN aa
+        authority example.org. 60 IN SOA ns.example.org. root.example.org. 1 2 3 4 5"""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("corefile", "question", "wanted"), ANSWERS)
+async def test_what_is_answered(corefile: str, question: str, wanted: str) -> None:
+    async with bench(block(corefile)) as to:
+        assert await to.text(question) == lines(wanted)
+
+
+# --- acl ---------------------------------------------------------------------------------------------------------
+
+ALLOWED = "NOERROR aa"
+ACL = [
+    ("block net 10.0.0.0/8", "10.1.2.3", "A", "REFUSED"),
+    ("block net 10.0.0.0/8", "192.0.2.9", "A", ALLOWED),
+    ("block net 10.1.2.3", "10.1.2.3", "A", "REFUSED"),
+    ("block net 10.1.2.3", "10.1.2.4", "A", ALLOWED),
+    ("block net fd00::/8", "fd00::1", "A", "REFUSED"),
+    ("block net fd00::/8", "10.1.2.3", "A", ALLOWED),
+    ("block type A net *", "10.1.2.3", "A", "REFUSED"),
+    ("block type MX TXT", "10.1.2.3", "A", ALLOWED),
+    ("block type MX A net 192.0.2.0/24 10.0.0.0/8", "10.1.2.3", "A", "REFUSED"),
+    ("block", "10.1.2.3", "A", "REFUSED"),
+    ("block type *", "fe80::1%eth0", "A", "REFUSED"),
+    ("filter net 10.0.0.0/8", "10.1.2.3", "A", "NOERROR"),
+    ("drop net 10.0.0.0/8", "10.1.2.3", "A", "silence"),
+    ("allow net 10.1.0.0/16\nblock", "10.1.2.3", "A", ALLOWED),
+    ("allow net 10.1.0.0/16\nblock", "10.2.2.3", "A", "REFUSED"),
+    ("block net 10.0.0.0/8\nallow net 10.1.2.3", "10.1.2.3", "A", "REFUSED"),
+    ("block\n}\nacl example.org {\nallow", "10.1.2.3", "A", "REFUSED"),
+    ("allow\n}\nacl {\nblock", "10.1.2.3", "A", ALLOWED),
+    ("allow net 192.0.2.1\n}\nacl {\nblock", "10.1.2.3", "A", "REFUSED"),
+]
+
+
+@pytest.mark.parametrize(("rules", "client", "kind", "wanted"), ACL)
+async def test_who_may_ask(rules: str, client: str, kind: str, wanted: str) -> None:
+    async with bench(block(f"acl {{\n{rules}\n}}\n{SOURCE}")) as to:
+        assert (await to.text(f"www.example.org {kind}", client)).splitlines()[0] == wanted
+
+
+async def test_an_acl_speaks_of_its_zones_only() -> None:
+    async with bench(block(f"acl example.net {{\nblock\n}}\n{SOURCE}")) as to:
+        assert (await to.ask("www.example.org A")).rcode == wire.NOERROR
+
+
+async def test_a_blocked_question_says_why_and_is_counted() -> None:
+    async with bench(block("acl {\nblock\n}\nany")) as to:
+        options = (await to.ask("www.example.org ANY")).options
+        metrics = to.metrics.text()
+
+    assert options == b"\0\x0f\0\x02\0\x0f"
+    assert 'coredns_acl_blocked_requests_total{server="dns://:53",zone=".",view=""} 1' in metrics
+
+
+async def test_answers_behind_an_acl_are_not_kept_for_everybody() -> None:
+    async with bench(block("acl {\nblock net 192.0.2.1\n}\nany")) as to:
+        guarded = await to.ask("www.example.org ANY")
+    async with bench(block("any")) as to:
+        free = await to.ask("www.example.org ANY")
+
+    assert (guarded.stable, free.stable) == (False, True)
+
+
+# --- erratic -----------------------------------------------------------------------------------------------------
+
+ERRATIC = [
+    ("", ["silence", "NOERROR aa", "silence", "NOERROR aa"]),
+    ("{\ndrop 3\n}", ["silence", "NOERROR aa", "NOERROR aa", "silence"]),
+    ("{\ndrop 0\n}", ["NOERROR aa"] * 4),
+    ("{\ntruncate\n}", ["NOERROR aa tc", "NOERROR aa", "NOERROR aa tc", "NOERROR aa"]),
+    ("{\ntruncate 3\ndrop\n}", ["silence", "NOERROR aa", "silence", "NOERROR aa tc"]),
+    ("{\ndelay 2 1ms\n}", ["NOERROR aa"] * 4),
+]
+
+
+@pytest.mark.parametrize(("options", "wanted"), ERRATIC)
+async def test_every_nth_answer_is_spoiled(options: str, wanted: list[str]) -> None:
+    async with bench(block(f"erratic {options}")) as to:
+        seen = [(await to.text("x.test A")).splitlines()[0] for _ in wanted]
+
+    assert seen == wanted
+
+
+async def test_erratic_has_one_address_per_family_and_nothing_else() -> None:
+    async with bench(block("erratic {\ndrop 0\nlarge\n}")) as to:
+        found = [await to.text(f"x.test {kind}") for kind in ("AAAA", "MX")]
+        large = await to.ask("x.test A")
+
+    assert found == ["NOERROR aa\nx.test. 0 IN AAAA 2001:db8::53", "SERVFAIL"]
+    assert len(large.answers) == 30
+
+
+# --- refusals ----------------------------------------------------------------------------------------------------
+
+REFUSALS = [
+    ("any all", "Corefile:2: any takes no arguments"),
+    ("minimal {\nx\n}", "Corefile:2: minimal takes no arguments"),
+    ("local x", "Corefile:2: local takes no arguments"),
+    ("acl", "Corefile:2: acl: expected at least one rule, for example `block type ANY net 10.0.0.0/8`"),
+    ("acl {\nblok\n}", "Corefile:3: unknown action 'blok'; did you mean \"block\"?"),
+    ("acl {\nblock typ A\n}", "Corefile:3: block: unknown word 'typ'; expected type or net"),
+    ("acl {\nblock type AAA\n}", "Corefile:3: block: unknown type 'AAA'; did you mean \"AAAA\"?"),
+    ("acl {\nblock net 10.0.0\n}", "Corefile:3: block: '10.0.0' is neither an address nor a range like 10.0.0.0/8"),
+    ("acl {\nblock net\n}", "Corefile:3: block: net needs at least one value, or *"),
+    ("erratic 2", "Corefile:2: erratic takes no arguments; its options stand in a block"),
+    ("erratic {\ndrops\n}", "Corefile:3: unknown option 'drops'; did you mean \"drop\"?"),
+    ("erratic {\ndrop x\n}", "Corefile:3: drop: expected [N]"),
+    ("erratic {\ndelay 2 long\n}", "Corefile:3: delay: 'long' is not a duration like 100ms"),
+]
+
+
+@pytest.mark.parametrize(("corefile", "wanted"), REFUSALS)
+def test_a_refusal_says_where_and_what_would_be_right(corefile: str, wanted: str) -> None:
+    with pytest.raises(UserError) as refused:
+        Bench(block(corefile))
+
+    assert str(refused.value) == wanted

@@ -1,0 +1,196 @@
+"""The rewrite plugin: what is asked instead, and what the client sees of it (nothing but the answer)."""
+
+from __future__ import annotations
+
+import pytest
+
+from netemu.dns import names, rewriting, wire
+from netemu.dns.wire import Response
+from netemu.model.errors import UserError
+from tests.unit.dns_chain import Bench, bench, lines
+
+ZONE = """
+hosts /nonexistent {
+    192.0.2.1 www.example.org
+    192.0.2.2 a-eu.example.org
+    2001:db8::1 www.example.org
+    ttl 60
+}
+"""
+ALIASES = """
+template IN SRV svc.example.org {
+    answer "{{ .Name }} 60 IN SRV 0 100 80 host1.{{ .Name }}"
+    additional "host1.{{ .Name }} 60 IN A 192.0.2.9"
+}
+template IN A alias.example.org {
+    answer "{{ .Name }} 60 IN CNAME old.example.org."
+    answer "old.example.org. 60 IN A 192.0.2.8"
+}
+template IN A new.example.org {
+    answer "new.example.org. 30 IN A 192.0.2.7"
+}
+template IN TXT www.example.org {
+    answer "www.example.org. 5 IN TXT text"
+    authority "example.org. 600 IN NS ns.example.org."
+}
+template IN ANY broken.example.org {
+    rcode NXDOMAIN
+}
+"""
+WWW = "NOERROR aa\nwww.example.org. 60 IN A 192.0.2.1"
+
+REWRITES = [
+    # name: exact puts names back by itself
+    ("name www.test www.example.org", "www.test A", "NOERROR aa\nwww.test. 60 IN A 192.0.2.1"),
+    ("name www.test www.example.org", "WwW.TeSt A", "NOERROR aa\nWwW.TeSt. 60 IN A 192.0.2.1"),
+    ("name www.test. www.example.org.", "www.test A", "NOERROR aa\nwww.test. 60 IN A 192.0.2.1"),
+    ("name exact www.test www.example.org", "www.test AAAA", "NOERROR aa\nwww.test. 60 IN AAAA 2001:db8::1"),
+    ("name exact www.test www.example.org", "x.www.test A", "SERVFAIL"),
+    ("name www.test svc.example.org", "www.test SRV", """NOERROR aa
+        www.test. 60 IN SRV 0 100 80 host1.www.test.
+        additional host1.www.test. 60 IN A 192.0.2.9"""),
+    # the others only with answer auto
+    ("name suffix .test .example.org", "www.test A", WWW),
+    ("name suffix .test .example.org answer auto", "www.test A", "NOERROR aa\nwww.test. 60 IN A 192.0.2.1"),
+    ("name suffix .test .example.org answer auto", "svc.test SRV", """NOERROR aa
+        svc.test. 60 IN SRV 0 100 80 host1.svc.test.
+        additional host1.svc.test. 60 IN A 192.0.2.9"""),
+    ("name prefix old- new-", "new-www.test A", "SERVFAIL"),
+    ("name prefix eu- a-", "eu-eu.example.org A", "NOERROR aa\na-eu.example.org. 60 IN A 192.0.2.2"),
+    ("name prefix eu- a- answer auto", "eu-eu.example.org A", "NOERROR aa\neu-eu.example.org. 60 IN A 192.0.2.2"),
+    ("name substring test example answer auto", "www.test.org A", "NOERROR aa\nwww.test.org. 60 IN A 192.0.2.1"),
+    ("name substring test example", "www.test.org A", WWW),
+    (r"name regex (.*)[.](eu)[.]test {1}-{2}.example.org", "a.eu.test A",
+     "NOERROR aa\na-eu.example.org. 60 IN A 192.0.2.2"),
+    (r"name regex (.*)[.](eu)[.]test {1}-{2}.example.org answer auto", "a.eu.test A",
+     "NOERROR aa\na.eu.test. 60 IN A 192.0.2.2"),
+    (r"name regex (.*)[.]eu[.]test {1}-eu.example.org answer name (.*)-eu[.]example[.]org {1}.eu.test", "a.eu.test A",
+     "NOERROR aa\na.eu.test. 60 IN A 192.0.2.2"),
+    ("{\nname regex (.*)[.]eu[.]test {1}-eu.example.org\nanswer name (.*)-eu[.]example[.]org {1}.eu.test\n}",
+     "a.eu.test A", "NOERROR aa\na.eu.test. 60 IN A 192.0.2.2"),
+    ("name suffix .test .example.org answer auto answer value host1[.](.*) h.{1}", "svc.test SRV", """NOERROR aa
+        svc.test. 60 IN SRV 0 100 80 h.svc.test.
+        additional host1.svc.test. 60 IN A 192.0.2.9"""),
+    ("name regex (.+)[.]test {1}..example.org", "www.test A", "SERVFAIL"),
+    # rules after each other
+    ("name a.test www.example.org\nrewrite name b.test www.example.org", "b.test A",
+     "NOERROR aa\nb.test. 60 IN A 192.0.2.1"),
+    ("name a.test www.example.org\nrewrite name a.test absent.example.org", "a.test A",
+     "NOERROR aa\na.test. 60 IN A 192.0.2.1"),
+    ("continue name a.test b.test\nrewrite name b.test www.example.org", "a.test A",
+     "NOERROR aa\na.test. 60 IN A 192.0.2.1"),
+    ("stop name a.test b.test\nrewrite name b.test www.example.org", "a.test A", "SERVFAIL"),
+    ("continue name a.test www.example.org\nrewrite ttl www.example.org 7", "a.test A",
+     "NOERROR aa\na.test. 7 IN A 192.0.2.1"),
+    # type
+    ("type MX A", "www.example.org MX", WWW),
+    ("type ANY AAAA", "www.example.org A", WWW),
+    # ttl
+    ("ttl www.example.org 15", "www.example.org A", WWW.replace(" 60 ", " 15 ")),
+    ("ttl exact www.example.org 0", "www.example.org A", WWW.replace(" 60 ", " 0 ")),
+    ("ttl suffix .org 10-30", "www.example.org A", WWW.replace(" 60 ", " 30 ")),
+    ("ttl prefix www 100-300", "www.example.org A", WWW.replace(" 60 ", " 100 ")),
+    ("ttl substring example -30", "www.example.org A", WWW.replace(" 60 ", " 30 ")),
+    ("ttl regex ^w+[.] 90-", "www.example.org A", WWW.replace(" 60 ", " 90 ")),
+    ("ttl regex ^x 90", "www.example.org A", WWW),
+    ("ttl suffix . 30-60", "www.example.org TXT", """NOERROR aa
+        www.example.org. 30 IN TXT "text"
+        authority example.org. 60 IN NS ns.example.org."""),
+    # rcode
+    ("rcode broken.example.org NXDOMAIN NOERROR", "broken.example.org A", "NOERROR aa"),
+    ("rcode suffix .example.org NXDOMAIN SERVFAIL", "broken.example.org A", "SERVFAIL aa"),
+    ("rcode suffix .example.org SERVFAIL REFUSED", "broken.example.org A", "NXDOMAIN aa"),
+    # cname
+    ("cname old.example.org new.example.org", "alias.example.org A", """NOERROR aa
+        alias.example.org. 60 IN CNAME new.example.org.
+        new.example.org. 30 IN A 192.0.2.7"""),
+    ("cname regex (old)[.](.*) new.{2}", "alias.example.org A", """NOERROR aa
+        alias.example.org. 60 IN CNAME new.example.org.
+        new.example.org. 30 IN A 192.0.2.7"""),
+    ("cname other.example.org new.example.org", "alias.example.org A", """NOERROR aa
+        alias.example.org. 60 IN CNAME old.example.org.
+        old.example.org. 60 IN A 192.0.2.8"""),
+    ("cname suffix .example.org .example.net", "www.example.org A", WWW),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "question", "wanted"), REWRITES)
+async def test_what_the_client_sees(rule: str, question: str, wanted: str) -> None:
+    async with bench(f". {{\nrewrite {rule}\n{ALIASES}\n{ZONE}\n}}") as to:
+        assert await to.text(question) == lines(wanted)
+
+
+async def test_a_class_is_rewritten_where_other_classes_are_let_in() -> None:
+    text = (
+        '. {\nrewrite class CH IN\ntemplate IN A x.test {\nanswer "x.test. 1 IN A 192.0.2.1"\n}\nforward . 192.0.2.1\n}'
+    )
+    async with bench(text) as to:
+        found = await to.text("x.test A", cls=3)
+
+    assert found == "NOERROR aa\nx.test. 1 IN A 192.0.2.1"
+
+
+async def test_the_cache_keeps_what_the_client_saw() -> None:
+    async with bench(f". {{\ncache\nrewrite name a.test www.example.org\n{ZONE}\n}}") as to:
+        first, second = await to.text("a.test A"), await to.text("a.test A")
+
+    assert first == "NOERROR aa\na.test. 60 IN A 192.0.2.1"
+    assert second.replace(" 59 ", " 60 ") == first
+
+
+async def test_a_loop_of_aliases_ends() -> None:
+    text = """. {
+        rewrite cname b.test b.test
+        template IN A test {
+            answer "{{ .Name }} 1 IN CNAME b.test."
+        }
+    }"""
+    async with bench(text) as to:
+        response = await to.ask("a.test A")
+
+    assert {record.type for record in response.answers} == {wire.CNAME}
+
+
+def test_undoing_leaves_names_that_would_be_too_long() -> None:
+    long = names.parse(".".join(["a" * 60] * 4))
+    rename = rewriting.back(long, names.parse("b.test"))
+
+    assert rename(names.parse("x.y.z.w.v.u.t.b.test")) == names.parse("x.y.z.w.v.u.t.b.test")
+
+
+def test_ttls_change_in_every_section() -> None:
+    record = wire.Record(names.ROOT, wire.A, 60, bytes(4))
+    response = Response(answers=[record], authority=[record], additional=[record])
+
+    rewriting.changed(response, rewriting.lifetimes(100, 200))
+
+    assert {each.ttl for each in response.answers + response.authority + response.additional} == {100}
+
+
+REFUSALS = [
+    ("", "rewrite: expected [continue|stop] and one of name, type, class, ttl, rcode, cname"),
+    ("continue", "rewrite: expected [continue|stop] and one of name, type, class, ttl, rcode, cname"),
+    ("nmae a b", "rewrite: unknown field 'nmae'; did you mean \"name\"?"),
+    ("name a", "rewrite: expected name [exact|prefix|suffix|substring|regex] FROM TO [answer ...]"),
+    ("name sufix a b", "rewrite: unknown match 'sufix'; did you mean \"suffix\"?"),
+    ("name regex ( b", "rewrite: '(' is not a regular expression: missing ), unterminated subpattern at position 0"),
+    ("name regex (a) {2}", "rewrite: '{2}' uses group 2, but '(a)' has 1"),
+    ("name suffix a b anser auto", "rewrite: unexpected 'anser'; expected answer auto, answer name or answer value"),
+    ("name suffix a b answer", "rewrite: expected auto, name or value after answer"),
+    ("name suffix a b answer auto answer name x y", "rewrite: answer auto and answer name cannot be combined"),
+    ("type A", "rewrite: expected type FROM TO"),
+    ("type A B", "rewrite: unknown type 'B'"),
+    ("class IN XX", "rewrite: unknown class 'XX'; expected IN, CH, HS, NONE, ANY"),
+    ("ttl a.test x", "rewrite: 'x' is not a TTL like 30, 30-300, 30- or -300"),
+    ("ttl a.test 30-10", "rewrite: '30-10': the lower bound is above the upper one"),
+    ("rcode a.test NXDOMAIN", "rewrite: expected rcode [exact|prefix|suffix|substring|regex] NAME FROM TO"),
+    ("rcode a.test NXDOMAIN NOEROR", "rewrite: unknown response code 'NOEROR'; did you mean \"NOERROR\"?"),
+]
+
+
+@pytest.mark.parametrize(("rule", "wanted"), REFUSALS)
+def test_a_refusal_says_where_and_what_would_be_right(rule: str, wanted: str) -> None:
+    with pytest.raises(UserError) as refused:
+        Bench(f". {{\nrewrite {rule}\n}}")
+
+    assert str(refused.value) == f"Corefile:2: {wanted}"
