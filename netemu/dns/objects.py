@@ -11,7 +11,7 @@ namespaces are one object, and an address leads to the slices that list it, not 
 from __future__ import annotations
 
 import functools
-import ipaddress
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from netemu.model.objects import EndpointSlice, Namespace, Service
 from netemu.model.pods import Pod
 
 _SERVICE_LABEL = "kubernetes.io/service-name"
+_MAPPED = bytes(10) + b"\xff\xff"
 NO_PORT = -1
 """A Service or slice without ports has one of these: addresses resolve, SRV records cannot be made."""
 
@@ -278,21 +279,15 @@ def _key(namespace: str, name: str) -> Key:
 
 
 def packed_address(address: str) -> bytes:
-    """An address as octets, IPv4 inside IPv6 as IPv4; empty for what is none."""
-    numbers = address.split(".")
-    if len(numbers) == 4:
-        try:
-            packed = bytes([int(number) for number in numbers])
-        except ValueError:
-            packed = b""
-        # Only the canonical spelling counts: no leading zeros, no signs, no spaces.
-        if packed and ".".join(map(str, packed)) == address:
-            return packed
+    """An address as octets, IPv4 inside IPv6 as IPv4; empty for what is none: leading zeros and spaces are not."""
     try:
-        found = ipaddress.IPv6Address(address)
-    except ValueError:
+        # In C, because a large cluster comes with 100,000 of them.
+        if ":" not in address:
+            return socket.inet_pton(socket.AF_INET, address)
+        packed = socket.inet_pton(socket.AF_INET6, address)
+    except (OSError, ValueError):
         return b""
-    return (found.ipv4_mapped or found).packed
+    return packed[12:] if packed.startswith(_MAPPED) else packed
 
 
 def _strip_service(service: Service) -> ServiceFacts:
