@@ -85,6 +85,8 @@ class FinishedReplies:
 
     def invalidate(self, changed: Collection[bytes] | None) -> None:
         """Drop the replies that depend on one of `changed` (None: all), and those that name nothing."""
+        if not self.by_packet:
+            return  # nobody asks while a cluster comes in
         if changed is None:
             self.settle()
             self.by_packet.clear()
@@ -118,7 +120,7 @@ def may_be_kept(query: Query, response: Response, reply: bytes) -> bool:
     """Whether these octets are the answer next time too."""
     if not response.stable or response.silent or response.more:
         return False
-    if not response.shuffle or not _has_addresses(response):
+    if not response.shuffle or len(response.answers) + len(response.additional) < 2 or not _has_addresses(response):
         return True
     return _addresses_span(query, response, reply) is not None
 

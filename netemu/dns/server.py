@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from netemu.dns import chain, corefile, listen, wire
 from netemu.dns.chain import Chain
 from netemu.dns.corefile import ServerBlock
+from netemu.dns.faults import Faults, FaultTable
 from netemu.dns.metrics import Metrics
 from netemu.dns.pages import Pages
 from netemu.dns.plugin import Page, Plugin
@@ -44,9 +45,16 @@ class Server:
     """Implements `plugin.Host`. `async with Server(path)` runs it; `failed` is set when it must stop."""
 
     def __init__(
-        self, corefile_path: Path | None, kubeconfig: Path | None = None, client: Client | None = None
+        self,
+        corefile_path: Path | None,
+        kubeconfig: Path | None = None,
+        client: Client | None = None,
+        faults: tuple[str, str] | None = None,
     ) -> None:
+        """`faults`: namespace and name of the ConfigMap that holds faults on purpose."""
         self.corefile, self.kubeconfig = corefile_path, kubeconfig
+        self._faults = FaultTable(self, *faults) if faults else None
+        self._following: asyncio.Task[None] | None = None
         self.metrics = Metrics()
         self.failed = asyncio.Event()
         self.cause = ""
@@ -72,6 +80,8 @@ class Server:
             await self._pages.start()
             for plugin in self.plugins():
                 await plugin.start()
+            if self._faults:
+                self._following = asyncio.create_task(self._faults.run(), name="dns faults")
         except BaseException:
             await self.close()
             raise
@@ -86,6 +96,9 @@ class Server:
         for port in self._ports.values():
             await port.close()
         await self._pages.close()
+        if self._following:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
         await self._stop(self._chains)
         if self._client is not None and self._client is not self._given:
             await self._client.close()
@@ -114,7 +127,7 @@ class Server:
         binds: dict[int, tuple[str, ...]] = {}
         chains = []
         for block in blocks:
-            built, bind = chain.build(block, self)
+            built, bind = chain.build(block, self, (Faults(self._faults),) if self._faults else ())
             chains.append(built)
             for zone, port in block.keys:
                 zones.setdefault(port, {})[zone] = built
@@ -253,15 +266,17 @@ async def _begin_to_collect(server: Server) -> None:
         async with asyncio.timeout(_FIRST_LISTS):
             while server.not_ready():  # noqa: ASYNC110 - nobody announces it
                 await asyncio.sleep(0.05)
-    gc.collect()
     gc.freeze()
     gc.enable()
 
 
-async def run(corefile_path: Path, kubeconfig: Path | None = None) -> None:
-    """`netemu dns`: serve a Corefile until SIGTERM or SIGINT. Raises UserError for what cannot be served."""
+async def run(corefile_path: Path, kubeconfig: Path | None = None, faults: tuple[str, str] | None = None) -> None:
+    """`netemu dns`: serve a Corefile until SIGTERM or SIGINT. Raises UserError for what cannot be served.
+
+    `faults`: see Server.
+    """
     blocks = corefile.load(corefile_path)
-    server = Server(corefile_path, kubeconfig)
+    server = Server(corefile_path, kubeconfig, faults=faults)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
