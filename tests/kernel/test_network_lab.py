@@ -1,6 +1,7 @@
 """Whole networks: built, crossed by real packets, kept apart, and removed without a trace.
 
-Address plan: nodes 172.18.0.2 and on, Pods 10.244.N.2 and on, clients 203.0.113.10 and on.
+Address plan: nodes 172.18.0.2 and fc00::2 and on, Pods 10.244.N.2 and fd00:0:0:N::2 and on, clients 203.0.113.10 and
+2001:db8:113::10 and on.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -22,8 +24,18 @@ from netemu.network.plan import ClientPlan, LinkPlan, NetworkPlan, NodePlan
 from netemu.network.pods import PodNetwork
 
 LAB = "t-network-a"
-NODES = tuple(NodePlan(f"n{i}", (f"172.18.0.{i + 2}",), (f"10.244.{i}.0/24",)) for i in range(3))
-PLAN = NetworkPlan(LAB, nodes=NODES, clients=(ClientPlan("laptop", ("203.0.113.10",)),))
+NODES = tuple(
+    NodePlan(f"n{i}", (f"172.18.0.{i + 2}", f"fc00::{i + 2}"), (f"10.244.{i}.0/24", f"fd00:0:0:{i}::/64"))
+    for i in range(3)
+)
+PLAN = NetworkPlan(
+    LAB,
+    node_networks=("172.18.0.0/16", "fc00::/64"),
+    load_balancer_pools=("172.18.255.0/24", "fc00::ff:0/112"),
+    nodes=NODES,
+    clients=(ClientPlan("laptop", ("203.0.113.10", "2001:db8:113::10")),),
+    client_networks=("203.0.113.0/24", "2001:db8:113::/64"),
+)
 N0, N1 = (names.node_netns(LAB, node.name) for node in NODES[:2])
 LAPTOP = names.client_netns(LAB, "laptop")
 
@@ -37,7 +49,7 @@ def lab() -> Iterator[NetworkPlan]:
 
 @pytest.fixture
 def pods(lab: NetworkPlan) -> Iterator[dict[str, str]]:
-    """Two Pods on n0, one on n1: namespace to address."""
+    """Two Pods on n0, one on n1: name to first address."""
     with pod_networks(lab) as networks:
         yield {pod: _pod(lab, networks[node], pod) for pod, node in (("a", 0), ("b", 0), ("c", 1))}
 
@@ -64,7 +76,7 @@ def pod(name: str) -> str:
 def server(netns_name: str, answer: bytes = b"", port: int = 80) -> Iterator[None]:
     """Answers connections with the client's address as it sees it, and `answer`."""
     with netns.entered(netns_name):
-        listening = socket.create_server(("", port))
+        listening = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
 
     def serve() -> None:
         while True:
@@ -73,7 +85,7 @@ def server(netns_name: str, answer: bytes = b"", port: int = 80) -> Iterator[Non
             except OSError:
                 return
             with connection:
-                connection.sendall(client[0].encode() + answer)
+                connection.sendall(client[0].removeprefix("::ffff:").encode() + answer)
 
     thread = threading.Thread(target=serve)
     thread.start()
@@ -85,7 +97,7 @@ def server(netns_name: str, answer: bytes = b"", port: int = 80) -> Iterator[Non
 
 def connect(netns_name: str, address: str, port: int = 80, timeout: float = 2) -> str:
     with netns.entered(netns_name):
-        client = socket.socket()
+        client = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     with client:
         client.settimeout(timeout)
         client.connect((address, port))
@@ -111,6 +123,22 @@ def test_pod_is_reached_with_the_source_address_of(pods: dict[str, str], source:
 @pytest.mark.parametrize(
     ("source", "seen_as"),
     [
+        pytest.param(pod("a"), "fd00::2", id="a Pod of the same node"),
+        pytest.param(pod("c"), "fd00:0:0:1::2", id="a Pod of another node"),
+        pytest.param(pod("b"), "fd00::3", id="itself"),
+        pytest.param(N0, "fd00::1", id="its node, by the gateway address"),
+        pytest.param(N1, "fc00::3", id="another node"),
+        pytest.param(LAPTOP, "2001:db8:113::10", id="a client outside"),
+    ],
+)
+def test_pod_is_reached_over_ipv6_with_the_source_address_of(pods: dict[str, str], source: str, seen_as: str) -> None:
+    with server(pod("b")):
+        assert seen_as == connect(source, "fd00::3")
+
+
+@pytest.mark.parametrize(
+    ("source", "seen_as"),
+    [
         pytest.param(N1, "172.18.0.3", id="another node"),
         pytest.param(pod("a"), "10.244.0.2", id="a Pod of its own"),
         pytest.param(pod("c"), "10.244.1.2", id="a Pod of another node"),
@@ -125,19 +153,21 @@ def test_node_is_reached_with_the_source_address_of(pods: dict[str, str], source
 def test_pod_reaches_a_client_outside(pods: dict[str, str]) -> None:
     with server(LAPTOP):
         assert connect(pod("c"), "203.0.113.10") == "10.244.1.2"
+        assert connect(pod("c"), "2001:db8:113::10") == "fd00:0:0:1::2"
 
 
-def test_load_balancer_pool_is_spread_over_all_nodes(lab: NetworkPlan) -> None:
+@pytest.mark.parametrize(("address", "seen_as"), [("172.18.255.1", "203.0.113.10"), ("fc00::ff:1", "2001:db8:113::10")])
+def test_load_balancer_pool_is_spread_over_all_nodes(lab: NetworkPlan, address: str, seen_as: str) -> None:
     with ExitStack() as servers:
         for node in NODES:
             where = names.node_netns(LAB, node.name)
             with Netlink(where):
-                _run("ip", "-n", where, "addr", "add", "172.18.255.1/32", "dev", "lo")
+                _run("ip", "-n", where, "addr", "add", address, "dev", "lo")
             servers.enter_context(server(where, f" {node.name}".encode()))
 
-        answers = {connect(LAPTOP, "172.18.255.1") for _ in range(60)}
+        answers = {connect(LAPTOP, address) for _ in range(60)}
 
-    assert {"203.0.113.10 n0", "203.0.113.10 n1", "203.0.113.10 n2"} == answers
+    assert {f"{seen_as} n0", f"{seen_as} n1", f"{seen_as} n2"} == answers
 
 
 def test_links_carry_packets_at_once(pods: dict[str, str]) -> None:
@@ -167,7 +197,10 @@ def test_no_neighbour_is_ever_learnt(pods: dict[str, str]) -> None:
         for source in (pod("a"), N0, N1, LAPTOP):
             connect(source, pods["b"])
             connect(source, pods["c"])
+            connect(source, "fd00::3")
+            connect(source, "fd00:0:0:1::2")
         connect(pod("c"), "203.0.113.10")
+        connect(pod("c"), "2001:db8:113::10")
 
     for where in names.of_lab(LAB, netns.names()):
         with Netlink(where) as netlink:
@@ -195,13 +228,14 @@ def test_adding_a_pod_twice_gives_one_address(lab: NetworkPlan) -> None:
     with pod_networks(lab) as networks:
         first = _pod(lab, networks[0], "a")
 
-        assert (first,) == networks[0].add(pod("a"))
+        assert (first, "fd00::2") == networks[0].add(pod("a"))
 
 
 def test_restarted_pod_network_knows_who_has_which_address(pods: dict[str, str], lab: NetworkPlan) -> None:
     with pod_networks(lab) as networks:
-        assert (pods["b"],) == networks[0].add(pod("b"))
-        assert _pod(lab, networks[0], "new") == "10.244.0.4"
+        assert networks[0].add(pod("b")) == (pods["b"], "fd00::3")
+        netns.create(pod("new"))
+        assert networks[0].add(pod("new")) == ("10.244.0.4", "fd00::4")
 
 
 def test_deleted_pod_frees_its_address_and_no_way_leads_to_it(lab: NetworkPlan) -> None:
@@ -221,7 +255,7 @@ def test_pod_is_connected_again_after_a_deletion(lab: NetworkPlan) -> None:
         _pod(lab, networks[0], "a")
         networks[0].delete(pod("a"))
 
-        (address,) = networks[0].add(pod("a"))
+        address = networks[0].add(pod("a"))[0]
 
         with server(pod("a")):
             assert connect(N0, address) == "10.244.0.1"
@@ -277,7 +311,7 @@ def test_building_again_mends_what_is_missing(lab: NetworkPlan) -> None:
 
 
 def test_destroy_removes_the_lab_and_nothing_else() -> None:
-    other = NetworkPlan("t-network-ab", nodes=NODES[:1])
+    other = replace(PLAN, lab="t-network-ab", nodes=NODES[:1])
     underlay.build(PLAN)
     underlay.build(other)
 
@@ -290,7 +324,7 @@ def test_destroy_removes_the_lab_and_nothing_else() -> None:
 
 
 def test_two_labs_with_the_same_addresses_do_not_meet(pods: dict[str, str]) -> None:
-    twin = NetworkPlan("t-network-b", nodes=NODES, clients=PLAN.clients)
+    twin = replace(PLAN, lab="t-network-b")
     underlay.build(twin)
     try:
         with pod_networks(twin) as networks:
