@@ -33,8 +33,8 @@ class Informer(Generic[K]):
     """Keeps `objects` (key -> typed object) in step with the server while `run` runs.
 
     Handlers are plain functions called in the order of events, after `objects` was changed; they must not block.
-    `resource_version` is the newest revision reflected here, bookmarks included. `transform` makes of each object what is
-    kept and told of it: without the parts that nobody here looks at, many objects take less memory.
+    `resource_version` is the newest revision reflected here, bookmarks included. `transform` makes of each object what
+    is kept and told of it: without what nobody here looks at, many objects take less memory.
     """
 
     def __init__(
