@@ -31,6 +31,7 @@ from netemu.model.objects import EndpointSlice, Node, Service, ServiceCIDR
 from netemu.proxy import lock
 from netemu.proxy.complaints import Complaints
 from netemu.proxy.config import DEFAULT_MODE, MODES, KubeProxyConfiguration
+from netemu.proxy.endpoints import trimmed
 from netemu.proxy.engine import Engine
 from netemu.proxy.healthcheck import ServiceHealth, health_ports
 from netemu.proxy.loop import Programmed
@@ -74,7 +75,9 @@ class ProxyServer:
         self._site = Site(netns, state_dir / "xtables.lock" if state_dir else None)
         self._mode_annotation = mode_annotation
         self._services = Informer(client, resources.SERVICES, Service, label_selector=SELECTOR)
-        self._slices = Informer(client, resources.ENDPOINTSLICES, EndpointSlice, label_selector=SELECTOR)
+        self._slices = Informer(
+            client, resources.ENDPOINTSLICES, EndpointSlice, label_selector=SELECTOR, transform=trimmed
+        )
         self._nodes = Informer(client, resources.NODES, Node, field_selector=f"metadata.name={node_name}")
         self._service_cidrs = Informer(client, resources.SERVICECIDRS, ServiceCIDR, label_selector=SELECTOR)
         self._engine: Engine | None = None
@@ -147,7 +150,7 @@ class ProxyServer:
                     await self._begin(tasks, engine)
             finally:
                 self._service_health.close()
-                for each in {engine, *self._engines()} - {None}:
+                for each in {*self._engines(), *([engine] if engine else [])}:
                     each.close()
                 await self._events.close()
 
