@@ -7,6 +7,8 @@ import logging
 import sys
 from pathlib import Path
 
+import typer
+
 
 def _log_to_stderr() -> None:
     logging.basicConfig(
@@ -24,9 +26,12 @@ def proxy(config: Path, *, hostname_override: str, cleanup: bool) -> None:
     asyncio.run(run_standalone(config, hostname_override=hostname_override, cleanup=cleanup))
 
 
-def dns(conf: Path, kubeconfig: Path | None) -> None:
+def dns(conf: Path, kubeconfig: Path | None, faults: str) -> None:
     """`netemu dns`."""
     from netemu.dns.server import run
 
+    namespace, _, name = faults.partition("/")
+    if faults and not (namespace and name):
+        raise typer.BadParameter(f"--faults {faults}: must be NAMESPACE/NAME of a ConfigMap")
     _log_to_stderr()
-    asyncio.run(run(conf, kubeconfig))
+    asyncio.run(run(conf, kubeconfig, (namespace, name) if faults else None))

@@ -1,24 +1,32 @@
-"""Commands about cluster DNS: dns-log."""
+"""Commands about cluster DNS: dns-log, dns-fault."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
+import typer
 
 from netemu.cli.labs import pick
 from netemu.cli.output import Format, note, say, say_json, table
 from netemu.cli.root import need_root
+from netemu.lab.addons import FAULTS, SYSTEM
+from netemu.lab.api import LabApi
 from netemu.lab.config import load_config
 from netemu.lab.targets import pods_by_link
+from netemu.model.errors import UserError
+from netemu.model.resources import CONFIGMAPS
+from netemu.model.suggest import instead
 from netemu.network import names
 
 if TYPE_CHECKING:
+    from netemu.dns.faults import Kind
     from netemu.observe.dns_log import Client, PodLookups, Query
 
 
@@ -53,6 +61,71 @@ def log(lab: str, pod: str, namespace: str, *, follow: bool, seconds: float, out
         _print(lookups.summary())
     elif not follow:
         say_json({"queries": shown, "pods": lookups.summary()})
+
+
+def fault(
+    lab: str, words: Sequence[str], *, pod: str, namespace: str, seconds: float, percent: int, key: str, output: Format
+) -> None:
+    """`netemu dns-fault`: list, switch one on (`KIND [PATTERN]`), or switch off (`off [NAME]...`)."""
+    from netemu.dns.faults import KINDS, Fault, parse_fault
+
+    need_root()
+    api = LabApi(pick(lab))
+    if words[:1] == ["off"]:
+        _fault_off(api, words[1:])
+    elif words:
+        if len(words) > 2:
+            raise typer.BadParameter(f"{' '.join(words)}: expected KIND [PATTERN]; quote patterns with *")
+        if words[0] not in KINDS:
+            raise typer.BadParameter(f"{words[0]}: {instead(words[0], (*KINDS, 'off'), 'must be one of')}")
+        made = Fault(
+            cast("Kind", words[0]), words[1] if len(words) > 1 else "*", f"{namespace}/{pod}" if pod else "", seconds,
+            percent,
+        )  # fmt: skip
+        text = msgspec.json.encode(made).decode()
+        parse_fault(text)
+        taken = api.get(CONFIGMAPS, FAULTS, SYSTEM).get("data") or {}
+        key = key or next(name for name in _numbered(made.fault) if name not in taken)
+        api.merge_patch(CONFIGMAPS, FAULTS, {"data": {key: text}}, SYSTEM)
+    _print_faults(api, output)
+
+
+def _numbered(word: str) -> Iterator[str]:
+    yield word
+    for number in itertools.count(2):
+        yield f"{word}-{number}"
+
+
+def _fault_off(api: LabApi, keys: Sequence[str]) -> None:
+    there = api.get(CONFIGMAPS, FAULTS, SYSTEM).get("data") or {}
+    for key in keys:
+        if key not in there:
+            raise UserError(f"no fault {key!r}; {instead(key, list(there), 'there are') if there else 'there is none'}")
+    if there:
+        api.merge_patch(CONFIGMAPS, FAULTS, {"data": dict.fromkeys(keys or there)}, SYSTEM)
+
+
+def _print_faults(api: LabApi, output: Format) -> None:
+    from netemu.dns.faults import parse_fault
+
+    rows, items = [], []
+    for key, text in sorted((api.get(CONFIGMAPS, FAULTS, SYSTEM).get("data") or {}).items()):
+        try:
+            one = parse_fault(text)
+        except UserError as error:
+            rows.append((key, "invalid", "", "", "", str(error)))
+            items.append({"key": key, "error": str(error)})
+            continue
+        detail = f"{one.seconds:g} s" if one.fault == "delay" else ""
+        rows.append((key, one.fault, one.name, one.pod or "*", f"{one.percent} %", detail))
+        items.append({"key": key, **msgspec.structs.asdict(one)})
+    if output == Format.json:
+        say_json({"faults": items})
+    elif rows:
+        for line in table(("FAULT", "KIND", "NAMES", "POD", "SHARE", "DETAIL"), rows):
+            say(line)
+    else:
+        say("no faults")
 
 
 def _clients(lab: str) -> dict[str, Client]:

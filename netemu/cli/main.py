@@ -200,6 +200,29 @@ def dns_log(
     dns.log(lab, pod, namespace, follow=follow, seconds=seconds, output=output)
 
 
+@app.command("dns-fault")
+def dns_fault(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KIND [PATTERN] | off [FAULT]...]",
+            help="delay, drop, servfail, nxdomain, truncate or stale, and which names ('*.example.com')",
+        ),
+    ] = None,
+    pod: Annotated[str, typer.Option(help="Only questions of this Pod")] = "",
+    namespace: Namespace = "default",
+    seconds: Annotated[float, typer.Option(help="How long delay delays")] = 1.0,
+    percent: Annotated[int, typer.Option(help="How many of the questions")] = 100,
+    key: Annotated[str, typer.Option("--as", help="What to call it; default: its kind")] = "",
+    lab: Lab = "",
+    output: Output = Format.table,
+) -> None:
+    """List the faults of cluster DNS; switch one on or off on a running lab."""
+    from netemu.cli import dns
+
+    dns.fault(lab, words or [], pod=pod, namespace=namespace, seconds=seconds, percent=percent, key=key, output=output)
+
+
 @app.command()
 def proxy(
     config: Annotated[Path, typer.Option(help="KubeProxyConfiguration v1alpha1 file")],
@@ -230,11 +253,14 @@ def proxy_mode(
 def dns(
     conf: Annotated[Path, typer.Option(help="Corefile")],
     kubeconfig: Annotated[Path | None, typer.Option(help="kubeconfig; without it, a Pod's own credentials")] = None,
+    faults: Annotated[
+        str, typer.Option(metavar="NAMESPACE/NAME", help="ConfigMap of faults on purpose, see dns-fault")
+    ] = "",
 ) -> None:
     """Run the cluster DNS server alone, against any API server."""
     from netemu.cli import components
 
-    components.dns(conf, kubeconfig)
+    components.dns(conf, kubeconfig, faults)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +136,11 @@ def _response(result: Result, name: str) -> Response:
     return result
 
 
-def build(block: ServerBlock, host: Host) -> tuple[Chain, tuple[str, ...]]:
-    """The chain of a server block, and the addresses it is bound to (empty: all). Raises UserError."""
+def build(block: ServerBlock, host: Host, first: Sequence[Plugin] = ()) -> tuple[Chain, tuple[str, ...]]:
+    """The chain of a server block, and the addresses it is bound to (empty: all). Raises UserError.
+
+    `first` are plugins that no Corefile names and that stand before all others.
+    """
     for directive in block.directives:
         if directive.name not in KNOWN:
             raise directive.unknown(KNOWN, "directive")
@@ -145,7 +148,7 @@ def build(block: ServerBlock, host: Host) -> tuple[Chain, tuple[str, ...]]:
     zones = tuple(zone for zone, _ in block.keys)
     roots = [each.one("a folder") for each in block.directives if each.name == "root"]
     where = Block(zones, tuple({port for _, port in block.keys}), host, bind, Path(*roots[-1:]))
-    plugins = []
+    plugins = [*first]
     for name in ORDER:
         mentioned = [directive for directive in block.directives if directive.name == name]
         if mentioned and name in _TOGETHER:

@@ -18,7 +18,7 @@ import asyncio
 import fnmatch
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from copy import copy
 from typing import Literal, get_args
 
@@ -100,13 +100,14 @@ class Faults(Plugin):
         self._table = table
         self._first: dict[tuple[bytes, int], Response] = {}
 
-    async def serve(self, query: Query) -> Result:
+    def serve(self, query: Query) -> Result | Awaitable[Result]:
         """See Plugin."""
-        faults = self._table.matching(query)
-        if not faults:
-            if not self._table.faults:
-                self._first.clear()
+        if not self._table.faults:
+            self._first.clear()
             return NEXT
+        return self._suffer(query, faults) if (faults := self._table.matching(query)) else NEXT
+
+    async def _suffer(self, query: Query, faults: Sequence[Fault]) -> Result:
         for fault in faults:
             if fault.fault == "delay":
                 await asyncio.sleep(fault.seconds)

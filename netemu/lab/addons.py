@@ -12,6 +12,9 @@ from typing import Any
 from netemu.dns.defaults import lab_corefile
 from netemu.lab.config import CONTROL_PLANE_LABEL, LabConfig
 
+SYSTEM = "kube-system"
+FAULTS = "dns-faults"
+"""The ConfigMap whose data are the faults of cluster DNS."""
 _LABELS = {"k8s-app": "kube-dns"}
 
 
@@ -20,6 +23,7 @@ def cluster_dns(config: LabConfig, kubeconfig: bytes) -> list[dict[str, Any]]:
     return [
         _object("v1", "ServiceAccount", "coredns"),
         _object("v1", "ConfigMap", "coredns", data={"Corefile": lab_corefile(config.dns_domain)}),
+        _object("v1", "ConfigMap", FAULTS),
         _object("v1", "Secret", "coredns-kubeconfig", data={"kubeconfig": base64.b64encode(kubeconfig).decode()}),
         _service(config),
         _deployment(config),
@@ -27,7 +31,7 @@ def cluster_dns(config: LabConfig, kubeconfig: bytes) -> list[dict[str, Any]]:
 
 
 def _object(api_version: str, kind: str, name: str, **fields: Any) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": "kube-system", "labels": dict(_LABELS)}
+    metadata = {"name": name, "namespace": SYSTEM, "labels": dict(_LABELS)}
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **fields}
 
 
@@ -51,7 +55,7 @@ def _deployment(config: LabConfig) -> dict[str, Any]:
         "name": "coredns",
         "image": "netemu.dev/dns",
         "command": ["netemu", "dns", "--conf", "/etc/coredns/Corefile"],
-        "args": ["--kubeconfig", "/etc/coredns-kubeconfig/kubeconfig"],
+        "args": ["--kubeconfig", "/etc/coredns-kubeconfig/kubeconfig", "--faults", f"{SYSTEM}/{FAULTS}"],
         "ports": [
             {"name": "dns", "containerPort": 53, "protocol": "UDP"},
             {"name": "dns-tcp", "containerPort": 53, "protocol": "TCP"},

@@ -164,19 +164,22 @@ class _Lookup:
     at: float
     queries: int = 0
     found: bool = False
+    tried: set[str] = field(default_factory=set)
     settled: set[tuple[str, str, str]] = field(default_factory=set)
     """Name, type and transport of what has been answered; asked again it is another lookup."""
 
     def includes(self, query: Query, possible: set[str]) -> bool:
-        """After an answer only the same name in the other family, or again by TCP, belongs to it."""
+        """After an answer only the same name in the other family, or again by TCP, belongs to it; and no resolver
+        comes back to a name that it has left."""
         if not self.names & possible or (query.name, query.type, query.transport) in self.settled:
             return False
-        return not self.found or self.last == query.name
+        return self.last == query.name or not (self.found or query.name in self.tried)
 
     def add(self, query: Query, possible: set[str]) -> None:
         """Count a query that belongs to it."""
         self.names &= possible
         self.last, self.at = query.name, query.time
+        self.tried.add(query.name)
         self.queries += 1
         self.found = self.found or bool(query.answers)
         if query.outcome not in ("no answer", "SERVFAIL"):

@@ -166,6 +166,12 @@ def test_the_same_name_again_is_another_lookup() -> None:
     assert summed(queries(*WALK, *WALK)).lookups == 2
 
 
+def test_coming_back_to_a_name_is_another_lookup_even_if_all_failed() -> None:
+    failing = queries(*((name, "SERVFAIL") for name, _ in WALK))
+
+    assert summed(failing + [msgspec.structs.replace(query, time=1.0) for query in failing]).lookups == 2
+
+
 def test_names_that_share_an_ending_are_lookups_of_their_own() -> None:
     row = summed(
         queries(
