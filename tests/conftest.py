@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -36,11 +36,7 @@ def _namespaces() -> set[str]:
 
 
 def _links() -> set[str]:
-    return {line.split(":")[1].strip().split("@")[0] for line in _run("ip", "-o", "link").splitlines()}
-
-
-def _run(*argv: str) -> str:
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    return {name for _, name in socket.if_nameindex()}
 
 
 def _machine(request: pytest.FixtureRequest) -> dict[str, set[str]]:
