@@ -7,6 +7,7 @@ namespace, child processes, asyncio tasks. A leftover fails the test that made i
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -60,7 +61,14 @@ def leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-async def _task_check(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+def _task_check(request: pytest.FixtureRequest) -> None:
+    """Coroutine tests only: a loop for each of the others would cost more than most of them."""
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        request.getfixturevalue("_no_tasks_left")
+
+
+@pytest.fixture
+async def _no_tasks_left() -> AsyncIterator[None]:
     """Fail a coroutine test that leaves tasks running."""
     before = asyncio.all_tasks()
 
