@@ -12,6 +12,7 @@ from typing import Any
 from netemu.dns import wire
 from netemu.dns.corefile import Directive, ServerBlock
 from netemu.dns.plugin import NEXT, Block, Host, Next, Plugin, Refuse, Result
+from netemu.dns.plugins.bind import addresses
 from netemu.dns.wire import Query, Response
 from netemu.model.errors import UserError
 
@@ -144,7 +145,8 @@ def build(block: ServerBlock, host: Host, first: Sequence[Plugin] = ()) -> tuple
     for directive in block.directives:
         if directive.name not in KNOWN:
             raise directive.unknown(KNOWN, "directive")
-    bind = tuple(arg for each in block.directives if each.name == "bind" for arg in each.args)
+    bound = [address for each in block.directives if each.name == "bind" for address in addresses(each)]
+    bind = tuple(dict.fromkeys(bound))
     zones = tuple(zone for zone, _ in block.keys)
     roots = [each.one("a folder") for each in block.directives if each.name == "root"]
     where = Block(zones, tuple({port for _, port in block.keys}), host, bind, Path(*roots[-1:]))

@@ -134,7 +134,7 @@ BAD = [
     (". {\n cache {\n  prefech 3\n }\n}", "3: unknown option 'prefech'"),
     (". {\n cache {\n  disable all\n }\n}", "3: disable: expected success or denial"),
     (". {\n health {\n  lameduck soon\n }\n}", "3: lameduck: 'soon' is not a duration like 5s or 1m30s"),
-    (". {\n loadbalance weighted\n}", "2: loadbalance: weighted is not supported"),
+    (". {\n loadbalance weighted\n}", "2: loadbalance: weighted: expected round_robin or weighted FILE"),
     (". {\n template IN\n}", "2: template: expected CLASS TYPE [ZONE...]"),
     (". {\n template ANY ANY {\n  rcode NOPE\n }\n}", "3: rcode: unknown response code 'NOPE'; did you mean"),
     (". {\n template ANY ANY {\n  match (\n }\n}", "3: match: '(' is not a regular expression"),

@@ -58,7 +58,7 @@ class File(Plugin):
             if new.serial != old.serial:
                 log.info("plugin/file: %s has serial %d now", names.text(origin), new.serial)
                 self.zones[origin] = new
-                self.block.host.invalidate({_key(origin)})
+                self.block.host.invalidate()
                 self._announce(origin)
 
     def _announce(self, origin: bytes) -> None:
@@ -77,7 +77,8 @@ class File(Plugin):
             return self._chase(query, found)
         if found.rcode == wire.NXDOMAIN and self.falls(query.lower):
             return NEXT
-        return _response(found, stable=True, depends=(_key(origin),))
+        # What it depends on is left open: a cluster may have had to deny the name first.
+        return _response(found, stable=True)
 
     async def _chase(self, query: Query, found: Found) -> Result:
         """The rcode is that of the target (RFC 6604, 3)."""
@@ -95,14 +96,10 @@ class File(Plugin):
         return found.records() if found else None
 
 
-def _key(origin: bytes) -> bytes:
-    return b"file " + origin
-
-
-def _response(found: Found, stable: bool = False, depends: tuple[bytes, ...] = ()) -> Response:
+def _response(found: Found, stable: bool = False) -> Response:
     return Response(
         found.rcode, list(found.answers), list(found.authority), list(found.additional),
-        aa=not found.delegated, stable=stable, depends=depends,
+        aa=not found.delegated, stable=stable,
     )  # fmt: skip
 
 

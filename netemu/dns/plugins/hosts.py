@@ -59,7 +59,6 @@ class Hosts(Plugin):
         self.inline: list[str] = []
         self.ttl, self.reverse, self.reload, self.falls = _TTL, True, _RELOAD, Fallthrough()
         self._table: _Table = {}
-        self._key = b"hosts " + str(path).encode()
         self._watched: Watched | None = None
 
     async def start(self) -> None:
@@ -85,7 +84,8 @@ class Hosts(Plugin):
 
     def _changed(self) -> None:
         self.read()
-        self.block.host.invalidate({self._key})
+        # Not only our own answers: a name that is here now may have been answered by a plugin behind.
+        self.block.host.invalidate()
 
     def serve(self, query: Query) -> Result:
         """See Plugin."""
@@ -99,7 +99,7 @@ class Hosts(Plugin):
         if not types:
             return NEXT if self.falls(query.lower) else Refuse(wire.SERVFAIL)
         records = [Record(query.name, query.type, self.ttl, data) for data in found]
-        return Response(answers=records, stable=True, depends=(self._key,))
+        return Response(answers=records, stable=True, depends=(b"hosts",))
 
 
 def setup(directive: Directive, block: Block) -> Plugin:

@@ -1,26 +1,41 @@
-"""`log [NAME...] [{ class CLASSES }]`: a line per query in CoreDNS's common format.
+"""`log [NAME...] [FORMAT]`: a line for every query.
 
-Classes: success (NOERROR with answers), denial (NXDOMAIN, NODATA), error (SERVFAIL, NOTIMP, REFUSED), all.
+    log [NAME...] [FORMAT] {
+        class CLASS...
+        minDuration DURATION
+    }
+
+FORMAT is text with placeholders: `{type} {name} {class} {proto} {remote} {local} {port} {size} {rcode} {rsize}
+{duration} {>rflags} {>bufsize} {>do} {>id} {>opcode}`; `{common}`, the default, and `{combined}` are whole formats.
+Only queries for the NAMEs (all of the server block's zones) and answers of the classes are logged: success (NOERROR
+with answers), denial (NXDOMAIN, NODATA), error (SERVFAIL, NOTIMP, REFUSED), all - and with `minDuration` also any that
+took longer. Several directives may stand in a server block; each logs for itself (`coredns/plugin/log`).
 """
 
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Callable
 
 from netemu.dns import names, wire
-from netemu.dns.corefile import Directive
+from netemu.dns.corefile import Directive, nearest
 from netemu.dns.plugin import Block, Plugin, longest_zone
 from netemu.dns.wire import Query, Response
 
 log = logging.getLogger(__name__)
 _CLASSES = ("all", "success", "denial", "error")
+_OPTIONS = ("class", "minDuration")
+COMMON = '{remote}:{port} - {>id} "{type} {class} {name} {proto} {size} {>do} {>bufsize}" {rcode} {>rflags} {rsize} {duration}'  # noqa: E501
+COMBINED = COMMON.replace("{type}", "{>opcode} {type}")
+_PLACEHOLDER = re.compile(r"\{[^{}\s]+\}")
 
 
 class Log(Plugin):
-    """Writes `remote:port - id "TYPE CLASS name proto size do bufsize" RCODE flags rsize`."""
+    """One directive."""
 
-    def __init__(self, zones: tuple[bytes, ...], classes: frozenset[str]) -> None:
-        self.zones, self.classes = zones, classes
+    def __init__(self, zones: tuple[bytes, ...], form: str, classes: frozenset[str], slow: float | None) -> None:
+        self.zones, self.form, self.classes, self.slow = zones, form, classes, slow
 
     def after(self, query: Query, response: Response) -> None:
         """Finished answers would pass unlogged."""
@@ -28,37 +43,91 @@ class Log(Plugin):
 
     def done(self, query: Query, response: Response, size: int, seconds: float) -> None:
         """See Plugin."""
-        if "all" not in self.classes and classify(response) not in self.classes:
-            return
         if not longest_zone(query.lower, self.zones):
             return
-        edns = query.edns
-        flags = ["qr"] + [name for name, on in (("aa", response.aa), ("tc", response.tc)) if on]
-        flags += ["rd"] if query.flags & wire.RD else []
-        flags += ["ra"] if response.ra else []
-        log.info(
-            '%s:%d - %d "%s %s %s %s %d %s %d" %s %s %d',
-            query.client[0], query.client[1], query.id, wire.type_name(query.type),
-            "IN" if query.cls == 1 else f"CLASS{query.cls}", names.text(query.name), query.transport, query.size,
-            str(query.do).lower(), edns.size if edns else 512, wire.rcode_name(response.rcode), ",".join(flags), size,
-        )  # fmt: skip
+        slow = self.slow is not None and seconds >= self.slow
+        if slow or not self.classes.isdisjoint(("all", classify(response))):
+            log.info("%s", line(self.form, query, response, size, seconds))
 
 
 def classify(response: Response) -> str:
     """success, denial or error (`coredns/plugin/pkg/response/classify.go`)."""
-    if response.rcode == wire.NXDOMAIN or (response.rcode == wire.NOERROR and not response.answers):
+    if response.rcode == wire.NXDOMAIN:
         return "denial"
-    return "success" if response.rcode == wire.NOERROR else "error"
+    if response.rcode != wire.NOERROR:
+        return "error"
+    delegation = any(record.type == wire.NS for record in response.authority)
+    return "success" if response.answers or delegation else "denial"
+
+
+def line(form: str, query: Query, response: Response, size: int, seconds: float) -> str:
+    """A format filled in."""
+
+    def value(match: re.Match[str]) -> str:
+        known = _VALUES.get(match[0][1:-1])
+        return known(query, response, size, seconds) if known else match[0]
+
+    return _PLACEHOLDER.sub(value, form)
+
+
+def _flags(response: Response, query: Query) -> str:
+    found = ["qr"] + [name for name in ("aa", "tc") if getattr(response, name)]
+    found += ["rd"] if query.flags & wire.RD else []
+    found += ["ra"] if response.ra else []
+    found += ["cd"] if query.flags & wire.CD else []
+    return ",".join(found)
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+_VALUES: dict[str, Callable[[Query, Response, int, float], str]] = {
+    "type": lambda query, *_: wire.type_name(query.type),
+    "name": lambda query, *_: names.text(query.name),
+    "class": lambda query, *_: "IN" if query.cls == 1 else f"CLASS{query.cls}",
+    "proto": lambda query, *_: query.transport,
+    "remote": lambda query, *_: _bracketed(query.client[0]),
+    "local": lambda *_: "-",
+    "port": lambda query, *_: str(query.client[1]),
+    "size": lambda query, *_: str(query.size),
+    "rcode": lambda _, response, *__: wire.rcode_name(response.rcode),
+    "rsize": lambda _, __, size, ___: str(size),
+    "duration": lambda _, __, ___, seconds: f"{seconds:.9f}s",
+    ">rflags": lambda query, response, *_: _flags(response, query),
+    ">bufsize": lambda query, *_: str(query.edns.size if query.edns else 512),
+    ">do": lambda query, *_: str(query.do).lower(),
+    ">id": lambda query, *_: str(query.id),
+    ">opcode": lambda query, *_: str(query.flags >> 11 & 15),
+}
 
 
 def setup(directive: Directive, block: Block) -> Plugin:
-    """`log [NAME...] { class ... }`."""
+    """See the module's docstring. Raises UserError."""
+    words = list(directive.args)
+    form = COMMON
+    if words and "{" in words[-1]:
+        form = words.pop().replace("{common}", COMMON).replace("{combined}", COMBINED)
+    for placeholder in _PLACEHOLDER.findall(form):
+        if placeholder[1:-1] not in _VALUES:
+            near = nearest(placeholder, [f"{{{name}}}" for name in _VALUES])
+            raise directive.error(f"log: unknown placeholder {placeholder}{near}")
     classes: frozenset[str] = frozenset()
+    slow = None
     for option in directive.options:
-        if option.name != "class":
-            raise option.unknown(("class",))
-        for word in option.args:
-            if word not in _CLASSES:
-                raise option.error(f"log: unknown class {word!r}; expected {', '.join(_CLASSES)}")
-        classes |= set(option.args)
-    return Log(directive.zones(directive.args) or block.zones, classes or frozenset(("all",)))
+        if option.name == "class":
+            classes |= _classes(option)
+        elif option.name == "minDuration":
+            slow = option.duration()
+        else:
+            raise option.unknown(_OPTIONS)
+    return Log(directive.zones(words) or block.zones, form, classes or frozenset(("all",)), slow)
+
+
+def _classes(option: Directive) -> frozenset[str]:
+    for word in option.args:
+        if word not in _CLASSES:
+            raise option.error(f"log: unknown class {word!r}; expected {', '.join(_CLASSES)}")
+    if not option.args:
+        raise option.error(f"class: expected at least one of {', '.join(_CLASSES)}")
+    return frozenset(option.args)
