@@ -16,14 +16,14 @@ def _log_to_stderr() -> None:
     )
 
 
-def proxy(config: Path, *, hostname_override: str, cleanup: bool) -> None:
+def proxy(config: Path, *, hostname_override: str, cleanup: bool, init_only: bool) -> None:
     """`netemu proxy`."""
     from netemu.cli.root import need_root
-    from netemu.proxy.server import run_standalone
+    from netemu.proxy.standalone import run_standalone
 
     need_root()
     _log_to_stderr()
-    asyncio.run(run_standalone(config, hostname_override=hostname_override, cleanup=cleanup))
+    asyncio.run(run_standalone(config, hostname_override=hostname_override, cleanup=cleanup, init_only=init_only))
 
 
 def dns(conf: Path, kubeconfig: Path | None, faults: str) -> None:

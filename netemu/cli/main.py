@@ -228,11 +228,12 @@ def proxy(
     config: Annotated[Path, typer.Option(help="KubeProxyConfiguration v1alpha1 file")],
     hostname_override: Annotated[str, typer.Option(help="Name of the node instead of the machine's")] = "",
     cleanup: Annotated[bool, typer.Option("--cleanup", help="Remove all rules and exit")] = False,
+    init_only: Annotated[bool, typer.Option("--init-only", help="Do only what needs privileges: sysctls")] = False,
 ) -> None:
     """Run kube-proxy alone, in the network namespace it is started in, against any API server."""
     from netemu.cli import components
 
-    components.proxy(config, hostname_override=hostname_override, cleanup=cleanup)
+    components.proxy(config, hostname_override=hostname_override, cleanup=cleanup, init_only=init_only)
 
 
 @app.command("proxy-mode")

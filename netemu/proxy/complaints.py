@@ -7,7 +7,7 @@ memory of what has been told.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from netemu.model.meta import KubeObject
 from netemu.model.objects import EndpointSlice, Service
@@ -17,9 +17,13 @@ log = logging.getLogger(__name__)
 
 
 class Complaints:
-    """Logs what is wrong with each object, once until it changes."""
+    """Logs what is wrong with each object, once until it changes.
 
-    def __init__(self) -> None:
+    `tell` hears of endpoints in a slice of another address family, for which upstream posts an Event.
+    """
+
+    def __init__(self, tell: Callable[[EndpointSlice, str], None] | None = None) -> None:
+        self._tell = tell
         self._told: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def look(self, old: KubeObject | None, new: KubeObject | None) -> None:
@@ -36,6 +40,8 @@ class Complaints:
         for text in found:
             if text not in self._told.get((kind, obj.key), ()):
                 log.warning("proxy: %s %s: %s; left out", kind, obj.key, text)
+                if self._tell and isinstance(new, EndpointSlice) and text in misplaced(new):
+                    self._tell(new, text)
         if found:
             self._told[kind, obj.key] = found
         else:
@@ -69,11 +75,18 @@ def of_slice(piece: EndpointSlice) -> Iterator[str]:
     """Endpoints that packets cannot be sent to."""
     if piece.address_type not in ("IPv4", "IPv6"):
         return
+    yield from misplaced(piece)
+    for port in piece.ports or ():
+        if port.port and not is_number(port.port):
+            yield f"endpoint port {port.port} is no port"
+
+
+def misplaced(piece: EndpointSlice) -> list[str]:
+    """Endpoints whose address is not of the family that the slice is for."""
+    texts = []
     for endpoint in piece.endpoints or ():
         for address in endpoint.addresses[:1]:
             known = canonical(address)
             if not known or family_of(known).value != piece.address_type:
-                yield f"endpoint {address!r} is no {piece.address_type} address"
-    for port in piece.ports or ():
-        if port.port and not is_number(port.port):
-            yield f"endpoint port {port.port} is no port"
+                texts.append(f"endpoint {address!r} is no {piece.address_type} address")
+    return texts

@@ -42,6 +42,15 @@ class Duration(float):
             raise ValueError(f'Expected a duration such as "30s" or "1h5m", got {text!r}')
         return Duration(sign * sum(float(number) * _UNITS[unit] for number, unit in parts))
 
+    @property
+    def text(self) -> str:
+        """As Go prints it: `24h0m0s`, `1m30s`, `250ms`."""
+        if 0 < self < 1:
+            return f"{self * 1000:g}ms"
+        minutes, seconds = divmod(float(self), 60)
+        hours, minutes = divmod(int(minutes), 60)
+        return f"{f'{hours}h' if hours else ''}{f'{minutes}m' if hours or minutes else ''}{seconds:g}s"
+
 
 class _Part(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True, kw_only=True):
     """Base: immutable, camelCase in the file, unknown fields refused."""

@@ -1,7 +1,5 @@
-"""What kube-proxy answers over HTTP: its own health, its metrics, and whether a node has endpoints of a Service.
+"""The HTTP server of kube-proxy, and the health check node ports of Services; `pages` says what is on its other ports.
 
-    healthzBindAddress  /healthz  /livez            is what was asked for programmed? may load balancers send here?
-    metricsBindAddress  /metrics  /proxyMode  /healthz
     healthCheckNodePort any path                    has this node a ready endpoint of the Service?
 
 Theory of operation: sockets are opened inside the node's namespace and served from this loop. The server is a page of
@@ -21,6 +19,7 @@ from http import HTTPStatus
 
 from netemu.kernel import netns as namespaces
 from netemu.model.errors import KernelError
+from netemu.proxy.tracker import Table
 
 log = logging.getLogger(__name__)
 
@@ -74,27 +73,37 @@ async def listen(address: str, netns: str, handler: Handler) -> asyncio.Server:
 
 def _open(address: str, netns: str) -> socket.socket:
     host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with namespaces.entered(netns):
-        sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, int(port)))
-        sock.listen(128)
-        sock.setblocking(False)
-    except OSError as error:
-        sock.close()
-        raise KernelError.of(f"listen on {address}", netns, error.errno or 0) from error
+        try:
+            return _bound(host.strip("[]"), int(port))
+        except OSError as error:
+            raise KernelError.of(f"listen on {address}", netns, error.errno or 0) from error
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    # A wildcard means both families, as in Go; where the kernel or the namespace has no IPv6, it is IPv4's.
+    if host in ("0.0.0.0", "::") and socket.has_dualstack_ipv6():
+        with suppress(OSError):
+            return _made(("::", port), socket.AF_INET6, dualstack=True)
+    return _made((host, port), socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
+def _made(address: tuple[str, int], family: socket.AddressFamily, *, dualstack: bool = False) -> socket.socket:
+    sock = socket.create_server(address, family=family, backlog=128, dualstack_ipv6=dualstack)
+    sock.setblocking(False)
     return sock
 
 
-def health_answer(*, healthy: bool, eligible: bool | None, now: str, updated: str) -> Answer:
-    """/healthz (with `eligible`) or /livez (None), in upstream's spacing."""
-    good = healthy and eligible is not False
-    seen = now if healthy else updated
-    node = "" if eligible is None else f', "nodeEligible": {"true" if eligible else "false"}'
-    return Answer(200 if good else 503, f'{{"lastUpdated": "{seen}","currentTime": "{now}"{node}}}')
+def health_ports(table: Table) -> dict[str, tuple[int, int]]:
+    """Service to (health check node port, distinct addresses of ready endpoints here)."""
+    ports: dict[str, int] = {}
+    ready: dict[str, set[str]] = {}
+    for key, port in table.ports.items():
+        if port.health_check_node_port:
+            ports[key.service] = port.health_check_node_port
+            here = {e.ip for e in table.endpoints.get(key, ()) if e.local and e.ready}
+            ready.setdefault(key.service, set()).update(here)
+    return {service: (number, len(ready[service])) for service, number in ports.items()}
 
 
 def service_answer(service: str, count: int, healthy: bool) -> Answer:
@@ -112,8 +121,9 @@ def service_answer(service: str, count: int, healthy: bool) -> Answer:
 class ServiceHealth:
     """One listener per Service that asks for one. `update` after each sync; failed listens are tried again then."""
 
-    def __init__(self, netns: str, healthy: Callable[[], bool]) -> None:
-        self._netns, self._healthy = netns, healthy
+    def __init__(self, netns: str, healthy: Callable[[], bool], failed: Callable[[str, str], None]) -> None:
+        """`failed` hears of a Service whose port cannot be had, and why; each time that it is tried."""
+        self._netns, self._healthy, self._failed = netns, healthy, failed
         self._counts: dict[str, int] = {}
         self._servers: dict[tuple[str, str], asyncio.Server] = {}
 
@@ -132,6 +142,7 @@ class ServiceHealth:
                 self._servers[service, address] = await listen(address, self._netns, self._handler(service))
             except KernelError as error:
                 log.error("proxy: health check of service %s: %s", service, error)
+                self._failed(service, str(error))
 
     def close(self) -> None:
         """Stop listening."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from netemu.model import times
 from netemu.model.objects import EndpointSlice
@@ -31,14 +32,14 @@ class Histogram:
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
-    def lines(self, name: str) -> Iterator[str]:
-        """The series of this histogram."""
+    def lines(self, name: str, labels: str) -> Iterator[str]:
+        """The series of this histogram; `labels` are written out, as in `ip_family="IPv4"`."""
         reached = 0
         for bound, count in zip((*map(_number, self._bounds), "+Inf"), self._counts, strict=True):
             reached += count
-            yield f'{name}_bucket{{le="{bound}"}} {reached}'
-        yield f"{name}_sum {_number(self._sum)}"
-        yield f"{name}_count {reached}"
+            yield f'{name}_bucket{{{labels},le="{bound}"}} {reached}'
+        yield f"{name}_sum{{{labels}}} {_number(self._sum)}"
+        yield f"{name}_count{{{labels}}} {reached}"
 
 
 class SyncMetrics:
@@ -47,10 +48,11 @@ class SyncMetrics:
     def __init__(self) -> None:
         self.started = time.time()
         self.sync, self.full, self.partial = (Histogram(_SYNC_BUCKETS) for _ in range(3))
-        self.network = Histogram(_NETWORK_BUCKETS)
+        self.network, self.flows = Histogram(_NETWORK_BUCKETS), Histogram(_SYNC_BUCKETS)
+        self.flows_deleted = 0
         self.last_sync = self.last_queued = 0.0
         self.service_changes = self.endpoint_changes = 0
-        self.restore_failures = self.partial_failures = 0
+        self.failures = self.partial_failures = 0
         self.written = Written(False)
         self._triggers: list[float] = []
 
@@ -77,45 +79,118 @@ class SyncMetrics:
 
     def failed(self, full: bool) -> None:
         """A sync was refused by the kernel."""
-        self.restore_failures += 1
+        self.failures += 1
         self.partial_failures += not full
 
+    def reconciled(self, deleted: int, seconds: float) -> None:
+        """Stale flows were looked for."""
+        self.flows.observe(seconds)
+        self.flows_deleted += deleted
 
-def exposition(metrics: SyncMetrics, pending: tuple[int, int], codes: Mapping[tuple[str, int], int]) -> str:
-    """The answer to GET /metrics. `codes` counts answers by (healthz or livez, status)."""
-    written = metrics.written
-    tables = ("filter", "nat")
-    out: list[str] = []
-    for name, histogram in (
-        ("sync_proxy_rules_duration_seconds", metrics.sync),
-        ("sync_full_proxy_rules_duration_seconds", metrics.full),
-        ("sync_partial_proxy_rules_duration_seconds", metrics.partial),
-        ("network_programming_duration_seconds", metrics.network),
-    ):
-        out += [f"# TYPE kubeproxy_{name} histogram", *histogram.lines(f"kubeproxy_{name}")]
 
-    def family(kind: str, name: str, *samples: tuple[str, float]) -> None:
-        out.append(f"# TYPE kubeproxy_{name} {kind}")
-        out.extend(f"kubeproxy_{name}{labels} {_number(value)}" for labels, value in samples)
+@dataclass(frozen=True, slots=True)
+class FamilyMetrics:
+    """What one address family contributes: its sync loop's counts, and (Services, endpoints) that wait."""
 
-    family("gauge", "sync_proxy_rules_last_timestamp_seconds", ("", metrics.last_sync))
-    family("gauge", "sync_proxy_rules_last_queued_timestamp_seconds", ("", metrics.last_queued))
-    family("gauge", "sync_proxy_rules_service_changes_pending", ("", pending[0]))
-    family("gauge", "sync_proxy_rules_endpoint_changes_pending", ("", pending[1]))
-    totals = [(f'{{table="{t}"}}', written.total.get(t, 0)) for t in tables]
-    last = [(f'{{table="{t}"}}', written.rules.get(t, 0)) for t in tables]
-    family("gauge", "sync_proxy_rules_iptables_total", *totals)
-    family("gauge", "sync_proxy_rules_iptables_last", *last)
-    policies = zip(("internal", "external"), written.no_local, strict=True)
-    lonely = [(f'{{traffic_policy="{policy}"}}', count) for policy, count in policies]
-    family("gauge", "sync_proxy_rules_no_local_endpoints_total", *lonely)
-    family("counter", "sync_proxy_rules_service_changes_total", ("", metrics.service_changes))
-    family("counter", "sync_proxy_rules_endpoint_changes_total", ("", metrics.endpoint_changes))
-    family("counter", "sync_proxy_rules_iptables_restore_failures_total", ("", metrics.restore_failures))
-    family("counter", "sync_proxy_rules_iptables_partial_restore_failures_total", ("", metrics.partial_failures))
+    counts: SyncMetrics
+    pending: tuple[int, int]
+
+
+class _Page:
+    """Lines of the text format."""
+
+    def __init__(self, families: Mapping[str, FamilyMetrics]) -> None:
+        self.lines: list[str] = []
+        self._families = families
+
+    def put(self, kind: str, name: str, samples: Iterable[tuple[str, float]]) -> None:
+        """A family of samples: (labels written out, value)."""
+        self.lines.append(f"# TYPE kubeproxy_{name} {kind}")
+        for labels, value in samples:
+            self.lines.append(f"kubeproxy_{name}{{{labels}}} {_number(value)}" if labels else _line(name, value))
+
+    def each(self, kind: str, name: str, value: Callable[[SyncMetrics], float]) -> None:
+        """One sample per address family."""
+        self.put(kind, name, ((_family(f), value(m.counts)) for f, m in self._families.items()))
+
+    def all(self, kind: str, name: str, value: Callable[[FamilyMetrics], float]) -> None:
+        """One sample for both address families together."""
+        self.put(kind, name, [("", sum(value(m) for m in self._families.values()))])
+
+    def histogram(self, name: str, of: Callable[[SyncMetrics], Histogram]) -> None:
+        """One histogram per address family."""
+        self.lines.append(f"# TYPE kubeproxy_{name} histogram")
+        for family, metrics in self._families.items():
+            self.lines += of(metrics.counts).lines(f"kubeproxy_{name}", _family(family))
+
+    def by_label(self, name: str, label: str, values: Callable[[SyncMetrics], Mapping[str, float]]) -> None:
+        """A gauge per address family and value of another label."""
+        self.put(
+            "gauge",
+            name,
+            (
+                (f'{_family(family)},{label}="{one}"', value)
+                for family, metrics in self._families.items()
+                for one, value in values(metrics.counts).items()
+            ),
+        )
+
+
+def exposition(mode: str, families: Mapping[str, FamilyMetrics], codes: Mapping[tuple[str, int], int]) -> str:
+    """The answer to GET /metrics: `families` by the value of `ip_family`, `codes` counts (healthz or livez, status).
+
+    Which series a mode has, and which have an `ip_family`, is as in 1.33 and later.
+    """
+    page = _Page(families)
+    page.histogram("sync_proxy_rules_duration_seconds", lambda m: m.sync)
+    page.histogram("network_programming_duration_seconds", lambda m: m.network)
+    page.each("gauge", "sync_proxy_rules_last_timestamp_seconds", lambda m: m.last_sync)
+    page.each("gauge", "sync_proxy_rules_last_queued_timestamp_seconds", lambda m: m.last_queued)
+    page.all("gauge", "sync_proxy_rules_service_changes_pending", lambda f: f.pending[0])
+    page.all("gauge", "sync_proxy_rules_endpoint_changes_pending", lambda f: f.pending[1])
+    page.all("counter", "sync_proxy_rules_service_changes_total", lambda f: f.counts.service_changes)
+    page.all("counter", "sync_proxy_rules_endpoint_changes_total", lambda f: f.counts.endpoint_changes)
+    policies = ("internal", "external")
+    page.by_label(
+        "sync_proxy_rules_no_local_endpoints_total",
+        "traffic_policy",
+        lambda m: dict(zip(policies, m.written.no_local, strict=True)),
+    )
+    page.histogram("conntrack_reconciler_sync_duration_seconds", lambda m: m.flows)
+    page.each("counter", "conntrack_reconciler_deleted_entries_total", lambda m: m.flows_deleted)
+    _of_mode(page, mode)
     for path in ("healthz", "livez"):
-        family("counter", f"proxy_{path}_total", *((f'{{code="{c}"}}', n) for (p, c), n in codes.items() if p == path))
-    return "\n".join(out) + "\n"
+        page.put("counter", f"proxy_{path}_total", ((f'code="{c}"', n) for (p, c), n in codes.items() if p == path))
+    return "\n".join(page.lines) + "\n"
+
+
+def _of_mode(page: _Page, mode: str) -> None:
+    if mode in ("iptables", "nftables"):
+        page.histogram("sync_full_proxy_rules_duration_seconds", lambda m: m.full)
+        page.histogram("sync_partial_proxy_rules_duration_seconds", lambda m: m.partial)
+    if mode in ("iptables", "ipvs"):
+        page.each("counter", "sync_proxy_rules_iptables_restore_failures_total", lambda m: m.failures)
+    if mode == "iptables":
+        tables = ("filter", "nat")
+        page.each("counter", "sync_proxy_rules_iptables_partial_restore_failures_total", lambda m: m.partial_failures)
+        page.by_label(
+            "sync_proxy_rules_iptables_total", "table", lambda m: {t: m.written.total.get(t, 0) for t in tables}
+        )
+        page.by_label(
+            "sync_proxy_rules_iptables_last", "table", lambda m: {t: m.written.rules.get(t, 0) for t in tables}
+        )
+    if mode == "nftables":
+        page.each("counter", "sync_proxy_rules_nftables_sync_failures_total", lambda m: m.failures)
+        # What is stale goes in the transaction that makes it so, or fails with it.
+        page.each("counter", "sync_proxy_rules_nftables_cleanup_failures_total", lambda _: 0)
+
+
+def _family(name: str) -> str:
+    return f'ip_family="{name}"'
+
+
+def _line(name: str, value: float) -> str:
+    return f"kubeproxy_{name} {_number(value)}"
 
 
 def _number(value: float) -> str:

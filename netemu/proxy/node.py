@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
+from typing import NoReturn
 
+from netemu.client.informer import Informer
 from netemu.kernel import sysctl
+from netemu.model.errors import NetemuError
 from netemu.model.objects import Node
 from netemu.proxy.config import KubeProxyConfiguration
 from netemu.proxy.facts import Detector
 from netemu.proxy.services import Family, family_of, of_family
+
+_POD_CIDR_SECONDS = 300.0
 
 
 def pod_cidrs(node: Node) -> tuple[str, ...]:
@@ -31,6 +37,36 @@ def detector(config: KubeProxyConfiguration, node: Node | None, family: Family) 
         case _:
             network = config.cluster_network(family)
     return Detector.cidr(network) if network else Detector()
+
+
+async def guard_pod_cidrs(nodes: Informer[Node], name: str, *, patience: float = _POD_CIDR_SECONDS) -> NoReturn:
+    """For detectLocalMode NodeCIDR: without the Node's podCIDRs, or with old ones, a proxy ends, as upstream's does.
+
+    Raises NetemuError where they are not there within `patience` seconds, and when they change after that: whoever
+    supervises the proxy starts it again.
+    """
+    changed = asyncio.Event()
+    nodes.on_change(lambda _old, _new: changed.set())
+    try:
+        async with asyncio.timeout(patience):
+            while not (first := _known_cidrs(nodes, name)):
+                await _next(changed)
+    except TimeoutError:
+        why = f"node {name} has had no podCIDRs for {patience:.0f} s, and detectLocalMode NodeCIDR needs them"
+        raise NetemuError(why) from None
+    while (now := _known_cidrs(nodes, name) or first) == first:
+        await _next(changed)
+    raise NetemuError(f"the podCIDRs of node {name} are {', '.join(now)} instead of {', '.join(first)}; start again")
+
+
+def _known_cidrs(nodes: Informer[Node], name: str) -> tuple[str, ...]:
+    node = nodes.get(name)
+    return pod_cidrs(node) if node else ()
+
+
+async def _next(changed: asyncio.Event) -> None:
+    changed.clear()
+    await changed.wait()
 
 
 def node_ip(bind_address: str, node: Node | None, family: Family) -> str:

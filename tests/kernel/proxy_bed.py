@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,13 @@ import msgspec
 from netemu.client.base import ObjectList, WatchEvent
 from netemu.kernel import netns
 from netemu.model.meta import KubeObject
-from netemu.model.objects import EndpointSlice, Service
-from netemu.model.resources import Resource
+from netemu.model.objects import EndpointSlice, Service, ServiceCIDR
+from netemu.model.resources import EVENTS, Resource
 from netemu.proxy.config import KubeProxyConfiguration, parse
 from netemu.proxy.server import ProxyServer
 from netemu.proxy.services import Family
 
-PREFIX = "t-proxy-"
+PREFIX = f"t-proxy{os.getpid()}-"
 NODE, CLIENT = PREFIX + "node", PREFIX + "client"
 CLIENT_IP, NODE_IP, NODE_OUTSIDE = "203.0.113.9", "192.168.0.2", "203.0.113.1"
 
@@ -175,9 +176,10 @@ def who_answers(namespace: str, to: str, port: int, count: int = 40, *, protocol
 
 
 class Api:
-    """A `Client` that lists and watches objects put into it. Only what informers use."""
+    """A `Client` that lists and watches objects put into it, and keeps Events. Only what a proxy uses."""
 
     def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
         self._objects: dict[str, dict[str, dict[str, Any]]] = {}
         self._watches: dict[str, list[asyncio.Queue[WatchEvent | None]]] = {}
         self.revision = 1
@@ -204,6 +206,11 @@ class Api:
         for queue in self._watches.get(plural, ()):
             queue.put_nowait(event)
 
+    async def create(self, resource: Resource, obj: Mapping[str, Any], namespace: str = "") -> Mapping[str, Any]:
+        assert resource == EVENTS
+        self.events.append(dict(obj))
+        return obj
+
     async def list(self, resource: Resource, namespace: str = "", **_: str) -> ObjectList:
         return ObjectList(list(self._objects.get(resource.plural, {}).values()), str(self.revision))
 
@@ -215,7 +222,8 @@ class Api:
 
 
 def _plural(obj: KubeObject) -> str:
-    return {Service: "services", EndpointSlice: "endpointslices"}.get(type(obj), "nodes")
+    kinds: dict[type, str] = {Service: "services", EndpointSlice: "endpointslices", ServiceCIDR: "servicecidrs"}
+    return kinds.get(type(obj), "nodes")
 
 
 def configuration(**fields: Any) -> KubeProxyConfiguration:

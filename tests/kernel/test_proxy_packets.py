@@ -326,8 +326,8 @@ async def test_metrics_count_rules_under_upstreams_names(tmp_path: Path) -> None
         rules = sum(line.startswith("-A") for line in sh(NODE, "iptables-save", "-t", "nat").splitlines())
 
     assert (code, mode[2]) == (200, "iptables")
-    assert f'kubeproxy_sync_proxy_rules_iptables_total{{table="nat"}} {rules}' in body
-    assert "kubeproxy_sync_full_proxy_rules_duration_seconds_count 1" in body
+    assert f'kubeproxy_sync_proxy_rules_iptables_total{{ip_family="IPv4",table="nat"}} {rules}' in body
+    assert 'kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family="IPv4"} 1' in body
 
 
 async def test_health_check_node_port_counts_ready_endpoints_here(tmp_path: Path) -> None:

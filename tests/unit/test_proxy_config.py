@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from netemu.model.errors import UserError
-from netemu.proxy.config import KubeProxyConfiguration, load, parse
+from netemu.proxy.config import Duration, KubeProxyConfiguration, load, parse
 from netemu.proxy.config_checks import without_effect
 
 HEAD = {"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration"}
@@ -62,7 +62,9 @@ def test_zero_shortest_period_counts_as_unset() -> None:
 def test_durations(text: str, seconds: float) -> None:
     periods = {"syncPeriod": text, "minSyncPeriod": "1ms"}
 
-    assert parse({**HEAD, "iptables": periods}).iptables.sync_period == seconds
+    read = parse({**HEAD, "iptables": periods}).iptables.sync_period
+
+    assert read == Duration.parse(read.text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_durations(text: str, seconds: float) -> None:
         pytest.param({**HEAD, "metricsBindAddress": "x"}, "metricsBindAddress: 'x' is not an address", id="address"),
         pytest.param(
             {**HEAD, "featureGates": {"MultiCIDRServiceAllocators": True}},
-            "featureGates.MultiCIDRServiceAllocators: no feature gate of kube-proxy; did you mean MultiCIDRServiceAlloc",
+            "featureGates.MultiCIDRServiceAllocators: no feature gate of kube-proxy; did you mean MultiCIDR",
             id="gate",
         ),
     ],
