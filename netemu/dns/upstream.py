@@ -1,15 +1,18 @@
-"""Questions to another DNS server: one UDP socket that is used again, TCP where that is asked for.
+"""Questions to another DNS server: one UDP socket that is used again, TCP connections that are kept for the next one.
 
-Every question gets an id of its own, drawn at random; a reply counts only with that id, from that server, to that
-question.
+Every question gets an id of its own, drawn at random; replies with another id, or from another address, are dropped.
+A reply under the right id counts whatever it says: whether it is about the question is the asker's to check. Bytes that
+are no message end the wait at once. Source of behaviour: `coredns/plugin/pkg/proxy`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import struct
+import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 from netemu.dns import wire
 from netemu.dns.wire import Message, WireError
@@ -19,14 +22,22 @@ class UpstreamError(Exception):
     """No usable reply: refused, timed out, or garbage."""
 
 
-class Upstream:
-    """One server, `address` and `port`."""
+class _Connection(NamedTuple):
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
 
-    def __init__(self, address: str, port: int = 53) -> None:
-        self.address, self.port = address, port
-        self._waiting: dict[int, tuple[bytes, asyncio.Future[Message]]] = {}
+
+class Upstream:
+    """One server, `address` and `port`. Connections that nobody used for `expire` seconds are not used again."""
+
+    def __init__(self, address: str, port: int = 53, *, expire: float = 10.0) -> None:
+        self.address, self.port, self.expire = address, port, expire
+        self.on_socket: Callable[[str, bool], None] = lambda _, __: None
+        """Told of each question's protocol, and whether a socket was at hand."""
+        self._waiting: dict[int, asyncio.Future[Message]] = {}
         self._transport: asyncio.DatagramTransport | None = None
         self._opening = asyncio.Lock()
+        self._idle: list[tuple[float, _Connection]] = []
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
@@ -38,31 +49,32 @@ class Upstream:
         *,
         tcp: bool,
         timeout: float,
+        cls: int = 1,
         flags: int = wire.RD,
         edns_size: int = 0,
         do: bool = False,
     ) -> Message:
         """The server's reply. Raises UpstreamError."""
+        protocol = "tcp" if tcp else "udp"
         try:
             async with asyncio.timeout(timeout):
                 ident = self._free_id()
-                packet = wire.build_query(ident, name, qtype, flags=flags, edns_size=edns_size, do=do)
-                question = name.lower() + struct.pack("!HH", qtype, 1)
-                return await (self._tcp(packet) if tcp else self._udp(ident, packet, question))
+                packet = wire.build_query(ident, name, qtype, cls=cls, flags=flags, edns_size=edns_size, do=do)
+                return await (self._tcp(packet) if tcp else self._udp(ident, packet))
         except TimeoutError as error:
-            raise UpstreamError(f"read udp->{self}: i/o timeout" if not tcp else f"tcp {self}: i/o timeout") from error
+            raise UpstreamError(f"read {protocol} {self}: i/o timeout") from error
         except (OSError, WireError, asyncio.IncompleteReadError) as error:
-            raise UpstreamError(f"{self}: {error}") from error
+            raise UpstreamError(f"{protocol} {self}: {error}") from error
 
     def _free_id(self) -> int:
         while (ident := random.getrandbits(16)) in self._waiting:
             pass
         return ident
 
-    async def _udp(self, ident: int, packet: bytes, question: bytes) -> Message:
+    async def _udp(self, ident: int, packet: bytes) -> Message:
         transport = await self._open()
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._waiting[ident] = (question, future)
+        self._waiting[ident] = future
         try:
             transport.sendto(packet)
             return await future
@@ -71,52 +83,87 @@ class Upstream:
 
     async def _open(self) -> asyncio.DatagramTransport:
         async with self._opening:
-            if self._transport is None or self._transport.is_closing():
+            at_hand = self._transport is not None and not self._transport.is_closing()
+            self.on_socket("udp", at_hand)
+            if self._transport is None or not at_hand:
                 self._transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
                     lambda: _Replies(self._waiting), remote_addr=(self.address, self.port)
                 )
             return self._transport
 
     async def _tcp(self, packet: bytes) -> Message:
-        reader, writer = await asyncio.open_connection(self.address, self.port)
+        while connection := self._at_hand():
+            self.on_socket("tcp", True)
+            try:
+                return await self._over(connection, packet)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                continue  # the server closed it while it was idle; that says nothing about the question
+        self.on_socket("tcp", False)
+        return await self._over(_Connection(*await asyncio.open_connection(self.address, self.port)), packet)
+
+    def _at_hand(self) -> _Connection | None:
+        """An idle connection, the one used last."""
+        while self._idle:
+            since, connection = self._idle.pop()
+            if time.monotonic() - since < self.expire and not connection.reader.at_eof():
+                return connection
+            connection.writer.close()
+        return None
+
+    async def _over(self, connection: _Connection, packet: bytes) -> Message:
+        reader, writer = connection
         try:
             writer.write(struct.pack("!H", len(packet)) + packet)
-            (length,) = struct.unpack("!H", await reader.readexactly(2))
-            message = wire.parse_message(await reader.readexactly(length))
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-        if message.id != int.from_bytes(packet[:2], "big"):
-            raise UpstreamError(f"{self}: a reply to another question")
+            while True:
+                (length,) = struct.unpack("!H", await reader.readexactly(2))
+                message = wire.parse_message(await reader.readexactly(length))
+                if message.id == int.from_bytes(packet[:2], "big"):
+                    break
+        except BaseException:
+            writer.close()  # what comes next on it would be a reply to this question
+            raise
+        self._idle.append((time.monotonic(), connection))
         return message
 
     def close(self) -> None:
-        """Close the socket; whoever waits gets no reply."""
+        """Close all sockets; whoever waits gets no reply."""
         if self._transport:
             self._transport.abort()
             self._transport = None
+        for _, connection in self._idle:
+            connection.writer.close()
+        self._idle.clear()
 
 
 class _Replies(asyncio.DatagramProtocol):
-    def __init__(self, waiting: dict[int, tuple[bytes, asyncio.Future[Message]]]) -> None:
+    def __init__(self, waiting: dict[int, asyncio.Future[Message]]) -> None:
         self.waiting = waiting
 
     def datagram_received(self, data: bytes, addr: object) -> None:
         """Hand a reply to whoever asked; drop what nobody asked for."""
-        entry = self.waiting.get(int.from_bytes(data[:2], "big"))
-        if entry is None:
+        future = self.waiting.get(int.from_bytes(data[:2], "big"))
+        if future is None or future.done() or len(data) < 12:
             return
         try:
-            message = wire.parse_message(data)
-        except WireError:
-            return
-        question, future = entry
-        if message.flags & wire.QR and message.question.lower() in (question, b"") and not future.done():
-            future.set_result(message)
+            future.set_result(wire.parse_message(data))
+        except WireError as error:
+            future.set_exception(error)
 
     def error_received(self, exc: Exception) -> None:
         """ICMP says that nobody listens: everything on the way is lost."""
-        for _, future in self.waiting.values():
+        for future in self.waiting.values():
             if not future.done():
                 future.set_exception(exc)
+
+
+def about(message: Message, name: bytes, qtype: int) -> bool:
+    """Whether a message is a reply to the question of that lower-case name and that type."""
+    question = message.question
+    asked = question[:-4].lower() == name and question[-4:-2] == qtype.to_bytes(2, "big")
+    return bool(message.flags & wire.QR and asked)
+
+
+def nameservers(text: str) -> list[str]:
+    """The addresses that a resolv.conf file names, zones of link-local ones left out."""
+    words = [line.split() for line in text.splitlines()]
+    return [line[1].split("%")[0] for line in words if len(line) > 1 and line[0] == "nameserver"]

@@ -1,11 +1,11 @@
-"""One small cluster for the DNS tests, and questions to it as text tables."""
+"""One small cluster for the DNS tests."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 from netemu.dns import names, wire
-from netemu.dns.objects import Cluster, Options
+from netemu.dns.objects import Changed, Cluster, Options
 from netemu.dns.records import Facts, answer
 from netemu.model.meta import decode
 from netemu.model.objects import EndpointSlice, Namespace, Service
@@ -53,7 +53,7 @@ def endpoint(
     return found
 
 
-NAMESPACES = ("shop", "empty", "kube-system", "svc")
+NAMESPACES = ("shop", "empty", "kube-system", "svc", "leaving")
 SERVICES = (
     service("web", "10.96.0.5", port("http", 80), port("dns", 53, "UDP")),
     service("dual", "10.96.0.6 fd00:10:96::6", port("http", 80), port("https", 443)),
@@ -79,6 +79,35 @@ SERVICES = (
     service("pod", "10.96.0.13", port("http", 80), namespace="svc"),
     service("kube-dns", "10.96.0.10", port("dns", 53, "UDP"), namespace="kube-system"),
     service("orphan", "10.96.0.99", port("http", 80), namespace="gone"),
+    service("late", "10.96.0.14", port("http", 80), namespace="leaving"),
+    service(
+        "gate", "10.96.0.15", {**port("http", 80), "nodePort": 30080}, type="LoadBalancer", externalIPs=["203.0.113.8"]
+    )
+    | {"status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}}},
+    service("manual", "10.96.0.16", port("http", 80)),
+    service("twin", "None", port("http", 80)),
+    service("parts", "None", port("http", 80)),
+    service("peers2", "None", port("http", 80)),
+    service("nameless", "None", port("", 80)),
+    service("numberless", "None", port("http", 80)),
+    service("wide", "None", port("http", 80)),
+    service("unsaid", "None", port("http", 80)),
+    service("crew", "None", port("http", 80)),
+    service("lead", "None", port("http", 80)),
+    service("lead-in", "None", port("http", 80)),
+    service("apex", "", type="ExternalName", externalName="cluster.local"),
+    service("loud", "", type="ExternalName", externalName="Web.SHOP.svc.cluster.LOCAL"),
+    service("nodata", "", type="ExternalName", externalName="empty.example.com"),
+    service("nxdomain", "", type="ExternalName", externalName="absent.example.com"),
+    service("servfail", "", type="ExternalName", externalName="broken.example.com"),
+    service("refused", "", type="ExternalName", externalName="www.example.net."),
+    service("chained", "", type="ExternalName", externalName="alias.example.com"),
+    service("literal6", "", type="ExternalName", externalName="fd00::1"),
+    *(
+        service(f"link{n}", "", type="ExternalName", externalName=f"link{n - 1}.shop.svc.cluster.local")
+        for n in range(2, 12)
+    ),
+    service("link1", "", type="ExternalName", externalName="web.shop.svc.cluster.local"),
 )
 SLICES = (
     slice_of("web", "1", [endpoint("10.0.0.5"), endpoint("10.0.0.6", "named")], port("http", 8080)),
@@ -90,10 +119,38 @@ SLICES = (
     slice_of("noports", "1", [endpoint("10.0.4.1")]),
     slice_of("kube-dns", "1", [endpoint("10.0.9.53")], port("dns", 53, "UDP"), namespace="kube-system"),
     slice_of("nobody", "1", [endpoint("10.0.5.1")], port("http", 80)),
+    slice_of("manual", "1", [endpoint("192.0.2.80", "by-hand")], port("http", 80)),
+    slice_of("twin", "4", [endpoint("10.0.6.1", "a"), endpoint("10.0.6.2")], port("http", 80)),
+    slice_of("twin", "6", [endpoint("fd00:10::61", "a"), endpoint("fd00:10::62")], port("http", 80), family="IPv6"),
+    slice_of("parts", "1", [endpoint("10.0.6.11")], port("http", 8080)),
+    slice_of("parts", "2", [endpoint("10.0.6.12")], port("http", 9090), port("admin", 9100)),
+    slice_of("peers2", "1", [endpoint("10.0.1.1", "first"), endpoint("10.96.0.8")], port("http", 80)),
+    slice_of("nameless", "1", [endpoint("10.0.6.21")], port("", 8080)),
+    slice_of("numberless", "1", [endpoint("10.0.6.31")], {"name": "http", "protocol": "TCP"}),
+    slice_of("wide", "1", [endpoint("10.0.6.41 10.0.6.42")], port("http", 80)),
+    slice_of("unsaid", "1", [{"addresses": ["10.0.6.51"]}, endpoint("10.0.6.52", ready=None)], port("http", 80)),
+    slice_of("crew", "1", [endpoint("10.0.10.1", pod="crew-0"), endpoint("10.0.10.2", "captain", pod="crew-1"), endpoint("10.0.10.3", pod="c" * 64)], port("http", 80)),  # noqa: E501
+    slice_of("lead", "1", [endpoint("www.example.com")], port("http", 80), family="FQDN"),
+    slice_of("lead-in", "1", [endpoint("web.shop.svc.cluster.local")], port("http", 80), family="FQDN"),
 )  # fmt: skip
+
+
+def pod(name: str, address: str, namespace: str = "shop", phase: str = "Running", **meta: str) -> dict[str, Any]:
+    """A Pod; with two addresses the first is its `podIP`."""
+    addresses = address.split()
+    status = {"podIP": addresses[0], "podIPs": [{"ip": each} for each in addresses], "phase": phase}
+    return {"metadata": {"name": name, "namespace": namespace, **meta}, "status": status}
+
+
 PODS = (
-    {"metadata": {"name": "a", "namespace": "shop"}, "status": {"podIP": "10.0.0.5", "phase": "Running"}},
-    {"metadata": {"name": "b", "namespace": "shop"}, "status": {"podIP": "10.0.0.7", "phase": "Succeeded"}},
+    pod("a", "10.0.0.5 fd00:10::5"),
+    pod("b", "10.0.0.7", phase="Succeeded"),
+    pod("c", "10.0.0.8", phase="Failed"),
+    pod("d", "10.0.0.9", deletionTimestamp="2026-01-01T00:00:00Z"),
+    pod("six", "fd00:10::6"),
+    pod("host-a", "192.168.0.1"),
+    pod("host-b", "192.168.0.1", namespace="kube-system"),
+    pod("pending", "10.0.0.10", phase="Pending"),
 )
 
 
@@ -107,12 +164,12 @@ def cluster(**options: Any) -> Cluster:
     for item in SLICES:
         put(found, item)
     for item in PODS:
-        found.set_pod("shop", item["metadata"]["name"], decode(item, Pod))
+        found.set_pod(item["metadata"]["namespace"], item["metadata"]["name"], decode(item, Pod))
     return found
 
 
-def put(into: Cluster, item: dict[str, Any]) -> bool:
-    """Add or replace a Service or EndpointSlice."""
+def put(into: Cluster, item: dict[str, Any]) -> Changed:
+    """Add or replace a Service or EndpointSlice; what that touches."""
     meta = item["metadata"]
     if "addressType" in item:
         return into.set_slice(meta["namespace"], meta["name"], decode(item, EndpointSlice))
@@ -126,17 +183,6 @@ class Case(NamedTuple):
     type: str
     rcode: str
     answers: tuple[str, ...] = ()
-
-
-def cases(table: str) -> list[Case]:
-    """Lines `NAME TYPE RCODE answer; answer`; a name without a last dot is under cluster.local."""
-    found = []
-    for line in table.strip().splitlines():
-        name, kind, rcode, *rest = line.split(None, 3)
-        answers = tuple(sorted(item.strip() for item in rest[0].split(";"))) if rest else ()
-        absolute = name if name.endswith(".") else "cluster.local." if name == "@" else f"{name}.cluster.local."
-        found.append(Case(absolute, kind, rcode, answers))
-    return found
 
 
 def ask(of: Cluster, name: str, kind: str, facts: Facts = FACTS) -> Case:

@@ -27,6 +27,7 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 
 from netemu.dns import names, wire
@@ -79,7 +80,7 @@ class Cache(Plugin):
             task.cancel()
         await asyncio.gather(*self._refreshing.values(), return_exceptions=True)
 
-    async def serve(self, query: Query) -> Result:
+    def serve(self, query: Query) -> Result | Awaitable[Result]:
         """See Plugin."""
         if not longest_zone(query.lower, self.zones):
             return NEXT
@@ -89,22 +90,30 @@ class Cache(Plugin):
             found = kind.get(_key(query))
             if found and found.ttl(now) > (-self.settings.stale if self.settings.stale else 0):
                 self._count("hits", kind.name)
-                return await self._hit(query, found, now)
+                return self._hit(query, found, now)
         self._count("misses")
         return NEXT
 
-    async def _hit(self, query: Query, item: Item, now: float) -> Response:
+    def _hit(self, query: Query, item: Item, now: float) -> Result | Awaitable[Result]:
         if item.ttl(now) <= 0:
             if self.settings.verify:
-                response = await self.rest(query)
-                if response.rcode in (wire.NOERROR, wire.NXDOMAIN):
-                    self.after(query, response)
-                    return response
-            else:
-                self._refresh(query, item)
+                return self._verified(query, item)
             self._count("served_stale")
+            self._refresh(query, item)
         elif self.settings.prefetch and self._worth_it(item, now):
             self._refresh(query, item)
+        return self._aged(item, now)
+
+    async def _verified(self, query: Query, item: Item) -> Result:
+        """What is true now; what was true once if that cannot be told."""
+        response = await self.rest(query)
+        if response.rcode in (wire.NOERROR, wire.NXDOMAIN):
+            self.after(query, response)
+            return response
+        self._count("served_stale")
+        return self._aged(item, time.monotonic())
+
+    def _aged(self, item: Item, now: float) -> Response:
         response = _copy(item.response)
         response.plugin = "cache"
         _set_ttl(response, item.lifetime if self.settings.keep_ttl else max(0, item.ttl(now)))
