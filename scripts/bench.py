@@ -143,8 +143,9 @@ def _lab_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(prog="bench", description="Measure netemu on this machine. Needs root.")
-    parser.add_argument("what", nargs="?", choices=["lab", "proxy"], default="lab",
-                        help="lab: up, apply, memory, down; proxy: how fast rules are programmed")  # fmt: skip
+    parser.add_argument("what", nargs="?", choices=["lab", "proxy", "dns"], default="lab",
+                        help="lab: up, apply, memory, down; proxy: how fast rules are programmed; "
+                             "dns: how fast names are answered, beside unbound and dnsmasq if installed")  # fmt: skip
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--manifest", type=Path, default=ROOT / "topologies/shop.yaml",
                         help="the application that is applied (with kubectl, if NETEMU_KUBECTL names one)")  # fmt: skip
@@ -152,7 +153,8 @@ def main() -> None:
     parser.add_argument(
         "--services", nargs="+", type=int, default=[1000, 5000], help="proxy: how many, of 10 endpoints"
     )
-    parser.add_argument("--peer", type=Path, help="proxy: another kube-proxy to measure in the same run")
+    parser.add_argument("--peer", type=Path, help="another kube-proxy (dns: a CoreDNS) to measure in the same run")
+    parser.add_argument("--seconds", type=float, default=5, help="dns: how long each load lasts")
     parser.add_argument("--within", type=float, default=180, help="proxy: give up a case after so many seconds")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args()
@@ -160,13 +162,17 @@ def main() -> None:
         from bench_proxy import bench_proxy
 
         rows = bench_proxy(options.modes, options.services, options.peer, options.within)
+    elif options.what == "dns":
+        from bench_dns import bench_dns
+
+        rows = bench_dns(options.peer, options.seconds)
     else:
         rows = _lab_rows(options)
     if options.json:
         print(json.dumps(rows, indent=2))
         return
     for row in [dict(zip(rows[0], rows[0], strict=True)), *rows]:
-        print(f"{row['measure']:<60}" + "".join(f"{row[key]!s:>10}" for key in ("min", "median", "max", "aim")))
+        print(f"{row['measure']:<76}" + "".join(f"{row[key]!s:>10}" for key in ("min", "median", "max", "aim")))
 
 
 if __name__ == "__main__":
