@@ -31,6 +31,7 @@ from netemu.dns.pages import Pages
 from netemu.dns.plugin import Page, Plugin
 from netemu.dns.port import Port
 from netemu.dns.wire import Query, Response
+from netemu.kernel import netns as namespaces
 from netemu.model.errors import NetemuError, UserError
 
 if TYPE_CHECKING:
@@ -50,8 +51,11 @@ class Server:
         kubeconfig: Path | None = None,
         client: Client | None = None,
         faults: tuple[str, str] | None = None,
+        netns: str = "",
     ) -> None:
-        """`faults`: namespace and name of the ConfigMap that holds faults on purpose."""
+        """`faults`: namespace and name of the ConfigMap that holds faults on purpose. `netns`: the network namespace to
+        listen in, if not this one."""
+        self._netns = netns
         self.corefile, self.kubeconfig = corefile_path, kubeconfig
         self._faults = FaultTable(self, *faults) if faults else None
         self._following: asyncio.Task[None] | None = None
@@ -136,7 +140,8 @@ class Server:
 
     async def _listen(self, port: int, addresses: tuple[str, ...], number: int) -> None:
         loop, answers = asyncio.get_running_loop(), self._ports[port]
-        sockets = listen.open_sockets(addresses, number)
+        with namespaces.entered(self._netns):
+            sockets = listen.open_sockets(addresses, number)
         self.ports[port] = sockets[0].getsockname()[1]
         group = self._listeners.setdefault(port, [])
         for sock in sockets:
@@ -216,6 +221,7 @@ class Server:
             self._ports[port] = Port({}, self.metrics, port)
             await self._listen(port, binds[port], port)
         plugins = [plugin for each in chains for plugin in each.plugins]
+        self.metrics.forget("coredns_plugin_enabled")
         for plugin in plugins:
             await plugin.start()
         deadline = time.monotonic() + 5
@@ -253,6 +259,13 @@ def _lines(path: str) -> list[str]:
     with contextlib.suppress(OSError):
         return Path(path).read_text().splitlines()
     return []
+
+
+def check_corefile(text: str, file: str = "Corefile") -> None:
+    """Raises UserError for what a server would refuse in a Corefile."""
+    host = Server(None)
+    for block in corefile.parse(text, file):
+        chain.build(block, host)
 
 
 async def _begin_to_collect(server: Server) -> None:

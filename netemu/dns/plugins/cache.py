@@ -24,6 +24,7 @@ longer: at once, while it is asked for anew (immediate), or only if asking anew 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import time
@@ -90,11 +91,13 @@ class Cache(Plugin):
             found = kind.get(_key(query))
             if found and found.ttl(now) > (-self.settings.stale if self.settings.stale else 0):
                 self._count("hits", kind.name)
-                return self._hit(query, found, now)
+                return self._hit(query, kind, found, now)
         self._count("misses")
         return NEXT
 
-    def _hit(self, query: Query, item: Item, now: float) -> Result | Awaitable[Result]:
+    def _hit(self, query: Query, kind: Kind, item: Item, now: float) -> Result | Awaitable[Result]:
+        if not self.settings.prefetch and item.ttl(now) > 0:
+            return self._until_it_ages(kind, item, now)
         if item.ttl(now) <= 0:
             if self.settings.verify:
                 return self._verified(query, item)
@@ -103,6 +106,18 @@ class Cache(Plugin):
         elif self.settings.prefetch and self._worth_it(item, now):
             self._refresh(query, item)
         return self._aged(item, now)
+
+    def _until_it_ages(self, kind: Kind, item: Item, now: float) -> Response:
+        """A reply that may be sent again as it is until its TTL counts down."""
+        response = self._aged(item, now)
+        response.stable, response.depends = True, (b"cache",)
+        response.until = item.stored + (item.lifetime if self.settings.keep_ttl else int(now - item.stored) + 1)
+        response.again = functools.partial(self._sent_again, kind.name)
+        return response
+
+    def _sent_again(self, kind: str, times: int) -> None:
+        self._count("requests", times=times)
+        self._count("hits", kind, times)
 
     async def _verified(self, query: Query, item: Item) -> Result:
         """What is true now; what was true once if that cannot be told."""
@@ -178,9 +193,9 @@ class Cache(Plugin):
         referral = not response.answers and wire.NS in types
         return self.success, self.success.bounded(_UNKNOWN_TTL if referral else _lowest(response))
 
-    def _count(self, what: str, kind: str = "") -> None:
+    def _count(self, what: str, kind: str = "", times: int = 1) -> None:
         labels = (self._server, *((("type", kind),) if kind else ()), *self._where)
-        self.metrics.add(f"coredns_cache_{what}_total", labels)
+        self.metrics.add(f"coredns_cache_{what}_total", labels, times)
 
 
 def _key(query: Query) -> tuple[bytes, int, int, bool, bool]:
