@@ -107,7 +107,7 @@ class Cluster:
         self._service_at: dict[bytes, Key | list[Key]] = {}
         self._slice_at: dict[bytes, Key | list[Key]] = {}
         self._pods: dict[Key, tuple[bytes, bytes]] = {}
-        self._pods_at: dict[tuple[bytes, bytes], int] = {}
+        self._pods_at: dict[bytes, list[bytes]] = {}
 
     # --- objects in ---
 
@@ -118,10 +118,10 @@ class Cluster:
         (self._namespaces.discard if present is None else self._namespaces.add)(key)
         return changed
 
-    def set_service(self, namespace: str, name: str, service: Service | None) -> Changed:
+    def set_service(self, namespace: str, name: str, new: ServiceFacts | None) -> Changed:
         """A Service as it is now, or None."""
         key = _key(namespace, name)
-        old, new = self._services.get(key), _strip_service(service) if service else None
+        old = self._services.get(key)
         if old == new:
             return ()
         before, after = old.addresses if old else (), new.addresses if new else ()
@@ -137,12 +137,11 @@ class Cluster:
             self._services[key] = new
         return (service_tag(key), *before, *after)
 
-    def set_slice(self, namespace: str, name: str, slice_: EndpointSlice | None) -> Changed:
+    def set_slice(self, namespace: str, name: str, new: SliceFacts | None) -> Changed:
         """An EndpointSlice as it is now, or None. Changes of endpoints that are not ready change nothing."""
         key = _key(namespace, name)
         owner = self._owner.get(key)
         old = self._slices[owner][key] if owner else None
-        new = _strip_slice(slice_, self.options.endpoint_pod_names) if slice_ else None
         if old == new:
             return ()
         changed: list[bytes] = []
@@ -174,29 +173,32 @@ class Cluster:
             del self._slices[service]
         self._hosts.pop(service, None)
 
-    def set_pod(self, namespace: str, name: str, pod: Pod | None) -> Changed:
-        """A Pod as it is now, or None; matters to `pods verified` alone. Its first address counts."""
+    def set_pod(self, namespace: str, name: str, address: bytes) -> Changed:
+        """The address of a Pod, empty for none; matters to `pods verified` alone."""
         key = _key(namespace, name)
-        seen = pod is not None and not pod.deleting and pod.status.phase not in ("Succeeded", "Failed", "Unknown")
-        new = (key[0], packed_address(pod.status.pod_ip)) if pod and seen and pod.status.pod_ip else None
+        new = (key[0], address) if address else None
         old = self._pods.pop(key, None)
         if new:
             self._pods[key] = new
         if old == new:
             return ()
         if old:
-            self._pods_at[old] -= 1
-            if not self._pods_at[old]:
-                del self._pods_at[old]
+            self._pods_at[old[1]].remove(old[0])
+            if not self._pods_at[old[1]]:
+                del self._pods_at[old[1]]
         if new:
-            self._pods_at[new] = self._pods_at.get(new, 0) + 1
+            self._pods_at.setdefault(new[1], []).append(new[0])
         return tuple(each[1] for each in (old, new) if each)
 
     # --- what questions need ---
 
     def visible(self, namespace: bytes) -> bool:
         """Whether names beneath this namespace exist."""
-        return namespace in self._namespaces and (not self.options.namespaces or namespace in self.options.namespaces)
+        return namespace in self._namespaces and self.shown(namespace)
+
+    def shown(self, namespace: bytes) -> bool:
+        """Whether the `namespaces` option lets a namespace be seen, should it exist."""
+        return not self.options.namespaces or namespace in self.options.namespaces
 
     def service(self, key: Key) -> ServiceFacts | None:
         """The Service, unless `ignore empty_service` hides it."""
@@ -231,21 +233,24 @@ class Cluster:
     def names_of(self, address: bytes) -> list[tuple[bytes, ...]]:
         """Who owns an address: the Service with that cluster IP alone, else each ready endpoint. Labels before the
         zone."""
-        shown = self.options.namespaces
         for namespace, service in _every(self._service_at.get(address)):
-            if not shown or namespace in shown:
+            if self.shown(namespace):
                 return [(service, namespace, b"svc")]
         return [
             (each.host, part.service[1], part.service[0], b"svc")
             for part in self.slices_at(address)
-            if not part.names and (not shown or part.service[0] in shown)
+            if not part.names and self.shown(part.service[0])
             for each in part.endpoints
             if each.address == address
         ]
 
+    def namespace_of(self, address: bytes) -> bytes:
+        """The namespace of a Pod with that address, empty if there is none."""
+        return next(iter(self._pods_at.get(address, ())), b"")
+
     def has_pod(self, namespace: bytes, address: bytes) -> bool:
         """Whether a Pod of that namespace has that address."""
-        return (namespace, address) in self._pods_at
+        return namespace in self._pods_at.get(address, ())
 
 
 _Index = dict[bytes, Key | list[Key]]
@@ -290,7 +295,8 @@ def packed_address(address: str) -> bytes:
     return packed[12:] if packed.startswith(_MAPPED) else packed
 
 
-def _strip_service(service: Service) -> ServiceFacts:
+def service_facts(service: Service) -> ServiceFacts:
+    """What DNS knows of a Service."""
     spec = service.spec
     external = _domain(spec.external_name) if spec.type == "ExternalName" else None
     addresses = tuple(filter(None, map(packed_address, spec.cluster_ips or (spec.cluster_ip,))))
@@ -314,7 +320,8 @@ def _shared(ports: tuple[tuple[str, str, int], ...]) -> tuple[Port, ...]:
     return tuple(found) or _NAMELESS
 
 
-def _strip_slice(slice_: EndpointSlice, pod_names: bool) -> SliceFacts | None:
+def slice_facts(slice_: EndpointSlice, pod_names: bool) -> SliceFacts | None:
+    """What DNS knows of an EndpointSlice; None for one that belongs to no Service."""
     service = slice_.labels.get(_SERVICE_LABEL)
     if not service:
         return None
@@ -333,6 +340,12 @@ def _strip_slice(slice_: EndpointSlice, pod_names: bool) -> SliceFacts | None:
         tuple((port.name or "", port.protocol or "TCP", port.port or NO_PORT) for port in slice_.ports or ())
     )
     return SliceFacts(_key(slice_.namespace, service), tuple(endpoints), ports, of_names)
+
+
+def pod_address(pod: Pod) -> bytes:
+    """The first address of a Pod that is there to be found; empty for others."""
+    gone = pod.deleting or pod.status.phase in ("Succeeded", "Failed", "Unknown")
+    return b"" if gone else packed_address(pod.status.pod_ip)
 
 
 def _dashed(address: str) -> str:

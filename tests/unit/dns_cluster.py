@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from netemu.dns import names, wire
-from netemu.dns.objects import Changed, Cluster, Options
+from netemu.dns.objects import Changed, Cluster, Options, pod_address, service_facts, slice_facts
 from netemu.dns.records import Facts, answer
 from netemu.model.meta import decode
 from netemu.model.objects import EndpointSlice, Namespace, Service
@@ -164,7 +164,7 @@ def cluster(**options: Any) -> Cluster:
     for item in SLICES:
         put(found, item)
     for item in PODS:
-        found.set_pod(item["metadata"]["namespace"], item["metadata"]["name"], decode(item, Pod))
+        found.set_pod(item["metadata"]["namespace"], item["metadata"]["name"], pod_address(decode(item, Pod)))
     return found
 
 
@@ -172,8 +172,9 @@ def put(into: Cluster, item: dict[str, Any]) -> Changed:
     """Add or replace a Service or EndpointSlice; what that touches."""
     meta = item["metadata"]
     if "addressType" in item:
-        return into.set_slice(meta["namespace"], meta["name"], decode(item, EndpointSlice))
-    return into.set_service(meta["namespace"], meta["name"], decode(item, Service))
+        facts = slice_facts(decode(item, EndpointSlice), into.options.endpoint_pod_names)
+        return into.set_slice(meta["namespace"], meta["name"], facts)
+    return into.set_service(meta["namespace"], meta["name"], service_facts(decode(item, Service)))
 
 
 class Case(NamedTuple):

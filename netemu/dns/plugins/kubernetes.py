@@ -1,8 +1,11 @@
 """`kubernetes [ZONES...]`: the names of a cluster.
 
     kubernetes cluster.local in-addr.arpa ip6.arpa {
-        endpoint URL | kubeconfig FILE [CONTEXT]
+        endpoint URL
+        tls CERTIFICATE KEY CA
+        kubeconfig FILE [CONTEXT]
         namespaces NAME...
+        namespace_labels SELECTOR
         labels SELECTOR
         pods disabled|insecure|verified
         endpoint_pod_names
@@ -10,10 +13,17 @@
         ignore empty_service
         ttl SECONDS
         fallthrough [ZONES...]
+        startup_timeout DURATION
+        apiserver_qps N
+        apiserver_burst N
+        apiserver_max_inflight N
+        resyncperiod DURATION
     }
 
 Before the first lists have arrived nothing can be denied, so SERVFAIL stands where NXDOMAIN would. While the API
-server is away the last state goes on being served.
+server is away the last state goes on being served. Sockets are open from the start, so nothing waits for
+`startup_timeout`; four watches need no `apiserver_*` limits, and never a resync: these are read and have no effect.
+`multicluster` and `zonal` zones are not served.
 """
 
 from __future__ import annotations
@@ -23,16 +33,16 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from netemu.dns import names, wire
+from netemu.dns import kubernetes_options, names, wire
 from netemu.dns.corefile import Directive
-from netemu.dns.objects import Options
+from netemu.dns.objects import Options, packed_address
 from netemu.dns.plugin import NEXT, Block, Fallthrough, Plugin, Refuse, Result, longest_zone
 from netemu.dns.records import Answer, Facts, answer, soa
 from netemu.dns.store import ClusterStore
-from netemu.dns.wire import Query, Response
+from netemu.dns.transfers import zone_records
+from netemu.dns.wire import Query, Record, Response
 from netemu.model.errors import NetemuError
 
 if TYPE_CHECKING:
@@ -40,11 +50,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_OPTIONS = (
-    "endpoint", "kubeconfig", "namespaces", "labels", "pods", "endpoint_pod_names", "noendpoints", "ignore", "ttl",
-    "fallthrough",
-)  # fmt: skip
-_PODS = ("disabled", "insecure", "verified")
+_PROGRAMMING = "coredns_kubernetes_dns_programming_duration_seconds"
+_BUCKETS = tuple(0.001 * 2**n for n in range(20))
 _ADDRESSES_FOR = 5.0
 """Seconds for which the list of our own addresses is believed."""
 _MOST_ALIASES = 8
@@ -131,56 +138,29 @@ class Kubernetes(Plugin):
             self._local, self._local_until = self.block.host.local_addresses(), now + _ADDRESSES_FOR
         return self._local
 
+    def search_path(self, query: Query) -> tuple[bytes, ...]:
+        """See Plugin: known for Pods, if they are `verified`."""
+        zone = longest_zone(query.lower, self.options.zones)
+        namespace = self.store.cluster.namespace_of(packed_address(query.client[0]))
+        if not zone or not namespace or names.is_reverse(zone):
+            return ()
+        return (names.join((namespace, b"svc"), zone), names.join((b"svc",), zone), zone)
+
+    def transfer(self, zone: bytes) -> list[Record] | None:
+        """See Plugin."""
+        if not longest_zone(zone, self.options.zones) or not self.store.synced:
+            return None
+        return zone_records(self.store.cluster, zone, Facts(self.store.serial, self.block.host.local_addresses()))
+
 
 def setup(directive: Directive, block: Block) -> Plugin:
     """See the module's docstring. Raises UserError."""
-    options = Options(zones=directive.zones(directive.args) or block.zones)
-    if options.primary == names.ROOT and names.ROOT not in options.zones:
-        raise directive.error("kubernetes: needs a zone that is not a reverse zone, for example cluster.local")
-    falls, credentials, endpoints, labels = Fallthrough(), None, True, ""
-    for option in directive.options:
-        if option.name == "fallthrough":
-            falls = Fallthrough(option)
-        elif option.name == "noendpoints":
-            option.none()
-            endpoints = False
-        elif option.name in ("kubeconfig", "endpoint"):
-            credentials = _credentials(option)
-        elif option.name == "labels":
-            labels = " ".join(option.args)
-        else:
-            options = _record_option(options, option)
-    store = ClusterStore(options, block.host.invalidate, endpoints=endpoints, labels=labels)
-    return Kubernetes(options, store, block, falls, credentials)
+    settings = kubernetes_options.read(directive, block)
+    metrics = block.host.metrics
 
+    def delayed(seconds: float, headless: bool) -> None:
+        labels = (("service_kind", "headless_with_selector" if headless else "cluster_ip"),)
+        metrics.histogram(_PROGRAMMING, labels, _BUCKETS).add(seconds)
 
-def _credentials(option: Directive) -> Credentials:
-    from netemu.client.kubeconfig import Credentials, load_kubeconfig
-
-    if option.name == "endpoint":
-        return Credentials(server=option.one("the URL of an API server").rstrip("/"))
-    if len(option.args) not in (1, 2):
-        raise option.error("kubeconfig: expected FILE [CONTEXT]")
-    return load_kubeconfig(*option.args)
-
-
-def _record_option(options: Options, option: Directive) -> Options:
-    match option.name:
-        case "ttl":
-            return replace(options, ttl=option.number(0, 3600))
-        case "pods":
-            if (mode := option.one("one of " + ", ".join(_PODS))) not in _PODS:
-                raise option.error(f"pods: {mode!r} is none of {', '.join(_PODS)}")
-            return replace(options, pods=mode)
-        case "endpoint_pod_names":
-            option.none()
-            return replace(options, endpoint_pod_names=True)
-        case "namespaces":
-            if not option.args:
-                raise option.error("namespaces: expected at least one name")
-            return replace(options, namespaces=frozenset(name.encode() for name in option.args))
-        case "ignore" if option.args == ("empty_service",):
-            return replace(options, ignore_empty_service=True)
-        case "ignore":
-            raise option.error("ignore: expected empty_service")
-    raise option.unknown(_OPTIONS)
+    store = ClusterStore(settings.records, block.host.invalidate, settings.selection, on_delay=delayed)
+    return Kubernetes(settings.records, store, block, settings.falls, settings.credentials)
