@@ -59,6 +59,11 @@ _unpack_attribute = _ATTRIBUTE.unpack_from
 _pack_header = _HEADER.pack
 
 
+def attribute_header(size: int, kind: int) -> bytes:
+    """What stands before an attribute's payload; the size counts both."""
+    return _pack_attribute(size, kind)
+
+
 def attribute(kind: int, payload: bytes) -> bytes:
     """One attribute, padded to four bytes."""
     size = len(payload)

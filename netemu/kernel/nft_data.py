@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from ipaddress import ip_address, ip_network
 from typing import Final
 
@@ -51,6 +52,9 @@ FIELD_TYPES: Final = {
     Field.OIFNAME: DataType.IFNAME,
 }
 _ADDRESSES: Final = (DataType.IPV4_ADDR, DataType.IPV6_ADDR)
+_PORT: Final = struct.Struct(">H")
+_MARK: Final = struct.Struct("=I")
+_Encoder = Callable[[Value], bytes]
 
 
 def words(size: int) -> int:
@@ -58,31 +62,52 @@ def words(size: int) -> int:
     return size + 3 & ~3
 
 
-def encode(kind: DataType, value: Value) -> bytes:
-    """One value, not padded. Raises ValueError for what is none of that type."""
-    match kind:
-        case DataType.IPV4_ADDR | DataType.IPV6_ADDR:
-            family = socket.AF_INET if kind is DataType.IPV4_ADDR else socket.AF_INET6
-            try:
-                return socket.inet_pton(family, str(value))
-            except OSError:
-                raise ValueError(f"{value!r} is no {kind.value}") from None
-        case DataType.INET_SERVICE:
-            return struct.pack(">H", int(value)) if 0 <= int(value) <= 0xFFFF else _refuse(kind, value)
-        case DataType.INET_PROTO:
-            number = PROTOCOLS.get(value, -1) if isinstance(value, str) else value
-            return bytes((number,)) if 0 <= number <= 255 else _refuse(kind, value)
-        case DataType.MARK:
-            return struct.pack("=I", int(value)) if 0 <= int(value) <= 0xFFFFFFFF else _refuse(kind, value)
-        case DataType.IFNAME:
-            name = str(value).encode()
-            return name.ljust(16, b"\0") if 0 < len(name) < 16 else _refuse(kind, value)
-        case DataType.VERDICT:
+def _address(family: socket.AddressFamily, kind: DataType) -> _Encoder:
+    def encoded(value: Value) -> bytes:
+        try:
+            return socket.inet_pton(family, value)  # type: ignore[arg-type]
+        except (OSError, TypeError):
             return _refuse(kind, value)
+
+    return encoded
+
+
+def _service(value: Value) -> bytes:
+    return _PORT.pack(int(value)) if 0 <= int(value) <= 0xFFFF else _refuse(DataType.INET_SERVICE, value)
+
+
+def _protocol(value: Value) -> bytes:
+    number = PROTOCOLS.get(value, -1) if isinstance(value, str) else value
+    return bytes((number,)) if 0 <= number <= 255 else _refuse(DataType.INET_PROTO, value)
+
+
+def _mark(value: Value) -> bytes:
+    return _MARK.pack(int(value)) if 0 <= int(value) <= 0xFFFFFFFF else _refuse(DataType.MARK, value)
+
+
+def _name(value: Value) -> bytes:
+    name = str(value).encode()
+    return name.ljust(16, b"\0") if 0 < len(name) < 16 else _refuse(DataType.IFNAME, value)
 
 
 def _refuse(kind: DataType, value: Value) -> bytes:
     raise ValueError(f"{value!r} is no {kind.value}")
+
+
+_ENCODERS: Final[Mapping[DataType, _Encoder]] = {
+    DataType.IPV4_ADDR: _address(socket.AF_INET, DataType.IPV4_ADDR),
+    DataType.IPV6_ADDR: _address(socket.AF_INET6, DataType.IPV6_ADDR),
+    DataType.INET_SERVICE: _service,
+    DataType.INET_PROTO: _protocol,
+    DataType.MARK: _mark,
+    DataType.IFNAME: _name,
+    DataType.VERDICT: partial(_refuse, DataType.VERDICT),
+}
+
+
+def encode(kind: DataType, value: Value) -> bytes:
+    """One value, not padded. Raises ValueError for what is none of that type."""
+    return _ENCODERS[kind](value)
 
 
 def decode(kind: DataType, data: bytes) -> Value:
@@ -107,12 +132,24 @@ def decode(kind: DataType, data: bytes) -> Value:
 
 def encode_key(types: Sequence[DataType], values: Values) -> bytes:
     """A key or data: its only part as it is, several parts each padded to words. Raises ValueError."""
-    if len(types) != len(values):
-        raise ValueError(f"{values!r} does not have {len(types)} parts")
-    if len(types) == 1:
-        return encode(types[0], values[0])
-    parts = [encode(kind, value) for kind, value in zip(types, values, strict=True)]
-    return b"".join(part + bytes(-len(part) % 4) for part in parts)
+    return key_encoder(tuple(types))(values)
+
+
+@lru_cache(64)
+def key_encoder(types: tuple[DataType, ...]) -> Callable[[Values], bytes]:
+    """Encodes keys, or data, of these types; for whoever has many. It raises ValueError."""
+    encoders = [_ENCODERS[kind] for kind in types]
+    paddings = [bytes(-SIZES[kind] % 4) for kind in types]
+
+    def several(values: Values) -> bytes:
+        if len(values) != len(encoders):
+            raise ValueError(f"{values!r} does not have {len(types)} parts")
+        return b"".join([encode(value) + pad for encode, value, pad in zip(encoders, values, paddings, strict=True)])
+
+    def single(values: Values) -> bytes:
+        return encoders[0](values[0]) if len(values) == 1 else several(values)
+
+    return single if len(types) == 1 else several
 
 
 def decode_key(types: Sequence[DataType], data: bytes) -> Values:

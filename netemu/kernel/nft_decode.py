@@ -18,6 +18,7 @@ from netemu.kernel import nft_data as data
 from netemu.kernel import nft_encode as wire
 from netemu.kernel import nft_expressions as expressions
 from netemu.kernel.nfnetlink import attribute_list, attributes
+from netemu.kernel.nft_elements import INTERVAL_END, HeldSet
 from netemu.model import nft
 from netemu.model.nft import DataType, Field
 
@@ -43,7 +44,7 @@ class FoundSet:
 
     name: str
     anonymous: bool
-    held: wire.HeldSet | None
+    held: HeldSet | None
 
 
 Anonymous = Mapping[str, tuple[FoundSet, Sequence[nft.Element]]]
@@ -89,7 +90,7 @@ def a_set(body: bytes, of_table: str) -> FoundSet | None:
     return FoundSet(name, anonymous, held)
 
 
-def _held(name: str, types: tuple[DataType, ...], flags: int, found: Mapping[int, bytes]) -> wire.HeldSet:
+def _held(name: str, types: tuple[DataType, ...], flags: int, found: Mapping[int, bytes]) -> HeldSet:
     words = frozenset(word for word, bit in wire.SET_FLAGS.items() if flags & bit)
     size = _number(attributes(found.get(9, b"")).get(1, b""))
     timeout = _number(found.get(11, b"")) // 1000
@@ -116,7 +117,7 @@ def elements(found: FoundSet, bodies: Sequence[bytes]) -> tuple[nft.Element, ...
     return tuple(_element(found.held, each) for each in listed)
 
 
-def _element(held: wire.HeldSet, found: Mapping[int, bytes]) -> nft.Element:
+def _element(held: HeldSet, found: Mapping[int, bytes]) -> nft.Element:
     first = _value(found[1])
     if 10 in found:
         last = _value(found[10])
@@ -139,7 +140,7 @@ def _interval_key(types: Sequence[DataType], first: bytes, last: bytes) -> nft.V
     return tuple(key)
 
 
-def _extras(held: wire.HeldSet, found: Mapping[int, bytes]) -> tuple[nft.Verdict | nft.Values | None, str, int]:
+def _extras(held: HeldSet, found: Mapping[int, bytes]) -> tuple[nft.Verdict | nft.Values | None, str, int]:
     comment = _noted(found.get(6, b"")).get(0, "")
     timeout = _number(found.get(4, b"")) // 1000
     value: nft.Verdict | nft.Values | None = None
@@ -149,12 +150,12 @@ def _extras(held: wire.HeldSet, found: Mapping[int, bytes]) -> tuple[nft.Verdict
     return value, comment, 0 if timeout == held.timeout else timeout
 
 
-def _spans(held: wire.HeldSet, listed: Sequence[Mapping[int, bytes]]) -> list[nft.Element]:
+def _spans(held: HeldSet, listed: Sequence[Mapping[int, bytes]]) -> list[nft.Element]:
     kind = held.type[0]
     size = data.SIZES[kind]
     marks = []
     for found in listed:
-        end = bool(_number(found.get(3, b"")) & wire.INTERVAL_END)
+        end = bool(_number(found.get(3, b"")) & INTERVAL_END)
         marks.append((int.from_bytes(_value(found[1])[:size], "big"), not end, found))
     marks.sort(key=lambda mark: mark[:2])
     spans: list[nft.Element] = []

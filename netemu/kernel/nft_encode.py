@@ -10,13 +10,13 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import struct
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Final
 
 from netemu.kernel import nft_data as data
+from netemu.kernel import nft_elements as elements
 from netemu.kernel import nft_expressions as expressions
 from netemu.kernel.nfnetlink import (
     NLM_F_APPEND,
@@ -31,6 +31,7 @@ from netemu.kernel.nfnetlink import (
     nested,
     text,
 )
+from netemu.kernel.nft_elements import HeldSet, comment_attribute, user_data
 from netemu.model import nft
 from netemu.model.errors import KernelError
 from netemu.model.nft import DataType
@@ -43,11 +44,8 @@ NEW_SET, DEL_SET, NEW_ELEMENT, DEL_ELEMENT = 9, 11, 12, 14
 DESTROY_TABLE, DESTROY_CHAIN, DESTROY_RULE, DESTROY_SET, DESTROY_ELEMENT = 26, 27, 28, 29, 30
 ANONYMOUS, CONSTANT, INTERVAL, MAP, TIMEOUT, EVAL, CONCAT = 0x1, 0x2, 0x4, 0x8, 0x10, 0x20, 0x80
 SET_FLAGS: Final = {"constant": CONSTANT, "interval": INTERVAL, "timeout": TIMEOUT, "dynamic": EVAL}
-INTERVAL_END: Final = 1
 _BYTE_ORDER, _DATA_BYTE_ORDER, _SET_COMMENT = 0, 1, 7
 _BIG_ENDIAN, _HOST, _NO_ORDER = 2, 1, 0
-_NUMBER: Final = (DataType.MARK,)
-_GOTO: Final = struct.Struct("=HHHHHHIHHHHHH")
 _HOST_ORDER: Final = (DataType.MARK, DataType.IFNAME)
 # For a name with %d the kernel parses the names of all sets to find a free number: too slow where there are thousands.
 _MAKER: Final = f"-{os.urandom(4).hex()}-"
@@ -55,8 +53,6 @@ _NUMBERS: Final = itertools.count()
 _HEADER, _ATTRIBUTE = 20, 4  # bytes
 _ELEMENTS_PER_MESSAGE: Final = 60000  # bytes; an attribute holds 65535
 
-HeldSet = nft.Set | nft.Map
-_Entry = tuple[nft.Values, nft.Verdict | nft.Values | None, str, int]
 
 _CREATE_FLAGS: Final = {
     nft.Add: NLM_F_REQUEST | NLM_F_CREATE,
@@ -78,7 +74,7 @@ class Batch:
         self._owners: list[int] = []
         self._anonymous = 0
         self._at = 0
-        self._within: dict[int, list[tuple[int, int]]] = {}
+        self._shared: dict[int, tuple[int, Sequence[bytes], Sequence[int]]] = {}
 
     def add_all(self, operations: Sequence[nft.Operation]) -> None:
         """Encode operations in order. Raises KernelError (EINVAL) for what no message can say."""
@@ -99,9 +95,10 @@ class Batch:
     def owner(self, sequence: int, offset: int = 0) -> int:
         """The index of the operation that message number `sequence` (from 1) belongs to; where it carries elements of
         several operations, `offset` tells them apart."""
-        within = self._within.get(sequence)
-        if within and offset:
-            return within[max(bisect_right(within, offset, key=lambda each: each[0]) - 1, 0)][1]
+        if offset and sequence in self._shared:
+            at, encoded, owners = self._shared[sequence]
+            ends = itertools.accumulate(map(len, encoded), initial=at)
+            return owners[max(bisect_right(list(ends), offset, hi=len(encoded)) - 1, 0)]
         return self._owners[bisect_right(self._starts, sequence - 1) - 1]
 
     def _add(self, operation: nft.Operation, run: Sequence[nft.Operation]) -> None:
@@ -128,7 +125,7 @@ class Batch:
                 self._anonymous += 1
                 self._send(NEW_SET, flags, _set(held, self._anonymous))
             case nft.Table():
-                self._send(NEW_TABLE, flags, be32(2, 0) + _comment(6, 0, held.comment))
+                self._send(NEW_TABLE, flags, be32(2, 0) + comment_attribute(6, 0, held.comment))
 
     def _flush(self, held: nft.Object) -> None:
         match held:
@@ -169,7 +166,7 @@ class Batch:
             flags |= NLM_F_APPEND
         if rule.position:
             parts += be64(6, rule.position)
-        self._send(NEW_RULE, flags, parts + _comment(7, 0, rule.comment))
+        self._send(NEW_RULE, flags, parts + comment_attribute(7, 0, rule.comment))
 
     def _anonymous_set(self, held: HeldSet, key_number: int, entries: expressions.Entries) -> bytes:
         self._anonymous += 1
@@ -177,9 +174,10 @@ class Batch:
         shown = f"__{'map' if isinstance(held, nft.Map) else 'set'}{_MAKER}{next(_NUMBERS):x}"
         name = text(2, shown)
         if "interval" in held.flags:
-            encoded = _spans(held, [entry[0][0] for entry in entries])
+            encoded = elements.spans(held, [entry[0][0] for entry in entries])
         else:
-            encoded = [_entry(held, key, value) for key, value in entries]
+            encode = elements.writer(held)
+            encoded = [encode(key, value) for key, value in entries]
         size = nested(9, be32(1, len(encoded)))
         flags = ANONYMOUS | CONSTANT | _flags(held)
         body = name + be32(3, flags) + _types(held, key_number) + number + size + _set_userdata(held)
@@ -191,38 +189,44 @@ class Batch:
         first = run[0].object
         assert isinstance(first, nft.Element)
         held = self.sets.get(first.set) or self._set_of(first.set)
+        adding, start = kind == NEW_ELEMENT, self._at
         encoded: list[bytes] = []
         owners: list[int] = []
-        adding = kind == NEW_ELEMENT
-        start = self._at
+        encode = elements.writer(held)
         for self._at, operation in enumerate(run, start):
             each = operation.object
             assert isinstance(each, nft.Element)
             value, comment, timeout = (each.data, each.comment, each.timeout) if adding else (None, "", 0)
             if "interval" in held.flags:
-                encoded += _interval(held, (each.key, value, comment, timeout))
+                encoded += elements.interval(held, each.key, value, comment, timeout)
             else:
-                encoded.append(_element(held, (each.key, value, comment, timeout)))
+                encoded.append(encode(each.key, value, comment, timeout))
             owners += [self._at] * (len(encoded) - len(owners))
         self._elements(kind, flags, text(2, first.set), encoded, owners)
 
     def _elements(
         self, kind: int, flags: int, which: bytes, encoded: Sequence[bytes], owners: Sequence[int] = ()
     ) -> None:
+        """As many as fit into one message, and the rest into others. `owners`: the operation that each belongs to."""
         start = 0
-        while start < len(encoded):
-            end, size = start, 0
-            base = _HEADER + len(self._name) + len(which) + _ATTRIBUTE
-            within: list[tuple[int, int]] = []
-            while end < len(encoded) and size + len(encoded[end]) <= _ELEMENTS_PER_MESSAGE:
-                if owners:
-                    within.append((base + size, owners[end]))
-                size += len(encoded[end])
-                end += 1
-            if len(within) > 1:
-                self._within[len(self.messages) + 1] = within
+        for end in _portions(encoded):
+            if owners:
+                at = _HEADER + len(self._name) + len(which) + _ATTRIBUTE
+                self._shared[len(self.messages) + 1] = at, encoded[start:end], owners[start:end]
             self._send(kind, flags, which + nested(3, *encoded[start:end]))
             start = end
+
+
+def _portions(encoded: Sequence[bytes]) -> Iterator[int]:
+    """Where the elements of one message end, for all messages."""
+    size = 0
+    for index, each in enumerate(encoded):
+        if size + len(each) > _ELEMENTS_PER_MESSAGE:
+            yield index
+            size = 0
+        size += len(each)
+    if encoded:
+        yield len(encoded)
 
 
 def _run_of_elements(operations: Sequence[nft.Operation], start: int) -> int:
@@ -243,22 +247,12 @@ def _chain_name(name: str) -> bytes:
     return text(2, name)
 
 
-def _udata(kind: int, payload: bytes) -> bytes:
-    if len(payload) > 255:
-        raise ValueError(f"a comment of {len(payload)} bytes is too long")
-    return bytes((kind, len(payload))) + payload
-
-
-def _comment(kind: int, udata_kind: int, comment: str) -> bytes:
-    return attribute(kind, _udata(udata_kind, comment.encode() + b"\0")) if comment else b""
-
-
 def _chain(chain: nft.Chain) -> bytes:
     parts = text(3, chain.name)
     if chain.hook:
         hook = nested(4, be32(1, HOOKS.index(chain.hook)), be32(2, chain.priority))
         parts += text(7, chain.type) + be32(5, int(chain.policy == "accept")) + hook
-    return parts + _comment(12, 0, chain.comment)
+    return parts + comment_attribute(12, 0, chain.comment)
 
 
 def _flags(held: HeldSet) -> int:
@@ -298,84 +292,10 @@ def _order(types: Sequence[DataType]) -> int:
 
 def _set_userdata(held: HeldSet) -> bytes:
     """What only the tool reads: the order of bytes, and the comment."""
-    noted = _udata(_BYTE_ORDER, _order(held.type).to_bytes(4, "little"))
+    noted = user_data(_BYTE_ORDER, _order(held.type).to_bytes(4, "little"))
     if isinstance(held, nft.Map):
         order = _NO_ORDER if held.data == (DataType.VERDICT,) else _order(held.data)
-        noted += _udata(_DATA_BYTE_ORDER, order.to_bytes(4, "little"))
+        noted += user_data(_DATA_BYTE_ORDER, order.to_bytes(4, "little"))
     if held.comment:
-        noted += _udata(_SET_COMMENT, held.comment.encode() + b"\0")
+        noted += user_data(_SET_COMMENT, held.comment.encode() + b"\0")
     return attribute(13, noted)
-
-
-def _element(held: HeldSet, entry: _Entry) -> bytes:
-    key, value, comment, timeout = entry
-    return nested(1, nested(1, attribute(1, data.encode_key(held.type, key))), _extras(held, value, comment, timeout))
-
-
-def _entry(held: HeldSet, key: nft.Values, value: nft.Verdict | nft.Values | None) -> bytes:
-    """An element of a list in a rule. The usual one, a number that leads to a chain, is put together at once."""
-    if type(value) is nft.Verdict and value.chain and held.type == _NUMBER:
-        (number,) = key
-        chain = text(2, value.chain)
-        size = len(chain)
-        return _GOTO.pack(
-            size + 32, 0x8001, 12, 0x8001, 8, 1, int(number), size + 16, 0x8002, size + 12, 0x8002, 8, 1
-        ) + expressions.VERDICT_CODES[value.kind].to_bytes(4, "big", signed=True) + chain  # fmt: skip
-    return _element(held, (key, value, "", 0))
-
-
-def _extras(held: HeldSet, value: nft.Verdict | nft.Values | None, comment: str, timeout: int) -> bytes:
-    parts = b""
-    if isinstance(value, nft.Verdict):
-        parts = nested(2, expressions.verdict_data(value))
-    elif value is not None and isinstance(held, nft.Map):
-        parts = nested(2, attribute(1, data.encode_key(held.data, value)))
-    parts += be64(4, timeout * 1000) if timeout else b""
-    return parts + _comment(6, 0, comment)
-
-
-def _interval(held: HeldSet, entry: _Entry) -> list[bytes]:
-    """A key of a set with intervals: where it begins and, as an element of its own, where it is over."""
-    key, value, comment, timeout = entry
-    extras = _extras(held, value, comment, timeout)
-    if len(key) != len(held.type):
-        raise ValueError(f"{key!r} does not have {len(held.type)} parts")
-    spans = [data.bounds(kind, part) if kind is not DataType.INET_PROTO else _point(part)
-             for kind, part in zip(held.type, key, strict=True)]  # fmt: skip
-    if len(key) > 1:
-        first, last = (
-            b"".join(_padded(span[end], kind) for span, kind in zip(spans, held.type, strict=True)) for end in (0, 1)
-        )
-        return [nested(1, nested(1, attribute(1, first)), nested(10, attribute(1, last)), extras)]
-    ((low, high),) = spans
-    return [nested(1, nested(1, attribute(1, _number(low, held))), extras), *_ending(high, held)]
-
-
-def _point(value: nft.Value) -> tuple[int, int]:
-    number = data.encode(DataType.INET_PROTO, value)[0]
-    return number, number
-
-
-def _padded(number: int, kind: DataType) -> bytes:
-    size = data.SIZES[kind]
-    return number.to_bytes(size, "big") + bytes(-size % 4)
-
-
-def _number(number: int, held: HeldSet) -> bytes:
-    return number.to_bytes(data.SIZES[held.type[0]], "big")
-
-
-def _ending(high: int, held: HeldSet) -> list[bytes]:
-    if high + 1 >> data.SIZES[held.type[0]] * 8:
-        return []  # reaches to the last address: nothing comes after it
-    return [nested(1, be32(3, INTERVAL_END), nested(1, attribute(1, _number(high + 1, held))))]
-
-
-def _spans(held: HeldSet, values: Sequence[nft.Value]) -> list[bytes]:
-    """The elements of a list of intervals within a rule."""
-    spans = data.merged([data.bounds(held.type[0], value) for value in values])
-    found = [] if spans[0][0] == 0 else [nested(1, be32(3, INTERVAL_END), nested(1, attribute(1, _number(0, held))))]
-    for low, high in spans:
-        found.append(nested(1, nested(1, attribute(1, _number(low, held)))))
-        found += _ending(high, held)
-    return found

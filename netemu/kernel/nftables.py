@@ -27,7 +27,8 @@ from typing import Protocol, TypeVar
 
 from netemu.kernel import nft_decode as decode
 from netemu.kernel.nfnetlink import Nfnetlink, text
-from netemu.kernel.nft_encode import FAMILIES, SUBSYSTEM, Batch, HeldSet
+from netemu.kernel.nft_elements import HeldSet
+from netemu.kernel.nft_encode import FAMILIES, SUBSYSTEM, Batch
 from netemu.model import nft
 from netemu.model.errors import KernelError, KernelNotFound
 

@@ -100,19 +100,26 @@ class Change:
         self.gone_elements += [e for key, e in there.items() if wanted.get(key) != e]
         self.elements += [e for key, e in wanted.items() if there.get(key) != e]
 
+    def take_element(self, wanted: Element, there: dict[ElementKey, Element]) -> None:
+        """Note what an element takes, and take it off `there`: what is left there in the end is gone."""
+        was = there.pop((wanted.set, wanted.key), None)
+        if was != wanted:
+            self.elements.append(wanted)
+            self.gone_elements += [was] if was else []
+
     def operations(self) -> tuple[Operation, ...]:
         """In an order that the kernel accepts."""
         return tuple(
             chained(
                 (Flush(nft.Chain(n)) for n in chained(self.filled, self.rehooked, self.emptied)),
-                (Delete(element) for element in self.gone_elements),
+                (Delete(element) for element in sorted(self.gone_elements, key=_set_of)),
                 (Delete(chain) for chain, _ in self.rehooked.values()),
                 (Delete(s) for s in self.gone_sets),
                 (Add(s) for s in self.new_sets),
                 (Add(chain) for chain, _ in chained(self.new.values(), self.rehooked.values())),
                 _rules((name, lines) for name, (_, lines) in chained(self.new.items(), self.rehooked.items())),
                 _rules(self.filled.items()),
-                (Add(element) for element in self.elements),
+                (Add(element) for element in sorted(self.elements, key=_set_of)),
                 (Delete(nft.Chain(name)) for name in self.removed),
             )
         )
@@ -120,6 +127,11 @@ class Change:
 
 def _rules(chains: Iterable[tuple[str, Lines]]) -> Iterator[Operation]:
     return (Add(nft.Rule(name, expressions, comment)) for name, lines in chains for expressions, comment in lines)
+
+
+def _set_of(element: Element) -> str:
+    """Elements of one set travel together."""
+    return element.set
 
 
 def _refers(lines: Lines, sets: Collection[str]) -> bool:
@@ -137,39 +149,61 @@ def shape_of(held: nft.Set | nft.Map) -> tuple[object, ...]:
 
 
 class Owners:
-    """Who wants which map element. Several may want the same (two Services with one external IP and port): the first
-    in order has it, and the next one gets it when that one goes."""
+    """Who wants which element. Several may want the same.
+
+    Of two Services with one external IP and port the first in order has it, and the next one gets it when that goes.
+    What has no data, as an endpoint of two Services, stays as long as anybody wants it.
+    """
 
     def __init__(self) -> None:
-        self._owners: dict[ElementKey, dict[Owner, Element]] = {}
+        self._of_maps: dict[ElementKey, dict[Owner, Element]] = {}
+        self._of_sets: dict[Element, int] = {}
 
-    def put(self, owner: Owner, elements: Iterable[Element]) -> None:
-        """An owner wants these, too."""
+    def put(self, owner: Owner, elements: Iterable[Element]) -> list[Element]:
+        """An owner wants these, too. Those whose key nobody has wanted so far."""
+        first = []
         for element in elements:
-            self._owners.setdefault((element.set, element.key), {})[owner] = element
+            if element.data is None:
+                wanted = self._of_sets[element] = self._of_sets.get(element, 0) + 1
+            else:
+                owners = self._of_maps.setdefault((element.set, element.key), {})
+                owners[owner] = element
+                wanted = len(owners)
+            if wanted == 1:
+                first.append(element)
+        return first
 
     def drop(self, owner: Owner, elements: Iterable[Element]) -> None:
         """The opposite of `put`."""
         for element in elements:
-            key = element.set, element.key
-            owners = self._owners[key]
-            owners.pop(owner, None)
-            if not owners:
-                del self._owners[key]
-
-    def chosen(self, keys: Iterable[ElementKey] | None = None) -> dict[ElementKey, Element]:
-        """The element that stands in the kernel for each key that somebody wants; None: all."""
-        found = self._owners.items() if keys is None else ((k, self._owners[k]) for k in keys if k in self._owners)
-        return {key: owners[min(owners)] if len(owners) > 1 else next(iter(owners.values())) for key, owners in found}
+            if element.data is None:
+                self._of_sets[element] -= 1
+                if not self._of_sets[element]:
+                    del self._of_sets[element]
+            else:
+                owners = self._of_maps[element.set, element.key]
+                owners.pop(owner, None)
+                if not owners:
+                    del self._of_maps[element.set, element.key]
 
     def exchange(
         self, before: Mapping[Owner, Iterable[Element]], after: Mapping[Owner, Iterable[Element]]
     ) -> tuple[dict[ElementKey, Element], dict[ElementKey, Element]]:
         """Owners want other elements than they did: what stands for all these keys then, and what stood."""
-        keys = {(e.set, e.key) for elements in chained(before.values(), after.values()) for e in elements}
-        stood = self.chosen(keys)
+        concerned = list(chained(*before.values(), *after.values()))
+        stood = self._standing(concerned)
         for owner, elements in before.items():
             self.drop(owner, elements)
         for owner, elements in after.items():
             self.put(owner, elements)
-        return self.chosen(keys), stood
+        return self._standing(concerned), stood
+
+    def _standing(self, concerned: Iterable[Element]) -> dict[ElementKey, Element]:
+        found = {}
+        for element in concerned:
+            key = element.set, element.key
+            if element.data is None:
+                found.update({key: element} if element in self._of_sets else {})
+            elif owners := self._of_maps.get(key):
+                found[key] = owners[min(owners)]
+        return found

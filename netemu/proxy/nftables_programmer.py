@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
 from netemu.kernel.nftables import Nft
 from netemu.model import nft
 from netemu.model.nft import Add, Delete, Element
 from netemu.proxy.endpoints import Endpoint
 from netemu.proxy.facts import NodeFacts
-from netemu.proxy.nftables import DEFAULT_MARK, Compiled, compile_port, node_port_elements
+from netemu.proxy.nftables import DEFAULT_MARK, HAIRPIN_CONNECTIONS, Compiled, compile_port, node_port_elements
 from netemu.proxy.nftables_base import Base
 from netemu.proxy.nftables_changes import Change, Held, Owner, Owners
 from netemu.proxy.programmer import Written
@@ -34,6 +34,7 @@ _BREATH = 100
 """Ports compiled in one go; in between, health checks are answered."""
 
 _Source = tuple[ServicePort, tuple[Endpoint, ...]]
+_Compiled = tuple[PortKey, Compiled]
 
 
 class NftablesProgrammer:
@@ -80,12 +81,13 @@ class NftablesProgrammer:
         generation = await self._kernel.generation()
         if generation == self._generation:
             return True
-        there = Held.of(await self._kernel.dump(self._table))
+        there, elements = Held.of(await self._kernel.dump(self._table)), Owners()
         change = _base_change(self._base_for(self._node), there)
-        for source in self._ports.values():
-            self._note(compile_port(*source, self._node, self._mark), change, there)
-        change.add_elements(self._elements.chosen(), there.elements)
-        if change:
+        _note_elements((), node_port_elements(self._node), change, there, elements)
+        async for key, compiled in self._compile(dict(self._ports), self._node):
+            _note_chains(compiled, change, there)
+            _note_elements(key, compiled.elements, change, there, elements)
+        if change or there.elements:
             return False
         self._generation = generation
         return True
@@ -114,36 +116,39 @@ class NftablesProgrammer:
         change, chains, sets, written = _base_change(base, there), set(base.chains), set(base.sets), 0
         if not there.chains:
             await self._kernel.run(nft.Transaction(base.table, (Add(base.table),)))
-        for number, key in enumerate(sorted(table.ports), 1):
-            if number % _BREATH == 0:
-                await asyncio.sleep(0)
-            compiled = self._take(key, (table.ports[key], table.endpoints.get(key, ())), node)
-            self._elements.put(key, compiled.elements)
-            self._note(compiled, change, there)
+        _note_elements((), node_port_elements(node), change, there, self._elements)
+        sources = {key: (port, table.endpoints.get(key, ())) for key, port in table.ports.items()}
+        async for key, compiled in self._compile(sources, node):
+            self._keep(key, sources[key], compiled)
+            _note_chains(compiled, change, there)
+            _note_elements(key, compiled.elements, change, there, self._elements)
             chains.update(compiled.chains)
             sets.update(compiled.sets)
             if len(change.new) >= self._piece:
                 written += len(change.new)
                 await self._load_ahead(change)
-        self._elements.put((), node_port_elements(node))
         change.gone_sets += [s for name, s in there.sets.items() if name not in sets]
         change.emptied = [name for name in there.chains if name not in chains]
-        remade = {s.name for s in change.gone_sets}
-        change.add_elements(self._elements.chosen(), {k: e for k, e in there.elements.items() if k[0] not in remade})
+        gone = {s.name for s in change.gone_sets}
+        change.gone_elements += [e for e in there.elements.values() if e.set not in gone]
         written += change.written
         await self._switch(change)
         return written
 
     async def _load_ahead(self, change: Change) -> None:
-        """Send new chains that nothing leads to yet, and their sets; what takes effect at once stays in `change`."""
+        """Send new chains that nothing leads to yet, their sets, and endpoints that may reach themselves, which changes
+        nothing for others; what takes effect at once stays in `change`."""
         remade = {s.name for s in change.gone_sets}
         hooked = {name: made for name, made in change.new.items() if made[0].hook}
+        harmless = () if HAIRPIN_CONNECTIONS in remade else (HAIRPIN_CONNECTIONS,)
         ahead = Change(
             new={name: made for name, made in change.new.items() if name not in hooked},
             new_sets=[s for s in change.new_sets if s.name not in remade],
+            elements=[e for e in change.elements if e.set in harmless],
         )
         await self._kernel.run(nft.Transaction(self._table, ahead.operations()))
         change.new, change.new_sets = hooked, [s for s in change.new_sets if s.name in remade]
+        change.elements = [e for e in change.elements if e.set not in harmless]
 
     # --- partial
 
@@ -160,8 +165,10 @@ class NftablesProgrammer:
         there.chains = {name: nft.Chain(name) for name in there.rules}
         gone_chains, gone_sets = set(there.chains), set(there.sets)
         for key in touched & table.ports.keys():
-            compiled = self._take(key, (table.ports[key], table.endpoints.get(key, ())), node)
-            self._note(compiled, change, there)
+            source = table.ports[key], table.endpoints.get(key, ())
+            compiled = compile_port(*source, node, self._mark)
+            self._keep(key, source, compiled)
+            _note_chains(compiled, change, there)
             after[key] = compiled.elements
             gone_chains -= compiled.chains.keys()
             gone_sets -= compiled.sets.keys()
@@ -174,19 +181,17 @@ class NftablesProgrammer:
 
     # --- both
 
-    def _take(self, key: PortKey, source: _Source, node: NodeFacts) -> Compiled:
-        compiled = compile_port(*source, node, self._mark)
+    async def _compile(self, sources: Mapping[PortKey, _Source], node: NodeFacts) -> AsyncIterator[_Compiled]:
+        """Ports in order."""
+        for number, key in enumerate(sorted(sources), 1):
+            if number % _BREATH == 0:
+                await asyncio.sleep(0)
+            yield key, compile_port(*sources[key], node, self._mark)
+
+    def _keep(self, key: PortKey, source: _Source, compiled: Compiled) -> None:
         self._ports[key] = source
         if compiled.no_local_internal or compiled.no_local_external:
             self._lonely[key] = compiled.no_local_internal, compiled.no_local_external
-        return compiled
-
-    def _note(self, compiled: Compiled, change: Change, there: Held) -> None:
-        for wanted in compiled.sets.values():
-            change.add_set(wanted, there)
-        remade = compiled.sets.keys() & {s.name for s in change.gone_sets}
-        for name, lines in compiled.chains.items():
-            change.add_chain(nft.Chain(name), lines, there, remade)
 
     async def _switch(self, change: Change) -> None:
         """Send a change; chains that an earlier one emptied go with it."""
@@ -207,4 +212,20 @@ def _base_change(base: Base, there: Held) -> Change:
         change.add_set(wanted, there)
     for name, chain in base.chains.items():
         change.add_chain(chain, base.rules[name], there)
+    for key in [key for key in there.elements if key[0] in {s.name for s in change.gone_sets}]:
+        del there.elements[key]
     return change
+
+
+def _note_chains(compiled: Compiled, change: Change, there: Held) -> None:
+    for wanted in compiled.sets.values():
+        change.add_set(wanted, there)
+    remade = compiled.sets.keys() & {s.name for s in change.gone_sets} if compiled.sets else ()
+    for name, lines in compiled.chains.items():
+        change.add_chain(nft.Chain(name), lines, there, remade)
+
+
+def _note_elements(owner: Owner, wanted: Iterable[Element], change: Change, there: Held, elements: Owners) -> None:
+    """What is wanted first stands, so owners come in order; of `there` is left what nobody has wanted."""
+    for element in elements.put(owner, wanted):
+        change.take_element(element, there.elements)
