@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 # others, and what answers everything last. It is CoreDNS's build-time order (`plugin.cfg`), whatever the order in the
 # Corefile.
 ORDER = (
-    "reload", "ready", "health", "prometheus", "errors", "log", "local", "acl", "any", "loadbalance", "cache",
+    "reload", "ready", "health", "prometheus", "errors", "log", "rrl", "local", "acl", "any", "loadbalance", "cache",
     "rewrite", "autopath", "minimal", "template", "transfer", "hosts", "kubernetes", "file", "loop", "forward",
     "erratic", "whoami",
 )  # fmt: skip
