@@ -18,8 +18,18 @@ import pytest
 _NETNS = Path("/run/netns")
 
 
+def pytest_configure() -> None:
+    """A thread that was once told that it has no loop gets none by asking: looptime asks for tests that need none, and
+    nobody would close it."""
+    asyncio.set_event_loop(None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of every room but unit need root; say so once instead of failing each."""
+    """Coroutine tests are watched for tasks (a loop for each of the others would cost more than most of them); tests of
+    every room but unit need root: say so once instead of failing each."""
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
+            item.fixturenames.insert(0, "_no_tasks_left")
     if os.geteuid() == 0:
         return
     needs_root = pytest.mark.skip(reason="needs root: run `sudo scripts/test`")
@@ -58,13 +68,6 @@ def leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
     after = _machine(request)
     left = {what: sorted(after[what] - before[what]) for what in after if after[what] - before[what]}
     assert not left, f"left behind: {left}"
-
-
-@pytest.fixture(autouse=True)
-def _task_check(request: pytest.FixtureRequest) -> None:
-    """Coroutine tests only: a loop for each of the others would cost more than most of them."""
-    if inspect.iscoroutinefunction(getattr(request, "function", None)):
-        request.getfixturevalue("_no_tasks_left")
 
 
 @pytest.fixture
