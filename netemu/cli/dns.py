@@ -6,7 +6,8 @@ import contextlib
 import itertools
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -16,7 +17,7 @@ import typer
 from netemu.cli.labs import pick
 from netemu.cli.output import Format, note, say, say_json, table
 from netemu.cli.root import need_root
-from netemu.lab.addons import FAULTS, SYSTEM
+from netemu.lab.addons import FAULTS, OUTSIDE_FAULTS, SYSTEM
 from netemu.lab.api import LabApi
 from netemu.lab.config import load_config
 from netemu.lab.targets import pods_by_link
@@ -64,15 +65,16 @@ def log(lab: str, pod: str, namespace: str, *, follow: bool, seconds: float, out
 
 
 def fault(
-    lab: str, words: Sequence[str], *, pod: str, namespace: str, seconds: float, percent: int, key: str, output: Format
-) -> None:
+    lab: str, words: Sequence[str], *,
+    pod: str, namespace: str, seconds: float, percent: int, key: str, outside: bool, output: Format,
+) -> None:  # fmt: skip
     """`netemu dns-fault`: list, switch one on (`KIND [PATTERN]`), or switch off (`off [NAME]...`)."""
     from netemu.dns.faults import KINDS, Fault, parse_fault
 
     need_root()
-    api = LabApi(pick(lab))
+    table = _FaultTable(LabApi(pick(lab)), OUTSIDE_FAULTS if outside else FAULTS)
     if words[:1] == ["off"]:
-        _fault_off(api, words[1:])
+        table.off(words[1:])
     elif words:
         if len(words) > 2:
             raise typer.BadParameter(f"{' '.join(words)}: expected KIND [PATTERN]; quote patterns with *")
@@ -84,10 +86,9 @@ def fault(
         )  # fmt: skip
         text = msgspec.json.encode(made).decode()
         parse_fault(text)
-        taken = api.get(CONFIGMAPS, FAULTS, SYSTEM).get("data") or {}
-        key = key or next(name for name in _numbered(made.fault) if name not in taken)
-        api.merge_patch(CONFIGMAPS, FAULTS, {"data": {key: text}}, SYSTEM)
-    _print_faults(api, output)
+        there = table.read()
+        table.write({key or next(name for name in _numbered(made.fault) if name not in there): text})
+    _print_faults(table.read(), output)
 
 
 def _numbered(word: str) -> Iterator[str]:
@@ -96,20 +97,37 @@ def _numbered(word: str) -> Iterator[str]:
         yield f"{word}-{number}"
 
 
-def _fault_off(api: LabApi, keys: Sequence[str]) -> None:
-    there = api.get(CONFIGMAPS, FAULTS, SYSTEM).get("data") or {}
-    for key in keys:
-        if key not in there:
-            raise UserError(f"no fault {key!r}; {instead(key, list(there), 'there are') if there else 'there is none'}")
-    if there:
-        api.merge_patch(CONFIGMAPS, FAULTS, {"data": dict.fromkeys(keys or there)}, SYSTEM)
+@dataclass(frozen=True, slots=True)
+class _FaultTable:
+    """A ConfigMap of faults."""
+
+    api: LabApi
+    name: str
+
+    def read(self) -> dict[str, str]:
+        """The faults, by key."""
+        return self.api.get(CONFIGMAPS, self.name, SYSTEM).get("data") or {}
+
+    def write(self, faults: Mapping[str, str | None]) -> None:
+        """Add and replace; None removes."""
+        self.api.merge_patch(CONFIGMAPS, self.name, {"data": dict(faults)}, SYSTEM)
+
+    def off(self, keys: Sequence[str]) -> None:
+        """Remove these, or all. Raises UserError for one that is not there."""
+        there = self.read()
+        for key in keys:
+            if key not in there:
+                why = instead(key, list(there), "there are") if there else "there is none"
+                raise UserError(f"no fault {key!r}; {why}")
+        if there:
+            self.write(dict.fromkeys(keys or there))
 
 
-def _print_faults(api: LabApi, output: Format) -> None:
+def _print_faults(faults: Mapping[str, str], output: Format) -> None:
     from netemu.dns.faults import parse_fault
 
     rows, items = [], []
-    for key, text in sorted((api.get(CONFIGMAPS, FAULTS, SYSTEM).get("data") or {}).items()):
+    for key, text in sorted(faults.items()):
         try:
             one = parse_fault(text)
         except UserError as error:

@@ -214,13 +214,17 @@ def dns_fault(
     seconds: Annotated[float, typer.Option(help="How long delay delays")] = 1.0,
     percent: Annotated[int, typer.Option(help="How many of the questions")] = 100,
     key: Annotated[str, typer.Option("--as", help="What to call it; default: its kind")] = "",
+    outside: Annotated[bool, typer.Option("--outside", help="Of the resolver outside the cluster instead")] = False,
     lab: Lab = "",
     output: Output = Format.table,
 ) -> None:
-    """List the faults of cluster DNS; switch one on or off on a running lab."""
+    """List the faults of cluster DNS, or of the resolver outside; switch one on or off on a running lab."""
     from netemu.cli import dns
 
-    dns.fault(lab, words or [], pod=pod, namespace=namespace, seconds=seconds, percent=percent, key=key, output=output)
+    dns.fault(
+        lab, words or [], pod=pod, namespace=namespace, seconds=seconds, percent=percent, key=key, outside=outside,
+        output=output,
+    )  # fmt: skip
 
 
 @app.command()

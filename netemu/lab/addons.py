@@ -9,12 +9,14 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from netemu.dns.defaults import lab_corefile
+from netemu.dns.defaults import kubeadm
 from netemu.lab.config import CONTROL_PLANE_LABEL, LabConfig
 
 SYSTEM = "kube-system"
 FAULTS = "dns-faults"
 """The ConfigMap whose data are the faults of cluster DNS."""
+OUTSIDE_FAULTS = "dns-faults-outside"
+"""Those of the resolver outside."""
 _LABELS = {"k8s-app": "kube-dns"}
 
 
@@ -22,8 +24,9 @@ def cluster_dns(config: LabConfig, kubeconfig: bytes) -> list[dict[str, Any]]:
     """The objects of cluster DNS, in the order they are posted."""
     return [
         _object("v1", "ServiceAccount", "coredns"),
-        _object("v1", "ConfigMap", "coredns", data={"Corefile": lab_corefile(config.dns_domain)}),
+        _object("v1", "ConfigMap", "coredns", data={"Corefile": config.corefile or kubeadm(config.dns_domain)}),
         _object("v1", "ConfigMap", FAULTS),
+        _object("v1", "ConfigMap", OUTSIDE_FAULTS),
         _object("v1", "Secret", "coredns-kubeconfig", data={"kubeconfig": base64.b64encode(kubeconfig).decode()}),
         _service(config),
         _deployment(config),

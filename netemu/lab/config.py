@@ -39,6 +39,7 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     addresses: tuple[str, ...]
+    names: tuple[str, ...] = ()
 
 
 class LabConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -54,6 +55,8 @@ class LabConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     proxy_mode: str = "iptables"
     dns_domain: str = "cluster.local"
     dns_replicas: int = 2
+    corefile: str = ""
+    """What cluster DNS starts with; empty: kubeadm's."""
     api_port: int = 0
     """On 127.0.0.1 of the host; 0 until the control plane has taken one. Inside the lab it is always 6443."""
     strict_images: bool = False
@@ -109,6 +112,7 @@ def resolve(topology: Topology, *, strict_images: bool = False) -> LabConfig:
         proxy_mode=spec.proxy.mode,
         dns_domain=spec.dns.domain,
         dns_replicas=spec.dns.replicas,
+        corefile=spec.dns.corefile,
         strict_images=strict_images,
     )
 
@@ -151,6 +155,7 @@ def _clients(topology: Topology) -> tuple[ClientConfig, ...]:
     return tuple(
         ClientConfig(
             name=client.name,
+            names=client.names,
             addresses=tuple(addresses.get(version) or next(left) for version, left in free.items()),
         )
         for client, addresses in zip(spec.clients, given, strict=True)

@@ -19,6 +19,7 @@ from netemu.kubelet.kubelet import Kubelet
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
 from netemu.lab.config import PROXY_MODE_ANNOTATION, LabConfig, NodeConfig, load_config, write_file
 from netemu.lab.network_plan import network_plan
+from netemu.lab.outside import resolvers, serve_outside
 from netemu.lab.paths import LabPaths
 from netemu.lab.process import run, until
 from netemu.model.errors import NetemuError
@@ -55,6 +56,7 @@ async def node_agent(lab: str) -> None:
         kubelets = [_kubelet(config, node, client, services) for node in config.nodes]
         async with _status(paths, proxies), asyncio.TaskGroup() as tasks:
             tasks.create_task(services.run())
+            tasks.create_task(serve_outside(config, client))
             for kubelet, proxy in zip(kubelets, proxies.values(), strict=True):
                 tasks.create_task(kubelet.run())
                 tasks.create_task(_keep_running(proxy))
@@ -65,7 +67,7 @@ def _write_node_files(config: LabConfig, paths: LabPaths) -> None:
     hosts = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
     hosts += [f"{address}\t{node.name}" for node in config.nodes for address in node.addresses]
     write_file(paths.node_hosts, "\n".join([*hosts, ""]).encode())
-    write_file(paths.node_resolv_conf, b"# A lab has no outside: no upstream name servers.\n")
+    write_file(paths.node_resolv_conf, "".join(f"nameserver {one}\n" for one in resolvers(config)).encode())
 
 
 def _kubelet(config: LabConfig, node: NodeConfig, client: HttpClient, services: Informer[Service]) -> Kubelet:

@@ -81,7 +81,7 @@ class LabPaths:
 
     @property
     def node_resolv_conf(self) -> Path:
-        """What nodes resolve with: a lab has no outside, so nothing but a comment."""
+        """What nodes resolve with: the resolver outside."""
         return self.run / "resolv.conf"
 
     @property

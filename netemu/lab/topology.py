@@ -18,6 +18,7 @@ import msgspec
 
 from netemu.lab.topology_networks import addresses_of_client, check_client_addresses, check_networks
 from netemu.lab.yamlfile import Document, Mistake, Mistakes, Where, read_documents
+from netemu.model.errors import UserError
 from netemu.model.suggest import instead
 from netemu.proxy.config import MODES
 
@@ -73,6 +74,8 @@ class ClientSpec(_Spec, frozen=True, kw_only=True):
     name: str
     address: str = ""
     """In 203.0.113.0/24, in 2001:db8:113::/64, or one of each; the next free one where empty."""
+    names: tuple[str, ...] = ()
+    """Its names in the DNS outside the cluster, such as api.example.com."""
 
 
 class ProxySpec(_Spec, frozen=True, kw_only=True):
@@ -82,6 +85,8 @@ class ProxySpec(_Spec, frozen=True, kw_only=True):
 class DnsSpec(_Spec, frozen=True, kw_only=True):
     domain: str = "cluster.local"
     replicas: int = 2
+    corefile: str = ""
+    """What the ConfigMap `coredns` holds at first; empty: kubeadm's."""
 
 
 _DEFAULT_NODES = (NodeSpec(name="control-plane", role="control-plane"), NodeSpec(name="worker", count=2))
@@ -250,6 +255,17 @@ def _check(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
         yield document.mistake(("spec", "dns", "replicas"), f"{spec.dns.replicas}: must be 1 to 100")
     if not all(_LABEL.match(label) for label in spec.dns.domain.split(".")):
         yield document.mistake(("spec", "dns", "domain"), f"{spec.dns.domain!r}: must be a domain like cluster.local")
+    if spec.dns.corefile:
+        yield from _check_corefile(document, spec.dns.corefile)
+
+
+def _check_corefile(document: Document, text: str) -> Iterator[Mistake]:
+    from netemu.dns.server import check_corefile  # a server is much to load for files that say nothing of it
+
+    try:
+        check_corefile(text)
+    except UserError as error:
+        yield document.mistake(("spec", "dns", "corefile"), str(error))
 
 
 def _check_nodes(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
@@ -293,6 +309,12 @@ def _check_clients(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
         if client.name in names:
             yield document.mistake((*where, "name"), f"{client.name!r} is already there, on line {names[client.name]}")
         names.setdefault(client.name, document.line((*where, "name")))
+        for number, name in enumerate(client.names):
+            if not all(_LABEL.match(label) for label in name.split(".")) or len(name) > 253:
+                yield document.mistake((*where, "names", number), f"{name!r}: must be a name like api.example.com")
+            elif f".{name}".endswith(f".{spec.dns.domain}"):
+                why = f"{name!r}: is in the cluster's own domain; must be a name outside, like api.example.com"
+                yield document.mistake((*where, "names", number), why)
         if not client.address:
             continue
         mistakes = list(check_client_addresses(document, (*where, "address"), client.address, spec.ip_family))

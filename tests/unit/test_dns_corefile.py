@@ -39,13 +39,6 @@ def test_the_stock_corefile_loads_as_it_is(text: str, tmp_path: Path) -> None:
     assert build(text.replace("/etc/resolv.conf", str(resolv))) == wanted
 
 
-@pytest.mark.parametrize("upstreams", [(), ("192.0.2.1", "192.0.2.2")])
-def test_the_corefile_of_a_lab_loads(upstreams: tuple[str, ...]) -> None:
-    for block in corefile.parse(defaults.lab_corefile("lab.test", upstreams)):
-        built, _ = chain.build(block, Server(None))
-        assert all(plugin.lameduck == 0 for plugin in built.plugins)
-
-
 def zones(text: str) -> list[str]:
     return [f"{names.text(zone)}:{port}" for block in corefile.parse(text) for zone, port in block.keys]
 

@@ -152,6 +152,9 @@ def test_every_node_of_a_large_network_gets_its_own_part(tmp_path: Path) -> None
             "  podCIDR: 10.244.0.0/22\n  nodes: [{name: w, count: 9}]", 6, "room for 4", id="no room for Pods"
         ),
         pytest.param("  clients: [{name: a, address: 8.8.8.8}]", 6, "203.0.113.2 to", id="client address"),
+        pytest.param("  clients: [{name: a, names: [no_name]}]", 6, "a name like api.example.com", id="client names"),
+        pytest.param("  clients: [{name: a, names: [x.cluster.local]}]", 6, "own domain", id="client in the cluster"),
+        pytest.param("  dns: {corefile: '. { forwrad . 1.2.3.4 }'}", 6, 'did you mean "forward"', id="corefile"),
         pytest.param("  ipFamily: both", 6, "'both': must be ipv4, ipv6, dual", id="bad family"),
         pytest.param("  podCIDR: 'fd00::/56'", 6, "or ipFamily dual", id="a family that the lab has not"),
         pytest.param(
