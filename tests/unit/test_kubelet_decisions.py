@@ -177,11 +177,14 @@ def test_a_container_serves_the_ports_it_is_probed_on() -> None:
 
 
 def test_a_node_says_what_it_is() -> None:
-    facts = NodeFacts("n1", ("172.18.0.2",), "", ("10.244.1.0/24",), zone="a", labels={"x": "y"})
+    networks = ("10.244.1.0/24", "fd00:10:244:1::/64")
+    facts = NodeFacts("n1", ("172.18.0.2", "fc00::2"), "", networks, zone="a", labels={"x": "y"})
 
     node = node_object(facts, KubeletSettings(pods_dir="/x"))
 
-    assert node["spec"]["podCIDR"] == "10.244.1.0/24"
+    assert (node["spec"]["podCIDR"], node["spec"]["podCIDRs"]) == (networks[0], list(networks))
+    addresses = [(each["type"], each["address"]) for each in node["status"]["addresses"]]
+    assert addresses == [("InternalIP", "172.18.0.2"), ("InternalIP", "fc00::2"), ("Hostname", "n1")]
     assert {"kubernetes.io/hostname": "n1", "topology.kubernetes.io/zone": "a", "x": "y"}.items() <= node["metadata"][
         "labels"
     ].items()

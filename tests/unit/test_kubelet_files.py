@@ -105,12 +105,13 @@ def test_search_lists_are_cut_with_a_warning(searches: list[str], kept: int) -> 
 def test_hosts_file_line_by_line() -> None:
     names = Names("own", "sub.shop.svc.cluster.local", "own")
 
-    text = hosts_text(names, ["10.244.1.5"], [HostAlias(ip="1.2.3.4", hostnames=("a", "b"))])
+    text = hosts_text(names, ["10.244.1.5", "fd00::5"], [HostAlias(ip="1.2.3.4", hostnames=("a", "b"))])
 
     assert (
         text == "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
         "fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n"
-        "10.244.1.5\town.sub.shop.svc.cluster.local\town\n\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"
+        "10.244.1.5\town.sub.shop.svc.cluster.local\town\nfd00::5\town.sub.shop.svc.cluster.local\town\n"
+        "\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"
     )
 
 
@@ -159,7 +160,7 @@ SERVICES = [
         ("far", "other", "10.96.0.9", [{"port": 1}]),
     )
 ]
-PLACE = Place("n1", ("172.18.0.2",), ("10.244.1.5",))
+PLACE = Place("n1", ("172.18.0.2", "fc00::2"), ("10.244.1.5", "fd00::5"))
 
 
 def env_of(spec: dict[str, Any], sources: Sources | None = None, **pod_spec: Any) -> dict[str, str]:
@@ -189,6 +190,8 @@ def test_values_from_everywhere() -> None:
             "envFrom": [{"prefix": "P_", "configMapRef": {"name": "conf"}}],
             "env": [
                 {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                {"name": "IPS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIPs"}}},
+                {"name": "HOSTS", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIPs"}}},
                 {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "safe", "key": "key"}}},
                 {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
                 {"name": "ALL", "value": "$(IP) $(P_colour) $$(IP) $(NOBODY)"},
@@ -199,6 +202,7 @@ def test_values_from_everywhere() -> None:
     )
 
     assert env["ALL"] == "10.244.1.5 red $(IP) $(NOBODY)"
+    assert (env["IPS"], env["HOSTS"]) == ("10.244.1.5,fd00::5", "172.18.0.2,fc00::2")
     assert (env["KEY"], env["CPU"]) == ("s3", "1")
 
 
