@@ -17,6 +17,7 @@ import hashlib
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 
 from netemu.proxy.endpoints import Chosen, Endpoint, choose
 from netemu.proxy.facts import Detector, NodeFacts
@@ -66,8 +67,9 @@ def source_matches(detector: Detector) -> tuple[str, str]:
     return match, f"! {match}" if match else ""
 
 
+@lru_cache(maxsize=4096)
 def suffix(text: str) -> str:
-    """`portProtoHash`: base32 of the sha256, 16 characters."""
+    """`portProtoHash`: base32 of the sha256, 16 characters. All nodes of a lab ask for the same."""
     return base64.b32encode(hashlib.sha256(text.encode()).digest()).decode()[:16]
 
 
@@ -296,6 +298,7 @@ def with_source(source: str, rule: str) -> str:
     return f"{flag} {address} {source} {rest}"
 
 
+@cache
 def probability(n: int) -> str:
     """1/n as the kernel keeps it (31 bits of the 10 digits that upstream writes) and iptables-save prints it."""
     return f"{round(float(f'{1 / n:.10f}') * 0x80000000) / 0x80000000:.11f}"

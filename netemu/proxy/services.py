@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 from netemu.model.objects import Service
@@ -146,10 +147,15 @@ def _cluster_ip(service: Service, family: Family) -> str:
 
 
 def _use_hints(service: Service) -> bool:
-    """1.30 looks at the annotation, later releases at whether hints are there: those who make hints look at the same
-    two fields, so only slices made by hand can tell the difference."""
+    """Whoever makes hints is asked for them by trafficDistribution or by the annotation: any text but "disabled".
+
+    1.30 reads the annotation too; later releases read neither and take hints for asked for. The difference shows only
+    in slices made by hand that have hints for a Service that asks for none.
+    """
+    if service.spec.traffic_distribution:
+        return True
     text = next((v for a in _HINTS_ANNOTATIONS if (v := service.annotations.get(a)) is not None), "")
-    return text not in ("disabled", "Disabled") and bool(text or service.spec.traffic_distribution)
+    return text not in ("", "disabled", "Disabled")
 
 
 def _affinity(service: Service) -> int:
@@ -187,6 +193,7 @@ def is_word(name: str) -> bool:
     return bool(_WORD.fullmatch(name))
 
 
+@lru_cache(maxsize=4096)
 def canonical(address: str) -> str:
     """An address without blanks and leading zeros ("10.180.00.001"), which one tool refuses and another reads as octal.
 
