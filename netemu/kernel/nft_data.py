@@ -55,6 +55,7 @@ _ADDRESSES: Final = (DataType.IPV4_ADDR, DataType.IPV6_ADDR)
 _PORT: Final = struct.Struct(">H")
 _MARK: Final = struct.Struct("=I")
 _Encoder = Callable[[Value], bytes]
+_Decoder = Callable[[bytes], Value]
 
 
 def words(size: int) -> int:
@@ -110,24 +111,24 @@ def encode(kind: DataType, value: Value) -> bytes:
     return _ENCODERS[kind](value)
 
 
+def _no_value(data: bytes) -> Value:
+    raise ValueError("a verdict is no value")
+
+
+_DECODERS: Final[Mapping[DataType, _Decoder]] = {
+    DataType.IPV4_ADDR: lambda data: socket.inet_ntop(socket.AF_INET, data[:4]),
+    DataType.IPV6_ADDR: lambda data: socket.inet_ntop(socket.AF_INET6, data[:16]),
+    DataType.INET_SERVICE: lambda data: data[0] << 8 | data[1],
+    DataType.INET_PROTO: lambda data: _PROTOCOL_NAMES.get(data[0], data[0]),
+    DataType.MARK: lambda data: int(_MARK.unpack_from(data)[0]),
+    DataType.IFNAME: lambda data: data[:16].split(b"\0")[0].decode(errors="replace"),
+    DataType.VERDICT: _no_value,
+}
+
+
 def decode(kind: DataType, data: bytes) -> Value:
     """The inverse of encode; bytes behind the value are ignored."""
-    match kind:
-        case DataType.IPV4_ADDR:
-            return socket.inet_ntop(socket.AF_INET, data[:4])
-        case DataType.IPV6_ADDR:
-            return socket.inet_ntop(socket.AF_INET6, data[:16])
-        case DataType.INET_SERVICE:
-            return int.from_bytes(data[:2], "big")
-        case DataType.INET_PROTO:
-            return _PROTOCOL_NAMES.get(data[0], data[0])
-        case DataType.MARK:
-            (mark,) = struct.unpack_from("=I", data)
-            return int(mark)
-        case DataType.IFNAME:
-            return data[:16].split(b"\0")[0].decode(errors="replace")
-        case DataType.VERDICT:
-            raise ValueError("a verdict is no value")
+    return _DECODERS[kind](data)
 
 
 def encode_key(types: Sequence[DataType], values: Values) -> bytes:
@@ -154,11 +155,17 @@ def key_encoder(types: tuple[DataType, ...]) -> Callable[[Values], bytes]:
 
 def decode_key(types: Sequence[DataType], data: bytes) -> Values:
     """The inverse of encode_key."""
-    found: list[Value] = []
+    return key_decoder(tuple(types))(data)
+
+
+@lru_cache(64)
+def key_decoder(types: tuple[DataType, ...]) -> Callable[[bytes], Values]:
+    """Decodes keys, or data, of these types; for whoever has many."""
+    parts, start = [], 0
     for kind in types:
-        found.append(decode(kind, data))
-        data = data[words(SIZES[kind]) :]
-    return tuple(found)
+        parts.append((_DECODERS[kind], start))
+        start += words(SIZES.get(kind, 0))
+    return lambda data: tuple([decode(data[start:]) for decode, start in parts])
 
 
 def key_size(types: Sequence[DataType]) -> int:

@@ -27,6 +27,7 @@ from typing import Protocol, TypeVar
 
 from netemu.kernel import nft_decode as decode
 from netemu.kernel.nfnetlink import Nfnetlink, text
+from netemu.kernel.nft_decode_elements import elements
 from netemu.kernel.nft_elements import HeldSet
 from netemu.kernel.nft_encode import FAMILIES, SUBSYSTEM, Batch
 from netemu.model import nft
@@ -153,7 +154,7 @@ class _Reading:
         of = self._table.name
         chains = [chain for body in self._all(_GET_CHAIN) if (chain := decode.chain(body, of))]
         sets = [one for body in self._all(_GET_SET) if (one := decode.a_set(body, of))]
-        contents = {one.name: decode.elements(one, self._all(_GET_ELEMENT, text(2, one.name))) for one in sets}
+        contents = {one.name: elements(one, self._all(_GET_ELEMENT, text(2, one.name))) for one in sets}
         anonymous = {one.name: (one, contents[one.name]) for one in sets if one.anonymous}
         named = [one for one in sets if not one.anonymous and one.held]
         rules = [rule for body in self._all(_GET_RULE) if (rule := decode.rule(body, self._table, anonymous))]
