@@ -409,6 +409,15 @@ def txt(*strings: bytes) -> bytes:
     return b"".join([bytes((len(item),)) + item for item in strings])
 
 
+def strings(rdata: bytes) -> list[bytes]:
+    """The strings of a TXT record."""
+    found, at = [], 0
+    while at < len(rdata):
+        found.append(rdata[at + 1 : at + 1 + rdata[at]])
+        at += 1 + rdata[at]
+    return found
+
+
 def type_name(number: int) -> str:
     """`A`, or `TYPE65280` as RFC 3597 has it."""
     return TYPE_NAMES.get(number) or _RARE_NAMES.get(number) or f"TYPE{number}"
@@ -452,7 +461,7 @@ def rdata_text(record: Record) -> str:
         rname, at = read_name(rdata, at)
         return f"{names.text(mname)} {names.text(rname)} " + " ".join(map(str, struct.unpack_from("!5I", rdata, at)))
     if kind in (TXT, HINFO):
-        return " ".join('"' + item.decode("latin-1").replace('"', '\\"') + '"' for item in names.labels(rdata))
+        return " ".join('"' + item.decode("latin-1").replace('"', '\\"') + '"' for item in strings(rdata))
     return f"\\# {len(rdata)} {rdata.hex()}"
 
 
