@@ -61,7 +61,7 @@ def networks_of(spec: TopologySpec) -> dict[str, tuple[str, ...]]:
     """`nodeCIDR`, `podCIDR` and `serviceCIDR` of a checked spec, one network of each family."""
     found: dict[str, tuple[str, ...]] = {}
     for name, text in _given(spec).items():
-        by_version: dict[int, str] = {ipaddress.ip_network(part).version: part for part in _parts(text)}
+        by_version: dict[int, str] = {net.version: str(net) for net in map(ipaddress.ip_network, _parts(text))}
         defaults = _KINDS[name].defaults
         found[name] = tuple(by_version.get(version, defaults[version]) for version in FAMILIES[spec.ip_family])
     return found
@@ -69,13 +69,13 @@ def networks_of(spec: TopologySpec) -> dict[str, tuple[str, ...]]:
 
 def addresses_of_client(text: str) -> dict[int, str]:
     """The addresses that a checked file gives a client, by IP version."""
-    return {ipaddress.ip_address(part).version: part for part in _parts(text)}
+    return {address.version: str(address) for address in map(ipaddress.ip_address, _parts(text))}
 
 
 def check_networks(document: Document, spec: TopologySpec, nodes: int) -> Iterator[Mistake]:
     """What is wrong with `ipFamily` and the networks of a lab of so many nodes."""
     if spec.ip_family not in FAMILIES:
-        yield document.mistake(("spec", "ipFamily"), f"{spec.ip_family!r}: must be {', '.join(FAMILIES)}")
+        yield document.mistake(("spec", "ipFamily"), f"{spec.ip_family!r}: must be ipv4, ipv6 or dual")
         return
     nets: dict[tuple[str, int], Network] = {("the outside network", v): net for v, net in OUTSIDE.items()}
     for name, text in _given(spec).items():
@@ -116,9 +116,8 @@ def _read(parts: list[str], family: str) -> tuple[dict[int, Network], list[str]]
             mistakes.append(f"{part!r}: {_why_no_network(part, family, error)}")
             continue
         if net.version not in FAMILIES[family]:
-            mistakes.append(
-                f"{part} is IPv{net.version} and the lab {family}; must be {_example(family)}, or ipFamily dual"
-            )
+            right = f"must be {_example(family)}, or ipFamily dual"
+            mistakes.append(f"{part} is IPv{net.version} and the lab's ipFamily {family}; {right}")
         elif net.version in found:
             mistakes.append(f"{part} is a second IPv{net.version} network; must be {_example(family)}")
         found[net.version] = net
@@ -152,8 +151,8 @@ def _overlaps(
 
 def check_client_addresses(document: Document, where: Where, text: str, family: str) -> Iterator[Mistake]:
     """What is wrong with the addresses that a file gives a client."""
-    versions = FAMILIES.get(family, ())
-    ranges = " and ".join(f"{OUTSIDE[version][2]} to {_LAST_CLIENT[version]}" for version in versions)
+    versions = FAMILIES.get(family, (4, 6))
+    ranges = " or ".join(f"{OUTSIDE[version][2]} to {_LAST_CLIENT[version]}" for version in versions)
     seen: set[int] = set()
     for part in _parts(text):
         try:

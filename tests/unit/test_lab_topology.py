@@ -115,7 +115,7 @@ def test_a_dual_stack_lab_has_an_address_of_each_family_everywhere(tmp_path: Pat
 
 
 def test_a_network_that_is_left_out_is_the_default_of_its_family(tmp_path: Path) -> None:
-    dual = decided(tmp_path, "ipFamily: dual\npodCIDR: 10.1.0.0/16\nserviceCIDR: 'fd00:1::/112'")
+    dual = decided(tmp_path, "ipFamily: dual\npodCIDR: 10.1.0.0/16\nserviceCIDR: 'FD00:1:0::/112'")
     six = decided(tmp_path, "ipFamily: ipv6\nclients: [{name: a, address: '2001:db8:113::7'}]")
 
     assert dual.pod_cidrs == ("10.1.0.0/16", "fd00:10:244::/56")
@@ -155,7 +155,7 @@ def test_every_node_of_a_large_network_gets_its_own_part(tmp_path: Path) -> None
         pytest.param("  clients: [{name: a, names: [no_name]}]", 6, "a name like api.example.com", id="client names"),
         pytest.param("  clients: [{name: a, names: [x.cluster.local]}]", 6, "own domain", id="client in the cluster"),
         pytest.param("  dns: {corefile: '. { forwrad . 1.2.3.4 }'}", 6, 'did you mean "forward"', id="corefile"),
-        pytest.param("  ipFamily: both", 6, "'both': must be ipv4, ipv6, dual", id="bad family"),
+        pytest.param("  ipFamily: both", 6, "'both': must be ipv4, ipv6 or dual", id="bad family"),
         pytest.param("  podCIDR: 'fd00::/56'", 6, "or ipFamily dual", id="a family that the lab has not"),
         pytest.param(
             "  ipFamily: dual\n  podCIDR: 'fd00::/56,10.1.0.0/16'", 7, "begin with the IPv4", id="wrong order"
