@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -34,4 +35,6 @@ def dns(conf: Path, kubeconfig: Path | None, faults: str) -> None:
     if faults and not (namespace and name):
         raise typer.BadParameter(f"--faults {faults}: must be NAMESPACE/NAME of a ConfigMap")
     _log_to_stderr()
-    asyncio.run(run(conf, kubeconfig, (namespace, name) if faults else None))
+    # Upstream's way to tell a Pod who it is, by the downward API.
+    pod = (os.environ.get("POD_NAMESPACE", ""), os.environ.get("POD_NAME", ""))
+    asyncio.run(run(conf, kubeconfig, (namespace, name) if faults else None, pod if all(pod) else None))

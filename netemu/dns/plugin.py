@@ -77,6 +77,10 @@ class Host(Protocol):
         """Stop the server: it must not go on like this."""
         ...
 
+    def say(self, kind: str, reason: str, message: str) -> None:
+        """Tell the cluster by an Event about our Pod; `kind` is Normal or Warning. Outside a Pod nobody is told."""
+        ...
+
     def page(self, address: str, path: str, page: Page) -> None:
         """Serve a status page over HTTP."""
         ...

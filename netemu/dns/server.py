@@ -36,6 +36,7 @@ from netemu.model.errors import NetemuError, UserError
 
 if TYPE_CHECKING:
     from netemu.client.base import Client
+    from netemu.client.events import EventRecorder
 
 log = logging.getLogger(__name__)
 _FIRST_LISTS = 60.0
@@ -52,10 +53,11 @@ class Server:
         client: Client | None = None,
         faults: tuple[str, str] | None = None,
         netns: str = "",
+        pod: tuple[str, str] | None = None,
     ) -> None:
         """`faults`: namespace and name of the ConfigMap that holds faults on purpose. `netns`: the network namespace to
-        listen in, if not this one."""
-        self._netns = netns
+        listen in, if not this one. `pod`: namespace and name of the Pod that this runs in."""
+        self._netns, self._pod = netns, pod
         self.corefile, self.kubeconfig = corefile_path, kubeconfig
         self._faults = FaultTable(self, *faults) if faults else None
         self._following: asyncio.Task[None] | None = None
@@ -66,6 +68,7 @@ class Server:
         """Port of the Corefile to port listened on; they differ where the file says 0."""
         self._given = client
         self._client: Any = None
+        self._events: EventRecorder | None = None
         self._pages = Pages()
         self._ports: dict[int, Port] = {}
         self._chains: list[Chain] = []
@@ -104,6 +107,8 @@ class Server:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
         await self._stop(self._chains)
+        if self._events:
+            await self._events.close()
         if self._client is not None and self._client is not self._given:
             await self._client.close()
         self._client = None
@@ -191,6 +196,17 @@ class Server:
         """See Host."""
         self.cause = self.cause or cause
         self.failed.set()
+
+    def say(self, kind: str, reason: str, message: str) -> None:
+        """See Host."""
+        if self._client is None or self._pod is None:
+            return
+        if self._events is None:
+            events = importlib.import_module("netemu.client.events")
+            self._events = events.EventRecorder(self._client, "coredns")
+        namespace, name = self._pod
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}}
+        self._events.event(pod, kind, reason, message)
 
     def page(self, address: str, path: str, page: Page) -> None:
         """See Host."""
@@ -283,13 +299,18 @@ async def _begin_to_collect(server: Server) -> None:
     gc.enable()
 
 
-async def run(corefile_path: Path, kubeconfig: Path | None = None, faults: tuple[str, str] | None = None) -> None:
+async def run(
+    corefile_path: Path,
+    kubeconfig: Path | None = None,
+    faults: tuple[str, str] | None = None,
+    pod: tuple[str, str] | None = None,
+) -> None:
     """`netemu dns`: serve a Corefile until SIGTERM or SIGINT. Raises UserError for what cannot be served.
 
-    `faults`: see Server.
+    `faults` and `pod`: see Server.
     """
     blocks = corefile.load(corefile_path)
-    server = Server(corefile_path, kubeconfig, faults=faults)
+    server = Server(corefile_path, kubeconfig, faults=faults, pod=pod)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

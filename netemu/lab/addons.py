@@ -59,6 +59,10 @@ def _deployment(config: LabConfig) -> dict[str, Any]:
         "image": "netemu.dev/dns",
         "command": ["netemu", "dns", "--conf", "/etc/coredns/Corefile"],
         "args": ["--kubeconfig", "/etc/coredns-kubeconfig/kubeconfig", "--faults", f"{SYSTEM}/{FAULTS}"],
+        "env": [
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+        ],
         "ports": [
             {"name": "dns", "containerPort": 53, "protocol": "UDP"},
             {"name": "dns-tcp", "containerPort": 53, "protocol": "TCP"},

@@ -111,6 +111,9 @@ class Offline:
         """See Host."""
         self.pages[path] = page
 
+    def say(self, kind: str, reason: str, message: str) -> None:
+        """See Host."""
+
     def not_ready(self) -> list[str]:
         """See Host."""
         return [plugin.name for plugin in self.plugins if not plugin.ready]
