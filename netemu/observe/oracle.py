@@ -238,6 +238,8 @@ def _serves_node_ports(case: _Case) -> bool:
         settings.mode == "iptables" and settings.localhost_node_ports and ":" not in to
     ):
         return False
+    if settings.node_port_addresses == ("primary",):
+        return to == node.primary(to)
     if networks := [n for n in settings.node_port_addresses if (":" in n) == (":" in to)]:
         return any(n.endswith("/0") for n in networks) or _inside(to, networks)
     return to == node.primary(to) if settings.mode == "nftables" else True
@@ -338,10 +340,11 @@ def _choose(hit: _Hit, endpoints: Sequence[_Seen], node: NodeView) -> _Sets:
 def _hinted(service: Service, ready: list[_Seen], node: NodeView) -> list[_Seen]:
     """Those of the ready endpoints that hints keep traffic to: of this node, else of its zone, else all.
 
-    Hints are asked for by annotation or by trafficDistribution, and mean nothing where one endpoint has none.
+    Hints are asked for by trafficDistribution, whichever (PreferSameZone, PreferClose and PreferSameNode differ in the
+    hints that are made), else by annotation. They mean nothing where one ready endpoint has none.
     """
     annotation = next((service.annotations[a] for a in _HINTS if a in service.annotations), "")
-    if annotation in ("disabled", "Disabled") or not (annotation or service.spec.traffic_distribution):
+    if not service.spec.traffic_distribution and annotation in ("", "disabled", "Disabled"):
         return ready
     for kind, place in (("forNodes", node.name), ("forZones", node.zone)):
         kept = [e for e in ready if place in e.hints(kind)]

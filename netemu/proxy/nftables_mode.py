@@ -11,7 +11,7 @@ from netemu.model import nft
 from netemu.proxy import nftables_base
 from netemu.proxy.config import PRIMARY, KubeProxyConfiguration
 from netemu.proxy.facts import NodeFacts
-from netemu.proxy.modes import NOWHERE, Mode, Periods, Site, listed_networks
+from netemu.proxy.modes import Mode, Periods, Site, listed_networks
 from netemu.proxy.nftables import TABLE_NAME, family_name, interface_pattern, matches_all
 from netemu.proxy.nftables_programmer import NftablesProgrammer
 from netemu.proxy.services import Family
@@ -29,10 +29,9 @@ class NftablesMode:
         return config.nftables.masquerade_all
 
     def node_port_networks(self, config: KubeProxyConfiguration, family: Family, node_ip: str) -> tuple[str, ...]:
-        """Only the node's primary address unless told otherwise; loopback, and so nowhere, where there is none."""
-        if not config.node_port_addresses:
-            config = msgspec.structs.replace(config, node_port_addresses=(PRIMARY,))
-        return listed_networks(config, family, node_ip) or (NOWHERE[family],)
+        """Only the node's primary address where none of the family is listed; nowhere, where it has none."""
+        primary = msgspec.structs.replace(config, node_port_addresses=(PRIMARY,))
+        return listed_networks(config, family, node_ip) or listed_networks(primary, family, node_ip)
 
     def needs_addresses(self, networks: tuple[str, ...]) -> bool:
         """See Mode."""

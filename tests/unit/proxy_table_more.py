@@ -49,19 +49,24 @@ from tests.unit.proxy_scene import (
 from tests.unit.proxy_table import (
     BALANCER,
     BASIC,
+    BEYOND,
     E_LOCAL,
     EXTERNAL,
     FROM_A,
     I_LOCAL,
     NP_LOOP,
+    NP_SCTP,
     NP_SECOND,
     OPEN,
     PLAIN,
+    SCTP,
     TO_EXT,
     TO_LB,
     TO_NP,
     TO_VIP,
+    UDP,
     VIP,
+    VIP_SCTP,
     VIP_UDP,
 )
 from tests.unit.proxy_world import endpoint_slice, service
@@ -70,8 +75,8 @@ HINTED = {"annotations": {"service.kubernetes.io/topology-mode": "Auto"}}
 OLD_HINTED = {"annotations": {"service.kubernetes.io/topology-aware-hints": "Auto"}}
 NOT_HINTED = {"annotations": {"service.kubernetes.io/topology-mode": "Disabled"}}
 ZONES = {A: ["zone-a"], B: ["zone-b"], C: ["zone-a"]}
-DISTRIBUTED = {"trafficDistribution": "PreferClose"}
-SAME_NODE = {"trafficDistribution": "PreferSameNode"}
+DISTRIBUTED: dict[str, Any] = {"trafficDistribution": "PreferClose"}
+SAME_NODE: dict[str, Any] = {"trafficDistribution": "PreferSameNode"}
 NODES = {A: ["test-node"], B: ["node-b"], C: ["node-c"]}
 MANY = {"ports": {"dns": "53/UDP", "dns-tcp": "53/TCP", "dns-sctp": "53/SCTP"}}
 MANY_TARGETS: dict[str, int | str] = {"dns": "5301/UDP", "dns-tcp": "5302/TCP", "dns-sctp": "5303/SCTP"}
@@ -151,7 +156,35 @@ SLICES = [
           piece(HERE), endpoint_slice("default/api", [THERE])], [], OUT, To(BALANCER, 81), masq(B)),
 ]
 
+SCTP_OPEN, UDP_OPEN = {**OPEN, "ports": {"http": "80/SCTP"}}, {**OPEN, "ports": {"http": "80/UDP"}}
+SCTP_LB, UDP_LB = To(BALANCER, 80, "sctp"), To(BALANCER, 80, "udp")
+PROTOCOLS = [
+    case("sctp by load balancer", SCTP_OPEN, [HERE, THERE], OUT, SCTP_LB, masq(A, B)),
+    case("sctp by external IP", SCTP_OPEN, [HERE, THERE], OUT, To(EXTERNAL, 80, "sctp"), masq(A, B)),
+    case("udp by load balancer", UDP_OPEN, [HERE, THERE], OUT, UDP_LB, masq(A, B)),
+    case("udp by external IP", UDP_OPEN, [HERE, THERE], OUT, To(EXTERNAL, 80, "udp"), masq(A, B)),
+    case("sctp and external Local", {**SCTP_OPEN, "external_policy": "Local"}, [HERE, THERE], OUT, SCTP_LB, dnat(A)),
+    case("sctp and external Local by node port", {**SCTP_OPEN, "external_policy": "Local"}, [HERE, THERE], OUT, NP_SCTP,
+         dnat(A)),
+    case("sctp and external Local with only remote endpoints", {**SCTP_OPEN, "external_policy": "Local"}, [THERE], OUT,
+         NP_SCTP, DROP, ipvs=dnat(B)),
+    case("sctp and internal Local", {**SCTP_OPEN, **I_LOCAL}, [HERE, THERE], POD, VIP_SCTP, dnat(A)),
+    case("sctp inside of the ranges", {**SCTP_OPEN, "ranges": ["203.0.113.0/25"]}, [HERE], OUT, SCTP_LB, masq(A)),
+    case("sctp outside of the ranges", {**SCTP_OPEN, "ranges": ["203.0.113.0/25"]}, [HERE], BEYOND, SCTP_LB, DROP),
+    case("udp outside of the ranges", {**UDP_OPEN, "ranges": ["203.0.113.0/25"]}, [HERE], BEYOND, UDP_LB, DROP),
+    case("sctp and affinity", {**SCTP_OPEN, "affinity": 60}, [HERE, THERE], POD, VIP_SCTP, dnat(A, B), sticky=True),
+    case("sctp falls back to terminating", SCTP_OPEN, [(*THERE, "ending")], OUT, NP_SCTP, masq(B)),
+    case("pod reaches itself by udp", UDP_OPEN, [HERE], FROM_A, VIP_UDP, masq(A)),
+    case("pod reaches itself by sctp", SCTP_OPEN, [HERE], FROM_A, VIP_SCTP, masq(A)),
+    case("pod reaches itself by an external IP", OPEN, [HERE], FROM_A, TO_EXT, masq(A)),
+    case("other protocol of a load balancer IP", SCTP_OPEN, [HERE], OUT, TO_LB, NONE, ipvs=REJECT),
+]
+
 SKIPPED = [
+    case("headless service with external IPs is not proxied", {"ip": "None", "external_ips": [EXTERNAL]}, [HERE], OUT,
+         TO_EXT, NONE),
+    case("ExternalName with external IPs is not proxied", {"type": "ExternalName", "external_ips": [EXTERNAL]}, [HERE],
+         OUT, TO_EXT, NONE),
     case("headless service is not proxied", {"ip": "None"}, [HERE], POD, TO_VIP, NONE),
     case("service without an address is not proxied", {"ip": "", "external_ips": [EXTERNAL]}, [HERE], OUT, TO_EXT,
          NONE),
@@ -202,8 +235,38 @@ HINTS = [
          hinted(SAME_NODE, ZONES, HERE, THERE, FAR, nodes={**NODES, A: ["node-b"]}), [], POD, TO_VIP, dnat(A, C)),
     case("incomplete hints for nodes leave it to the zone",
          hinted(SAME_NODE, ZONES, HERE, THERE, FAR, nodes={A: ["test-node"]}), [], POD, TO_VIP, dnat(A, C)),
+    case("hints of a node that has no ready endpoint leave it to the zone",
+         hinted(SAME_NODE, ZONES, (*HERE, "silent"), THERE, FAR, nodes=NODES), [], POD, TO_VIP, dnat(C)),
+    case("hints hold for load balancer addresses", hinted({**OPEN, **SAME_NODE}, ZONES, HERE, THERE, FAR, nodes=NODES),
+         [], OUT, TO_LB, masq(A)),
+    case("hints narrow what pods reach by an external Local address",
+         hinted({**E_LOCAL, **DISTRIBUTED}, ZONES, HERE, THERE, FAR), [], POD, TO_LB, dnat(A, C), ipvs=dnat(A)),
+    case("hints do not narrow an external Local address from outside",
+         hinted({**E_LOCAL, **DISTRIBUTED}, {A: ["zone-b"], B: ["zone-a"]}, HERE, THERE), [], OUT, TO_LB, dnat(A)),
     case("terminating endpoints are used whatever their hints", hinted(HINTED, {A: ["zone-b"]}, (*HERE, "ending")), [],
          POD, TO_VIP, dnat(A)),
+]
+
+ANNOTATION, OLDER = "service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints"
+ASKING = {
+    "no annotation": ({}, False),
+    "an empty annotation": ({ANNOTATION: ""}, False),
+    "annotation Auto": ({ANNOTATION: "Auto"}, True),
+    "annotation without sense": ({ANNOTATION: "nonsense"}, True),
+    "annotation disabled": ({ANNOTATION: "disabled"}, False),
+    "older annotation Disabled before newer Auto": ({OLDER: "Disabled", ANNOTATION: "Auto"}, False),
+    "older annotation Auto before newer Disabled": ({OLDER: "Auto", ANNOTATION: "Disabled"}, True),
+}
+HINT_MATRIX = [
+    case(f"hints of zones: {about}, {wanted or 'no trafficDistribution'}",
+         hinted({"annotations": annotations, "trafficDistribution": wanted}, ZONES, HERE, THERE, FAR), [], POD, TO_VIP,
+         dnat(A, C) if asked or wanted else dnat(A, B, C))
+    for about, (annotations, asked) in ASKING.items()
+    for wanted in (None, "PreferClose", "PreferSameZone", "PreferSameNode")
+] + [
+    case(f"hints of nodes and zones: {wanted}",
+         hinted({"trafficDistribution": wanted}, ZONES, HERE, THERE, FAR, nodes=NODES), [], POD, TO_VIP, dnat(A))
+    for wanted in ("PreferClose", "PreferSameZone", "PreferSameNode")
 ]
 
 HOST = (NODE_IP, "test-node")
@@ -224,6 +287,7 @@ def under(**settings: Any) -> dict[str, Any]:
 
 ALL = under(masquerade_all=True)
 BLIND = under(cluster_cidr="")
+ONLY_IPV4_PODS = under(cluster_cidr="10.0.0.0/8")
 NODE_CIDR = under(detect_local_mode="NodeCIDR")
 BRIDGE = under(detect_local_mode="BridgeInterface", interface="cbr0")
 VETH = under(detect_local_mode="InterfaceNamePrefix", interface="veth")
@@ -231,6 +295,8 @@ NO_LOOPBACK = under(localhost_node_ports=False)
 THIS_NET, OTHER_NET = under(node_port_addresses=("192.168.0.0/24",)), under(node_port_addresses=("203.0.113.0/24",))
 WITH_LOOPBACK = under(node_port_addresses=("127.0.0.0/8", "192.168.0.0/24"))
 ANYWHERE = under(node_port_addresses=("0.0.0.0/0",))
+MAIN = under(node_port_addresses=("primary",))
+ONLY_IPV6 = under(node_port_addresses=("fd00:192::/64",))
 VETH_POD = pod("10.180.0.9", "veth9")
 
 SETTINGS = [
@@ -273,6 +339,14 @@ SETTINGS = [
     case("nodePortAddresses of everything: loopback", OPEN, [HERE], LOOP, NP_LOOP, masq(A), nft=NONE, ipvs=NONE,
          **ANYWHERE),
     case("nodePortAddresses of everything, without endpoints", OPEN, [], OUT, NP_SECOND, REJECT, **ANYWHERE),
+    case("nodePortAddresses primary: the node's IP", OPEN, [HERE], OUT, TO_NP, masq(A), **MAIN),
+    case("nodePortAddresses primary: not a second address", OPEN, [HERE], OUT, NP_SECOND, NONE, **MAIN),
+    case("nodePortAddresses primary: not loopback", OPEN, [HERE], LOOP, NP_LOOP, NONE, **MAIN),
+    case("nodePortAddresses of IPv6 only: IPv4 as if there were none", OPEN, [HERE], OUT, TO_NP, masq(A), **ONLY_IPV6),
+    case("udp node port on loopback", UDP, [HERE], LOOP, To("127.0.0.1", 30080, "udp"), masq(A), nft=NONE, ipvs=NONE),
+    case("no udp node port on loopback", UDP, [HERE], LOOP, To("127.0.0.1", 30080, "udp"), NONE, **NO_LOOPBACK),
+    case("masqueradeAll holds for udp", UDP, [HERE], POD, VIP_UDP, masq(A), **ALL),
+    case("masqueradeAll holds for sctp", SCTP, [HERE], POD, VIP_SCTP, masq(A), **ALL),
 ]
 
 VIP6, EXTERNAL6, BALANCER6 = "fd00:172::10", "2001:db8:7::7", "2001:db8:1::4"
@@ -317,6 +391,48 @@ DUAL_STACK = [
          ipvs=REJECT),
     case("single stack IPv6", ONLY6, [HERE6], POD6, TO_VIP6, dnat(A6)),
     case("dual stack: affinity by IPv6", {**DUAL, "affinity": 60}, EVERY, POD6, TO_VIP6, dnat(A6, B6), sticky=True),
+    case("dual stack: sctp by IPv6", {**DUAL, "ports": {"http": "80/SCTP"}}, EVERY, POD6, To(VIP6, 80, "sctp"),
+         dnat(A6, B6)),
+    case("dual stack: IPv6 node port by sctp", {**DUAL, "ports": {"http": "80/SCTP"}}, BOTH, OUT6,
+         To(NODE6, 30080, "sctp"), masq(A6)),
+    case("dual stack: IPv6 node port by udp", {**DUAL, "ports": {"http": "80/UDP"}}, BOTH, OUT6,
+         To(NODE6, 30080, "udp"), masq(A6)),
+    case("dual stack: hints of zones by IPv6",
+         [service(**DUAL, **DISTRIBUTED), piece(HERE6, THERE6, address_type="IPv6", suffix="6",
+                                                zones={A6: ["zone-b"], B6: ["zone-a"]})], [], POD6, TO_VIP6, dnat(B6)),
+    case("dual stack: hints of one family do not concern the other",
+         [service(**DUAL, **DISTRIBUTED), piece(HERE, THERE, zones={A: ["zone-b"], B: ["zone-a"]}),
+          piece(HERE6, THERE6, address_type="IPv6", suffix="6")], [], POD6, TO_VIP6, dnat(A6, B6)),
+    case("dual stack: internal Local by IPv6", {**DUAL, **I_LOCAL}, EVERY, POD6, TO_VIP6, dnat(A6)),
+    case("dual stack: internal Local with only remote IPv6 endpoints", {**ONLY6, **I_LOCAL}, [THERE6], POD6, TO_VIP6,
+         DROP, ipvs=REJECT),
+    case("dual stack: IPv6 endpoint that terminates", DUAL, [(*HERE6, "ending")], POD6, TO_VIP6, dnat(A6)),
+    case("dual stack: node short-circuits external Local by IPv6", DUAL_LOCAL, EVERY, SELF6, TO_LB6, masq(A6, B6),
+         ipvs=dnat(A6)),
+    case("dual stack: itself by the IPv6 load balancer", DUAL_LOCAL, BOTH, FROM_A6, TO_LB6, masq(A6)),
+    case("dual stack: masqueradeAll", DUAL, BOTH, POD6, TO_VIP6, masq(A6), **ALL),
+    case("dual stack: clusterCIDR of IPv4 only, outside by IPv6", DUAL, BOTH, OUT6, TO_VIP6, dnat(A6),
+         **ONLY_IPV4_PODS),
+    case("dual stack: clusterCIDR of IPv4 only, outside by IPv4", DUAL, BOTH, OUT, TO_VIP, masq(A), **ONLY_IPV4_PODS),
+    case("dual stack: NodeCIDR, a pod of this node by IPv6", DUAL, BOTH, POD6, TO_VIP6, dnat(A6), **NODE_CIDR),
+    case("dual stack: NodeCIDR, a pod of another node by IPv6", DUAL, BOTH, AWAY6, TO_VIP6, masq(A6), **NODE_CIDR),
+    case("dual stack: BridgeInterface by IPv6", DUAL, BOTH, POD6, TO_VIP6, dnat(A6), **BRIDGE),
+    case("dual stack: BridgeInterface, another interface by IPv6", DUAL, BOTH, FROM_A6, TO_VIP6, masq(A6), **BRIDGE),
+    case("dual stack: InterfaceNamePrefix by IPv6", DUAL, EVERY, pod("fd00:10:180::9", "veth9"), TO_VIP6, dnat(A6, B6),
+         **VETH),
+    case("dual stack: nodePortAddresses primary, IPv6", DUAL, BOTH, OUT6, TO_NP6, masq(A6), **MAIN),
+    case("dual stack: nodePortAddresses primary, a second IPv6 address", DUAL, BOTH, OUT6, To(NODE6_OUTSIDE, 30080),
+         NONE, **MAIN),
+    case("dual stack: nodePortAddresses of IPv6", DUAL, BOTH, OUT6, TO_NP6, masq(A6), **ONLY_IPV6),
+    case("dual stack: nodePortAddresses of IPv6, a second address", DUAL, BOTH, OUT6, To(NODE6_OUTSIDE, 30080), NONE,
+         **ONLY_IPV6),
+    case("dual stack: endpoint on this node's own network by IPv6", DUAL, [(NODE6, "test-node")], POD6, TO_VIP6,
+         dnat(NODE6)),
+    case("dual stack: ipMode Proxy of the IPv6 address",
+         {**DUAL, "ingress": [BALANCER, {"ip": BALANCER6, "ipMode": "Proxy"}]}, BOTH, POD6, TO_LB6, NONE),
+    case("dual stack: IPv6 address first",
+         {**DUAL, "ip": VIP6, "ipFamilies": ["IPv6", "IPv4"], "clusterIPs": [VIP6, VIP]}, EVERY, POD, TO_VIP,
+         dnat(A, B)),
     case("dual stack: udp by IPv6", {**DUAL, "ports": {"http": "80/UDP"}}, EVERY, POD6, To(VIP6, 80, "udp"),
          dnat(A6, B6)),
 ]
@@ -329,6 +445,8 @@ TABLE: list[Case] = [
     *SKIPPED,
     *AFFINITY,
     *HINTS,
+    *HINT_MATRIX,
+    *PROTOCOLS,
     *HOST_NETWORK,
     *SETTINGS,
     *DUAL_STACK,
