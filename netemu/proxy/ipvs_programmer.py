@@ -185,15 +185,16 @@ class IpvsProgrammer:
         """Virtual servers, their real servers, then the addresses that let packets in; and the other way round."""
         edge.add_servers(plan.add_servers)
         edge.edit_servers(plan.edit_servers)
-        back = [real for real in plan.add_reals if real in self._draining]
-        edge.weigh(back, 1)
+        back = self._draining.intersection(plan.add_reals)
+        edge.weigh(sorted(back), 1)
         self._draining.difference_update(back)
         edge.add_reals([real for real in plan.add_reals if real not in back])
         self._terminate(edge, plan.delete_reals)
         edge.bind(plan.bind)
         edge.unbind(plan.unbind)
         edge.delete_servers(plan.delete_servers)
-        self._draining = {real for real in self._draining if real[0] not in plan.delete_servers}
+        gone = set(plan.delete_servers)
+        self._draining = {real for real in self._draining if real[0] not in gone}
 
     def _terminate(self, edge: IpvsEdge, reals: Iterable[Real]) -> None:
         """Real servers that are no longer wanted: those with TCP connections stay until these end."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from dataclasses import replace
 
 import pytest
@@ -14,9 +16,12 @@ from netemu.model.errors import KernelError, KernelNotFound
 from netemu.proxy import rulefiles
 from netemu.proxy.iptables_programmer import IptablesProgrammer
 from netemu.proxy.ipvs_programmer import SWEEP_SECONDS
+from netemu.proxy.ipvs_sets import IpSet
 from netemu.proxy.services import Family
 from netemu.testing.iptables import FakeIptables
 from netemu.testing.packets import Packet
+from tests.unit import ipvs_dump
+from tests.unit.ipvs_dump import saved_servers, saved_sets
 from tests.unit.ipvs_world import IpvsBed, IpvsProxy, programmed
 from tests.unit.proxy_world import BASE, DATA, NODE, endpoint_slice, service, world
 
@@ -29,18 +34,8 @@ FRONT = ("tcp", "172.30.0.10", 80)
 
 
 def dump(bed: IpvsBed) -> str:
-    """`ipset save` and `ipvsadm -S`, in order of names, and the rules that depend on Services."""
-    lines = []
-    for name, (kind, entries) in sorted(bed.sets.sets.items()):
-        lines += [f"create {name} {kind}", *(f"add {name} {entry}" for entry in sorted(entries))]
-    for server in sorted(bed.balancer.servers(), key=lambda each: each.key):
-        key = f"-{server.key.protocol[0]} {server.key.address}:{server.key.port}"
-        lines.append(f"-A {key} -s {server.scheduler}" + (f" -p {server.persistence}" if server.persistence else ""))
-        for real in sorted(bed.balancer.destinations(server.key), key=lambda each: each.target):
-            lines.append(f"-a {key} -r {real.target} -m -w {real.weight}")
-    lines += [f"-A {chain} {rule}" for chain, rules in bed.iptables.tables["nat"].items() for rule in rules]
-    lines += [f"-A {chain} {rule}" for chain, rules in bed.iptables.tables["filter"].items() for rule in rules]
-    return "\n".join((*lines, *(f"addr {address}" for address in sorted(bed.bound)), ""))
+    """Everything that the bed holds."""
+    return ipvs_dump.dump(saved_sets(bed.sets), saved_servers(bed.balancer), bed.iptables.tables, bed.bound)
 
 
 async def test_one_world_with_every_feature_comes_to_the_golden_dump() -> None:
@@ -105,6 +100,22 @@ async def test_one_endpoint_more_takes_one_request() -> None:
     await proxy.sync(endpoint_slice("default/web", [HERE, THERE, ("10.180.2.1", "node-c")]))
 
     assert proxy.bed.asked == asked + 1
+
+
+async def test_others_are_served_while_the_kernel_takes_its_time() -> None:
+    proxy, served, waited = IpvsProxy(), threading.Event(), []
+    apply = proxy.bed.balancer.apply
+
+    def slow(*requests: ipvs.Request) -> None:
+        waited.append(served.wait(10))
+        apply(*requests)
+
+    proxy.bed.balancer.apply = slow  # type: ignore[method-assign]
+    asyncio.get_running_loop().call_later(0.01, served.set)
+    await proxy.sync(WEB, BOTH, full=True)
+
+    assert set(waited) == {True}
+    assert proxy.bed.balancer.weights[FRONT] == {A: 1, B: 1}
 
 
 async def test_what_somebody_removed_comes_back_with_a_full_sync() -> None:
@@ -324,6 +335,17 @@ async def test_two_families_share_the_link_and_leave_each_other_alone() -> None:
     assert bed.balancer.weights[FRONT] == {A: 1, B: 1}
     assert bed.balancer.weights["tcp", "fd00:172::a", 80] == {"[fd00:10::1]:8080": 1}
     assert bed.sets.sets["KUBE-6-LOOP-BACK"] == ("hash:ip,port,ip", {"fd00:10::1,tcp:8080,fd00:10::1"})
+
+
+def test_sets_of_ipv6_have_names_of_their_own_cut_to_what_ipset_takes() -> None:
+    assert [of.named(Family.IPV6) for of in IpSet] == [
+        "KUBE-6-LOOP-BACK", "KUBE-6-CLUSTER-IP", "KUBE-6-EXTERNAL-IP", "KUBE-6-EXTERNAL-IP-LOCAL",
+        "KUBE-6-LOAD-BALANCER", "KUBE-6-LOAD-BALANCER-FW", "KUBE-6-LOAD-BALANCER-LOCAL",
+        "KUBE-6-LOAD-BALANCER-SOURCE-IP", "KUBE-6-LOAD-BALANCER-SOURCE-CID", "KUBE-6-NODE-PORT-TCP",
+        "KUBE-6-NODE-PORT-LOCAL-TCP", "KUBE-6-NODE-PORT-UDP", "KUBE-6-NODE-PORT-LOCAL-UDP",
+        "KUBE-6-NODE-PORT-SCTP-HASH", "KUBE-6-NODE-PORT-LOCAL-SCTP-HAS", "KUBE-6-HEALTH-CHECK-NODE-PORT",
+        "KUBE-6-IPVS-IPS",
+    ]  # fmt: skip
 
 
 async def test_cleanup_leaves_nothing_of_ours_and_everything_foreign() -> None:
