@@ -7,8 +7,9 @@ template is read once and filled often; what it does not know it refuses when it
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,9 +119,7 @@ class _Reader:
         return lambda values: "".join([part(values) for part in (then if test(values) else other)])
 
     def _expression(self, text: str) -> _Value:
-        tokens = _TOKEN.findall(text)
-        if "".join(tokens) != re.sub(r"\s+(?=(?:[^\"`]*[\"`][^\"`]*[\"`])*[^\"`]*$)", "", text):
-            raise TemplateError(f"{{{{ {text} }}}} is not understood")
+        tokens = list(_tokens(text))
         value = self._pipeline(tokens, text)
         if tokens:
             raise TemplateError(f"{{{{ {text} }}}}: unexpected {tokens[0]!r}")
@@ -171,9 +170,9 @@ class _Reader:
     def _reference(self, token: str, text: str) -> _Value:
         first, *rest = token[1:].split(".")
         if first not in self.known:
-            raise TemplateError(
-                f"{{{{ {text} }}}}: unknown {token}; known: {', '.join('.' + word for word in self.known)}"
-            )
+            near = difflib.get_close_matches(first, self.known, n=1)
+            right = f"did you mean .{near[0]}?" if near else f"known: {', '.join('.' + word for word in self.known)}"
+            raise TemplateError(f"{{{{ {text} }}}}: unknown {token}; {right}")
         self.references.add(first)
 
         def value(values: Mapping[str, Any]) -> Any:
@@ -184,6 +183,19 @@ class _Reader:
             return found
 
         return value
+
+
+def _tokens(text: str) -> Iterator[str]:
+    at = 0
+    while at < len(text):
+        if text[at].isspace():
+            at += 1
+            continue
+        found = _TOKEN.match(text, at)
+        if not found:
+            raise TemplateError(f"{{{{ {text} }}}} is not understood")
+        yield found[0]
+        at = found.end()
 
 
 def _called(function: Callable[..., Any], arguments: list[Any]) -> Any:

@@ -131,7 +131,7 @@ BAD = [
     (". {\n template IN\n}", "2: template: expected CLASS TYPE [ZONE...]"),
     (". {\n template ANY ANY {\n  rcode NOPE\n }\n}", "3: rcode: unknown response code 'NOPE'; did you mean"),
     (". {\n template ANY ANY {\n  match (\n }\n}", "3: match: '(' is not a regular expression"),
-    (". {\n template ANY ANY {\n  answer \"{{ .Meta }}\"\n }\n}", "3: answer: {{ .Meta }}: unknown .Meta; known: .Name, .Type"),
+    (". {\n template ANY ANY {\n  answer \"{{ .Meta }}\"\n }\n}", "3: answer: {{ .Meta }}: unknown .Meta"),
     (". {\n reload often\n}", "2: reload: expected [INTERVAL] [JITTER]"),
     (". {\n log {\n  class some\n }\n}", "3: log: unknown class 'some'"),
 ]  # fmt: skip
