@@ -275,14 +275,15 @@ class IpvsNetlink:
 
     def destinations(self, key: ServerKey) -> list[Destination]:
         """See Ipvs."""
-        # A dump of the destinations of nothing is empty, so whether it is there must be asked apart.
         operation = f"list destinations of {key}"
         body = nested(_SERVICE, _key(key))
-        try:
-            self._requests.ask(self._message(_GET_SERVICE, body), operation)
-        except KernelError as error:
-            raise _said(operation, self.netns, _GET_SERVICE, error.code, error.detail) from None
         answers = self._requests.ask(self._message(_GET_DEST, body), operation, dump=True)
+        if not answers:
+            # A dump of the destinations of nothing is empty too, so whether it is there must be asked apart.
+            try:
+                self._requests.ask(self._message(_GET_SERVICE, body), operation)
+            except KernelError as error:
+                raise _said(operation, self.netns, _GET_SERVICE, error.code, error.detail) from None
         return [_read_destination(attributes(attributes(answer, 4)[_DEST]), key.ipv6) for answer in answers]
 
     def timeouts(self) -> Timeouts:
