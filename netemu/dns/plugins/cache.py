@@ -67,6 +67,7 @@ class Cache(Plugin):
     def __init__(self, zones: tuple[bytes, ...], block: Block) -> None:
         self.zones, self.metrics = zones, block.host.metrics
         self.settings = Settings()
+        self.clock = time.monotonic
         self.success, self.denial = Kind("success", 3600), Kind("denial", 1800)
         self._refreshing: dict[object, asyncio.Task[None]] = {}
         self._server = ("server", f"dns://:{block.ports[0]}")
@@ -86,7 +87,7 @@ class Cache(Plugin):
         if not longest_zone(query.lower, self.zones):
             return NEXT
         self._count("requests")
-        now, found = time.monotonic(), None
+        now, found = self.clock(), None
         for kind in (self.denial, self.success):
             found = kind.get(_key(query))
             if found and found.ttl(now) > (-self.settings.stale if self.settings.stale else 0):
@@ -126,7 +127,7 @@ class Cache(Plugin):
             self.after(query, response)
             return response
         self._count("served_stale")
-        return self._aged(item, time.monotonic())
+        return self._aged(item, self.clock())
 
     def _aged(self, item: Item, now: float) -> Response:
         response = _copy(item.response)
@@ -174,7 +175,7 @@ class Cache(Plugin):
             return
         # What is cached ages, so its bytes must not be sent again as they are.
         response.stable = False
-        if kind.put(_key(query), Item(_copy(response), int(lifetime), time.monotonic())):
+        if kind.put(_key(query), Item(_copy(response), int(lifetime), self.clock())):
             self._count("evictions", kind.name)
         (self.success if kind is self.denial else self.denial).drop(_key(query))
 
