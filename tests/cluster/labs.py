@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from netemu.client import HttpClient, load_kubeconfig
 from netemu.lab.api import LabApi
@@ -35,11 +35,11 @@ def netemu(*args: str, timeout: float = 90.0) -> str:
     return done.stdout
 
 
-def start(*args: str) -> subprocess.Popen[bytes]:
-    """`netemu ARGS` in the background; for tests that kill it."""
+def start(*args: str, stdout: IO[bytes] | int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    """`netemu ARGS` in the background; for tests that kill it or look at it meanwhile."""
     # Whoever runs the tests in the background has them ignore Ctrl-C; a command must not inherit that.
     handle = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-    return subprocess.Popen([*_NETEMU, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=handle)
+    return subprocess.Popen([*_NETEMU, *args], stdout=stdout, stderr=subprocess.DEVNULL, preexec_fn=handle)
 
 
 def netemu_json(*args: str) -> Any:
