@@ -9,7 +9,8 @@ What the kernel itself spends, measured on Linux 6.18, and what follows for thos
 - any new rule with a verdict, a lookup or a translation, and any element with a verdict, makes it walk everything that
   base chains reach: some 0.2 ms per hundred chains. Elements without a verdict are free of that;
 - a transaction ends with a walk over all chains, 0.07 ms per thousand;
-- a list within a rule is a set, and sets are looked for one after the other: 5,000 of them cost a second to load;
+- a list within a rule is a set, and sets are looked for one after the other: 5,000 of them cost a second to load, and a
+  named set is found at once only if it was made before them;
 - time grows faster than a transaction's size: a long load goes best in pieces of some 5,000 messages (a chain, a rule
   or a list is one each), as long as nothing leads to the chains yet.
 
