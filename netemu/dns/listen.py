@@ -28,6 +28,8 @@ IDLE = 10.0
 """Seconds after which a silent connection is closed, as CoreDNS does."""
 _MOST_WAITING = 100
 """Questions of one connection that may be unanswered before it is read no further."""
+_TOGETHER = 65536
+"""Octets of replies that are written at once."""
 MOST_CONNECTIONS = 1000
 """Connections that are open at once; a process may usually have 1024 files."""
 
@@ -189,6 +191,7 @@ class TcpConnection(asyncio.Protocol):
         self._finished = FinishedReplies()
         self._buffer = bytearray()
         self._out: list[bytes] = []
+        self._out_size = self._unsent = 0
         self._waiting = 0
         self._taking = self._clogged = False
         self._transport: asyncio.Transport | None = None
@@ -217,6 +220,8 @@ class TcpConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """See asyncio.Protocol: a client that does not read its replies may ask no more."""
         self._clogged = True
+        if self._transport:
+            self._unsent = self._transport.get_write_buffer_size()
         self._listen()
 
     def resume_writing(self) -> None:
@@ -247,7 +252,7 @@ class TcpConnection(asyncio.Protocol):
                 hits += 1
                 last = found
                 body = found.next_body()
-                self._out += ((len(body) + 2).to_bytes(2, "big"), octets[at + 2 : at + 4], body)
+                self._send(octets[at + 2 : at + 4] + body)
             else:
                 self._waiting += 1
                 self._handler(octets[at + 2 : end], "tcp", self._client, self._reply)
@@ -270,7 +275,7 @@ class TcpConnection(asyncio.Protocol):
         self._waiting -= 1
         if data:
             for each in (data, *more):
-                self._out += (len(each).to_bytes(2, "big"), each)
+                self._send(each)
         if self._taking:
             return
         self._flush()
@@ -278,19 +283,32 @@ class TcpConnection(asyncio.Protocol):
         if self._buffer and self._waiting == _MOST_WAITING - 1:
             asyncio.get_running_loop().call_soon(self._take)
 
+    def _send(self, message: bytes) -> None:
+        self._out += (len(message).to_bytes(2, "big"), message)
+        self._out_size += len(message)
+        if self._out_size > _TOGETHER:
+            self._flush()  # and hear at once if that is more than the client takes
+
     def _flush(self) -> None:
         if self._out and self._transport and not self._transport.is_closing():
             self._transport.write(b"".join(self._out))
         self._out.clear()
+        self._out_size = 0
 
     def _rest(self) -> None:
         """Close if nothing has come or gone for long enough, else look again when it may be so."""
+        if self._transport is None:
+            return
+        unsent = self._transport.get_write_buffer_size()
+        if unsent < self._unsent:
+            self.active = time.monotonic()  # slow, but it reads
+        self._unsent = unsent
         left = self.active + IDLE - time.monotonic()
         if left > 0:
             self._idle = asyncio.get_running_loop().call_later(left, self._rest)
-        elif self._transport:
+        else:
             # Not close(): a client that reads nothing would hold it open with what is still to be sent.
-            self._transport.abort() if self._clogged else self._transport.close()
+            self._transport.abort() if unsent else self._transport.close()
 
     def close(self) -> None:
         """End the connection."""

@@ -67,6 +67,7 @@ class Port:
 
     async def close(self) -> None:
         """Give up what is unanswered."""
+        await asyncio.sleep(0)  # what has not begun yet begins: a coroutine that never ran complains
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
