@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from netemu.dns import names, wire, zonefile
 from netemu.dns.plugins import transfer
 from netemu.dns.zone import Zone
 from netemu.model.errors import UserError
+from netemu.model.resources import NAMESPACES, SERVICES
+from netemu.testing.client import FakeClient
 from tests.unit.dns_chain import Bench, bench, lines
+from tests.unit.dns_cluster import port, service
+from tests.unit.test_dns_server import serving
 
 ORIGIN = names.parse("example.org")
 
@@ -249,6 +254,42 @@ def test_a_large_zone_is_cut_into_messages() -> None:
     assert [record for part in parts for record in part] == records
 
 
+async def test_a_large_zone_comes_in_several_messages(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    path.write_text("@ SOA ns root 1 2 3 4 5\n$GENERATE 1-1200 pod-$ 60 IN A 10.0.0.1\n")
+    text = f"example.org:53 {{\nbind 127.0.0.1\ntransfer {{\nto *\n}}\nfile {path}\nloadbalance\n}}"
+    records: list[wire.Record] = []
+    sizes = []
+    async with serving(text) as to, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", to.ports[53])
+        packet = wire.build_query(9, ORIGIN, wire.AXFR)
+        writer.write(struct.pack("!H", len(packet)) + packet)
+        while [record.type for record in records].count(wire.SOA) < 2:
+            message = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+            part = wire.parse_message(message)
+            records += part.answers
+            sizes.append((part.id, len(part.answers)))
+        writer.close()
+        await writer.wait_closed()
+
+    assert sizes == [(9, 500), (9, 500), (9, 202)]
+    assert len({record.name for record in records}) == 1201
+
+
+async def test_a_cluster_is_a_source_too() -> None:
+    client = FakeClient()
+    await client.create(NAMESPACES, {"metadata": {"name": "shop"}})
+    await client.create(SERVICES, service("web", "10.96.0.5", port("http", 80)), "shop")
+    text = "cluster.local {\ntransfer {\nto *\n}\nkubernetes\n}"
+    async with bench(text, client) as to:
+        while to.not_ready():  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0)
+        found = (await to.ask("cluster.local AXFR", transport="tcp")).answers
+
+    assert (found[0].type, found[-1]) == (wire.SOA, found[0])
+    assert "web.shop.svc.cluster.local." in {names.text(record.name) for record in found if record.type == wire.A}
+
+
 class Secondary(asyncio.DatagramProtocol):
     """Keeps what it is told, and says thanks."""
 
@@ -267,8 +308,7 @@ class Secondary(asyncio.DatagramProtocol):
 async def test_peers_are_told_of_the_first_version_and_of_each_new_one(db: Path) -> None:
     loop = asyncio.get_running_loop()
     transport, secondary = await loop.create_datagram_endpoint(Secondary, local_addr=("127.0.0.1", 0))
-    port = transport.get_extra_info("sockname")[1]
-    rules = f"to 127.0.0.1:{port} *"
+    rules = f"to 127.0.0.1:{transport.get_extra_info('sockname')[1]} *"
     text = transferring(db, rules).replace(f"file {db}", f"file {db} {{\nreload 10ms\n}}")
     async with bench(text), asyncio.timeout(5):
         first = await secondary.told.get()

@@ -32,6 +32,8 @@ class Reload(Plugin):
     def __init__(self, host: Host, interval: float, jitter: float) -> None:
         self.host, self.interval, self.jitter = host, interval, jitter
         self._task: asyncio.Task[None] | None = None
+        # Now, and not when the task begins: what changes in between must be seen.
+        self._known = _meaning(host.corefile) if host.corefile else ""
 
     async def start(self) -> None:
         """See Plugin."""
@@ -40,15 +42,14 @@ class Reload(Plugin):
 
     async def _watch(self) -> None:
         assert self.host.corefile
-        known = _meaning(self.host.corefile)
         while True:
             await self._pause(self.host.corefile)
             if not self.host.corefile.exists():
                 continue  # a ConfigMap volume is being replaced
             found = _meaning(self.host.corefile)
-            if found == known:
+            if found == self._known:
                 continue
-            known = found
+            self._known = found
             # Reloading closes this plugin, so the work belongs to a task of its own.
             task = asyncio.create_task(_reload(self.host), name="dns reloading")
             await asyncio.shield(task)
