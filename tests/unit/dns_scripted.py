@@ -10,8 +10,8 @@ from typing import cast
 from netemu.dns import listen, names, wire
 from netemu.dns.wire import Query, Record, Response
 
-Script = Callable[[Query], bytes | None]
-"""What to send for a question; None is silence."""
+Script = Callable[[Query], bytes | tuple[bytes, ...] | None]
+"""What to send for a question, one message after the other; None is silence."""
 
 ADDRESS = bytes((192, 0, 2, 1))
 
@@ -42,16 +42,17 @@ class Scripted(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """See asyncio.DatagramProtocol."""
         assert self._transport
-        if said := self._say(data, "udp"):
+        for said in self._say(data, "udp"):
             self._transport.sendto(said, addr)
 
-    def _say(self, data: bytes, transport: str) -> bytes | None:
+    def _say(self, data: bytes, transport: str) -> tuple[bytes, ...]:
         query = wire.parse_query(data, transport)
         if query.type == wire.NS:
             self.probes.append(query)
         else:
             self.asked.append((transport, query))
-        return self.script(query)
+        said = self.script(query)
+        return said if isinstance(said, tuple) else (said,) if said else ()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One TCP connection."""
@@ -59,7 +60,7 @@ class Scripted(asyncio.DatagramProtocol):
         try:
             while True:
                 length = int.from_bytes(await reader.readexactly(2), "big")
-                if said := self._say(await reader.readexactly(length), "tcp"):
+                for said in self._say(await reader.readexactly(length), "tcp"):
                     writer.write(len(said).to_bytes(2, "big") + said)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
