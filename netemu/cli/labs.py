@@ -104,11 +104,14 @@ def _summary(lab: str) -> dict[str, Any]:
     return {"lab": lab, "state": state if api else "Starting", "nodes": len(config.nodes), "api": api}
 
 
-def status(lab: str, output: Format) -> None:
+def status(lab: str, output: Format, *, wait: bool, timeout: float) -> None:
     """`netemu status`."""
+    from netemu.lab.rules import wait_for_rules
     from netemu.lab.status import lab_status
 
     lab = pick(lab)
+    if wait:
+        wait_for_rules(lab, timeout=timeout)
     found = lab_status(lab)
     if output == Format.json:
         say_json(found)

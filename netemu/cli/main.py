@@ -74,11 +74,19 @@ def list_labs(output: Output = Format.table) -> None:
 
 
 @app.command()
-def status(lab: LabArgument = "", lab_option: Lab = "", output: Output = Format.table) -> None:
+def status(
+    lab: LabArgument = "",
+    lab_option: Lab = "",
+    wait: Annotated[
+        bool, typer.Option("--wait", help="First wait until every node has the rules of the newest Services")
+    ] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait at most; then exit with 1 and say why")] = 30.0,
+    output: Output = Format.table,
+) -> None:
     """Show a lab's processes, nodes, Pods and what the proxies have programmed."""
     from netemu.cli import labs
 
-    labs.status(lab or lab_option, output)
+    labs.status(lab or lab_option, output, wait=wait, timeout=timeout)
 
 
 @app.command()
@@ -261,11 +269,14 @@ def dns(
     faults: Annotated[
         str, typer.Option(metavar="NAMESPACE/NAME", help="ConfigMap of faults on purpose, see dns-fault")
     ] = "",
+    node_local: Annotated[
+        str, typer.Option(metavar="ADDRESS,...", help="Be this node's cache: own these addresses, without conntrack")
+    ] = "",
 ) -> None:
     """Run the cluster DNS server alone, against any API server."""
     from netemu.cli import components
 
-    components.dns(conf, kubeconfig, faults)
+    components.dns(conf, kubeconfig, faults, node_local)
 
 
 @app.command()

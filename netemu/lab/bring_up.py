@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -23,18 +22,17 @@ from netemu.lab import remains
 from netemu.lab.api import LabApi, agent_status
 from netemu.lab.config import LabConfig, resolve, save_config, write_file
 from netemu.lab.paths import RUN, STATE, LabPaths
-from netemu.lab.readiness import nodes_missing, proxies_failing, rules_missing, workloads_missing
+from netemu.lab.readiness import nodes_missing, proxies_failing, workloads_missing
+from netemu.lab.rules import rules_behind
 from netemu.lab.topology import TopologyFile
 from netemu.model.errors import ApiError, NetemuError, UserError
-from netemu.model.resources import DEPLOYMENTS, ENDPOINTSLICES, NODES, PODS, SERVICES
+from netemu.model.resources import DEPLOYMENTS, NODES, PODS
 
 Report = Callable[[str, float, str], None]
 """Called with (stage, seconds, what is still missing); an empty last part says that the stage is done."""
 
 _POLL = 0.02
 _LOOK = 0.25
-_PROXIED = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name"
-"""What kube-proxy watches."""
 
 
 class NotReadyError(NetemuError):
@@ -143,17 +141,11 @@ def _wait(config: LabConfig, timeout: float, report: Report) -> None:
         return workloads_missing(api.list(DEPLOYMENTS)[0], api.list(PODS)[0])
 
     def rules() -> list[str]:
-        revisions = [_newest(api.list(resource, labelSelector=_PROXIED)[0]) for resource in (SERVICES, ENDPOINTSLICES)]
-        return rules_missing(agent_status(config.name), wanted, *revisions)
+        return rules_behind(api, wanted)
 
     stages = {"API server": server, "nodes": nodes, "Pods": pods, "rules": rules}
     for stage, missing in stages.items():
         _wait_for(config.name, stage, missing, deadline, report)
-
-
-def _newest(objects: list[dict[str, Any]]) -> str:
-    """The newest revision among the objects: what a watcher of them must have seen."""
-    return str(max((int(obj["metadata"]["resourceVersion"]) for obj in objects), default=0))
 
 
 def _wait_for(lab: str, stage: str, missing: Callable[[], list[str]], deadline: float, report: Report) -> None:

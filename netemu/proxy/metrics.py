@@ -181,7 +181,7 @@ def _of_mode(page: _Page, mode: str) -> None:
         )
     if mode == "nftables":
         page.each("counter", "sync_proxy_rules_nftables_sync_failures_total", lambda m: m.failures)
-        # What is stale goes in the transaction that makes it so, or fails with it.
+        # A clean-up is part of a sync here, and fails with it.
         page.each("counter", "sync_proxy_rules_nftables_cleanup_failures_total", lambda _: 0)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 from collections import Counter
 
@@ -169,3 +172,37 @@ def test_a_target_that_is_not_there_is_refused_with_what_is(quickstart: str, tar
     assert refused.returncode == 1
     assert text in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_status_waits_for_the_rules_of_what_was_just_written(quickstart: str) -> None:
+    ports: list[dict[str, object]] = [{"name": "http", "port": 80}]
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "waited"}, "spec": {"ports": ports}}
+    piece = {
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4", "ports": ports,
+        "metadata": {"name": "waited-1", "labels": {"kubernetes.io/service-name": "waited"}},
+        "endpoints": [{"addresses": ["10.244.9.9"]}],
+    }  # fmt: skip
+    create(quickstart, service)
+    create(quickstart, piece)
+
+    netemu("status", quickstart, "--wait")
+
+    for node in ("control-plane", "worker-1", "worker-2"):
+        rules = netemu("exec", "--lab", quickstart, f"node/{node}", "--", "iptables-save", "-t", "nat")
+        assert "--to-destination 10.244.9.9:80" in rules
+
+
+def test_status_says_which_nodes_are_behind(quickstart: str) -> None:
+    (agent,) = [p["pid"] for p in netemu_json("status", quickstart)["processes"] if p["name"] == "node-agent"]
+    os.kill(agent, signal.SIGSTOP)
+    try:
+        service = {"metadata": {"name": "late"}, "spec": {"ports": [{"port": 80}]}}
+        create(quickstart, {"apiVersion": "v1", "kind": "Service", **service})
+        done = run("status", quickstart, "--wait", "--timeout", "1")
+    finally:
+        os.kill(agent, signal.SIGCONT)
+
+    assert done.returncode == 1
+    assert re.search(r"  node worker-1: rules are at revision \d+, not yet \d+", done.stderr)
+    assert "Traceback" not in done.stderr
+    netemu("status", quickstart, "--wait")
