@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from netemu.dns import names, wire
 from netemu.kernel import netns
 from netemu.observe import dig
 
-NAME = "t-dns-a"
+NAME, OTHER = "t-dns-a", "t-dns-b"
 COREFILE = ".:53 {\n health\n hosts {\n  192.0.2.7 gate.example\n }\n}\n"
 RUN = """
 import asyncio, pathlib, sys
@@ -64,6 +66,33 @@ async def resolved(tmp_path: Path, server_address: str, options: str = "") -> di
                 return found
 
 
+def link() -> None:
+    """A link between the two namespaces, with link-local addresses alone."""
+    for words in (
+        f"-n {NAME} link add v0 type veth peer name v1 netns {OTHER}",
+        f"-n {NAME} addr add fe80::53/64 dev v0 nodad",
+        f"-n {OTHER} addr add fe80::7/64 dev v1 nodad",
+        f"-n {NAME} link set v0 up",
+        f"-n {OTHER} link set v1 up",
+    ):
+        subprocess.run(["ip", *words.split()], check=True)
+
+
+def asked_again(namespace: str, address: str, times: int) -> list[bytes]:
+    """Replies to the same question under different ids, on a socket that takes none from another address."""
+    with netns.entered(namespace):
+        family, _, _, _, to = socket.getaddrinfo(address, 53, type=socket.SOCK_DGRAM)[0]
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+    replies = []
+    with sock:
+        sock.settimeout(5)
+        sock.connect(to)
+        for ident in range(times):
+            sock.send(wire.build_query(ident, names.parse("gate.example"), wire.A))
+            replies.append(sock.recv(512))
+    return replies
+
+
 @pytest.mark.parametrize("address", ["10.53.0.1", "10.53.0.2", "127.0.0.1", "fd00:53::2"])
 async def test_replies_come_from_the_address_that_was_asked(namespace: str, tmp_path: Path, address: str) -> None:
     async with server(tmp_path):
@@ -71,6 +100,29 @@ async def test_replies_come_from_the_address_that_was_asked(namespace: str, tmp_
 
     assert found.result.addresses == ("192.0.2.7",)
     assert "timeout" not in {step.reply.outcome for step in found.steps}
+
+
+@pytest.mark.parametrize("address", ["10.53.0.1", "10.53.0.2", "127.0.0.1", "fd00:53::2", "::1"])
+async def test_replies_that_are_kept_do_too(namespace: str, tmp_path: Path, address: str) -> None:
+    async with server(tmp_path):
+        await resolved(tmp_path, address)
+        replies = asked_again(NAME, address, 20)
+
+    assert [reply[:2] for reply in replies] == [ident.to_bytes(2, "big") for ident in range(20)]
+    assert {reply[-4:] for reply in replies} == {b"\xc0\x00\x02\x07"}
+
+
+async def test_a_link_local_address_is_answered_on_its_link(namespace: str, tmp_path: Path) -> None:
+    netns.create(OTHER)
+    try:
+        link()
+        async with server(tmp_path):
+            await resolved(tmp_path, "10.53.0.1")
+            replies = await asyncio.to_thread(asked_again, OTHER, "fe80::53%v1", 3)
+    finally:
+        netns.delete(OTHER)
+
+    assert len(replies) == 3
 
 
 async def test_tcp_reaches_it_too(namespace: str, tmp_path: Path) -> None:
