@@ -53,13 +53,16 @@ class Upstream:
         flags: int = wire.RD,
         edns_size: int = 0,
         do: bool = False,
+        options: bytes = b"",
     ) -> Message:
         """The server's reply. Raises UpstreamError."""
         protocol = "tcp" if tcp else "udp"
         try:
             async with asyncio.timeout(timeout):
                 ident = self._free_id()
-                packet = wire.build_query(ident, name, qtype, cls=cls, flags=flags, edns_size=edns_size, do=do)
+                packet = wire.build_query(
+                    ident, name, qtype, cls=cls, flags=flags, edns_size=edns_size, do=do, options=options
+                )
                 return await (self._tcp(packet) if tcp else self._udp(ident, packet))
         except TimeoutError as error:
             raise UpstreamError(f"read {protocol} {self}: i/o timeout") from error

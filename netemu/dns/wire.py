@@ -63,6 +63,9 @@ class Edns(NamedTuple):
     do: bool
     version: int
     options: bytes
+    """Those that the reply repeats."""
+    sent: bytes = b""
+    """All options as they came; they go along to other servers."""
 
 
 @dataclass(slots=True)
@@ -189,7 +192,8 @@ def _find_opt(data: bytes, at: int, count: int) -> Edns | None:
         if at + length > len(data):
             raise WireError("record beyond the end")
         if kind == OPT:
-            edns = Edns(size, bool(ttl & 0x8000), ttl >> 16 & 0xFF, _echo(data[at : at + length]))
+            options = data[at : at + length]
+            edns = Edns(size, bool(ttl & 0x8000), ttl >> 16 & 0xFF, _echo(options), options)
         at += length
     return edns
 
@@ -313,7 +317,7 @@ def pack(query: Query, response: Response) -> bytes:
 
 def _opt(query: Query, response: Response) -> bytes:
     assert query.edns is not None
-    size, do, _, options = query.edns
+    size, do, _, options, _ = query.edns
     options += response.options
     if response.rcode == BADVERS:
         size, options = 0, b""
@@ -384,10 +388,18 @@ def _read_record(data: bytes, at: int) -> tuple[Record, int]:
 
 
 def build_query(
-    ident: int, name: bytes, qtype: int, *, cls: int = 1, flags: int = RD, edns_size: int = 0, do: bool = False
+    ident: int,
+    name: bytes,
+    qtype: int,
+    *,
+    cls: int = 1,
+    flags: int = RD,
+    edns_size: int = 0,
+    do: bool = False,
+    options: bytes = b"",
 ) -> bytes:
-    """A query packet; `edns_size` 0 leaves OPT out."""
-    opt = b"\0" + _rr.pack(OPT, edns_size, 0x8000 if do else 0, 0) if edns_size else b""
+    """A query packet; `edns_size` 0 leaves OPT out, EDNS options too."""
+    opt = b"\0" + _rr.pack(OPT, edns_size, 0x8000 if do else 0, len(options)) + options if edns_size else b""
     return _header.pack(ident, flags, 1, 0, 0, bool(opt)) + name + struct.pack("!HH", qtype, cls) + opt
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
-from netemu.dns import names, rewriting, wire
-from netemu.dns.wire import Response
+from netemu.dns import edns, names, rewriting, wire
+from netemu.dns.wire import Query, Response
 from netemu.model.errors import UserError
-from tests.unit.dns_chain import Bench, bench, lines
+from tests.unit.dns_chain import Bench, bench, lines, query
 
 ZONE = """
 hosts /nonexistent {
@@ -151,6 +154,59 @@ async def test_a_loop_of_aliases_ends() -> None:
     assert {record.type for record in response.answers} == {wire.CNAME}
 
 
+OPTIONS = [
+    ("local set 0xffee 0x61626364", [], [(0xFFEE, b"abcd")]),
+    ("local set 65518 abcd", [(0xFFEE, b"old"), (1, b"x")], [(1, b"x"), (0xFFEE, b"abcd")]),
+    ("local append 0xffee abcd", [(0xFFEE, b"old")], [(0xFFEE, b"old")]),
+    ("local append 0xffee abcd revert", [(1, b"x")], [(1, b"x"), (0xFFEE, b"abcd")]),
+    ("local replace 0xffee abcd", [(0xFFEE, b"old")], [(0xFFEE, b"abcd")]),
+    ("local replace 0xffee abcd", [], []),
+    ("local unset 0xffee", [(0xFFEE, b"old"), (1, b"x")], [(1, b"x")]),
+    ("local set 1 {client_ip}", [], [(1, bytes((10, 244, 1, 9)))]),
+    ("local set 1 {client_port}", [], [(1, b"\x9c\x40")]),
+    ("local set 1 {qname}", [], [(1, b"www.test.")]),
+    ("local set 1 {qtype}", [], [(1, b"\0\1")]),
+    ("local set 1 {protocol}", [], [(1, b"udp")]),
+    ("nsid set", [], [(3, b"")]),
+    ("subnet set 20 56", [], [(8, b"\0\1\x14\0\x0a\xf4\0")]),
+    ("subnet unset", [(8, b"\0\1\x14\0\x0a\xf4\0")], []),
+]
+
+
+@pytest.mark.parametrize(("rule", "sent", "wanted"), OPTIONS)
+def test_what_options_go_along(rule: str, sent: list[tuple[int, bytes]], wanted: list[tuple[int, bytes]]) -> None:
+    words = [word for word in rule.split() if word != "revert"]
+    asked = query("www.test A")
+    if sent:
+        asked.edns = wire.Edns(1232, False, 0, b"", edns.build(sent))
+
+    found = edns.edit(words).applied(asked) or asked
+
+    assert edns.parse(found.edns.sent if found.edns else b"") == wanted
+
+
+async def test_another_server_gets_the_options() -> None:
+    seen: list[Query] = []
+
+    class Upstream(asyncio.DatagramProtocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+            seen.append(wire.parse_query(data))
+            self.transport.sendto(wire.pack(seen[-1], Response(wire.NXDOMAIN)), addr)
+
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Upstream, local_addr=("127.0.0.1", 0))
+    where = "127.0.0.1:{}".format(transport.get_extra_info("sockname")[1])
+    async with bench(f". {{\nrewrite edns0 subnet set 24 56 revert\nforward . {where}\n}}") as to:
+        response = await to.ask("www.test A")
+    transport.close()
+    await asyncio.sleep(0)
+
+    assert response.rcode == wire.NXDOMAIN
+    assert [edns.parse(each.edns.sent) for each in seen if each.edns] == [[(8, b"\0\1\x18\0\x0a\xf4\1")]]
+
+
 def test_undoing_leaves_names_that_would_be_too_long() -> None:
     long = names.parse(".".join(["a" * 60] * 4))
     rename = rewriting.back(long, names.parse("b.test"))
@@ -168,8 +224,8 @@ def test_ttls_change_in_every_section() -> None:
 
 
 REFUSALS = [
-    ("", "rewrite: expected [continue|stop] and one of name, type, class, ttl, rcode, cname"),
-    ("continue", "rewrite: expected [continue|stop] and one of name, type, class, ttl, rcode, cname"),
+    ("", "rewrite: expected [continue|stop] and one of name, type, class, ttl, rcode, cname, edns0"),
+    ("continue", "rewrite: expected [continue|stop] and one of name, type, class, ttl, rcode, cname, edns0"),
     ("nmae a b", "rewrite: unknown field 'nmae'; did you mean \"name\"?"),
     ("name a", "rewrite: expected name [exact|prefix|suffix|substring|regex] FROM TO [answer ...]"),
     ("name sufix a b", "rewrite: unknown match 'sufix'; did you mean \"suffix\"?"),
@@ -183,6 +239,20 @@ REFUSALS = [
     ("class IN XX", "rewrite: unknown class 'XX'; expected IN, CH, HS, NONE, ANY"),
     ("ttl a.test x", "rewrite: 'x' is not a TTL like 30, 30-300, 30- or -300"),
     ("ttl a.test 30-10", "rewrite: '30-10': the lower bound is above the upper one"),
+    (
+        "edns0 local",
+        "rewrite: edns0: unknown action ''; expected local, nsid or subnet and set, append, replace, unset",
+    ),
+    (
+        "edns0 locl set 1 2",
+        "rewrite: edns0: expected local ACTION CODE DATA, nsid ACTION, or subnet ACTION BITS4 BITS6",
+    ),
+    ("edns0 local set 70000 x", "rewrite: edns0: 70000 is not an option code"),
+    ("edns0 subnet set 24 129", "rewrite: edns0: '129' is not a number of bits from 0 to 128"),
+    (
+        "edns0 local set 1 {name}",
+        "rewrite: unknown variable {name}; expected {qname}, {qtype}, {client_ip}, {client_port}, {protocol}",
+    ),
     ("rcode a.test NXDOMAIN", "rewrite: expected rcode [exact|prefix|suffix|substring|regex] NAME FROM TO"),
     ("rcode a.test NXDOMAIN NOEROR", "rewrite: unknown response code 'NOEROR'; did you mean \"NOERROR\"?"),
 ]

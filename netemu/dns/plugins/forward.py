@@ -148,7 +148,7 @@ async def _exchange(target: Target, query: Query, tcp: bool) -> Message:
     return await target.upstream.ask(
         query.name, query.type, tcp=tcp, timeout=_TRY, cls=query.cls,
         flags=query.flags & (wire.RD | wire.CD | wire.AD),
-        edns_size=query.edns.size if query.edns else 0, do=query.do,
+        edns_size=query.edns.size if query.edns else 0, do=query.do, options=query.edns.sent if query.edns else b"",
     )  # fmt: skip
 
 

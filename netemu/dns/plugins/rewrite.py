@@ -6,6 +6,9 @@
     rewrite [continue|stop] ttl [exact|prefix|suffix|substring|regex] NAME SECONDS | MIN-MAX | MIN- | -MAX
     rewrite [continue|stop] rcode [exact|prefix|suffix|substring|regex] NAME FROM TO
     rewrite [continue|stop] cname [exact|prefix|suffix|substring|regex] FROM TO
+    rewrite [continue|stop] edns0 local set|append|replace|unset CODE [DATA]
+    rewrite [continue|stop] edns0 nsid set|append|replace|unset
+    rewrite [continue|stop] edns0 subnet set|append|replace|unset [BITS4 BITS6]
 
 Rules are tried in the order of the Corefile; the first that fits ends it, unless it says `continue`. The words may also
 stand in a block, one part per line. In `regex` rules `{1}` stands for the first group.
@@ -13,7 +16,9 @@ stand in a block, one part per line. In `regex` rules `{1}` stands for the first
 The question section of the reply is the client's in any case. Owner names in the answer are put back for `exact` rules,
 and for others with `answer auto` - without it, a resolver will not find what it asked for. `answer name` and `answer
 value` change owners and targets by a regular expression. `ttl` puts lifetimes within bounds, `rcode` turns one code into
-another, `cname` replaces the target of an alias and what it leads to (`coredns/plugin/rewrite`).
+another, `cname` replaces the target of an alias and what it leads to. `edns0` changes the options that go along to other
+servers; DATA is text, octets as `0x61626364`, or one of `{qname} {qtype} {client_ip} {client_port} {protocol}`
+(`coredns/plugin/rewrite`).
 """  # noqa: E501
 
 from __future__ import annotations
@@ -22,13 +27,14 @@ import dataclasses
 from collections.abc import Awaitable
 from dataclasses import dataclass
 
-from netemu.dns import names, rewriting, wire
+from netemu.dns import edns, names, rewriting, wire
 from netemu.dns.corefile import Directive, nearest
+from netemu.dns.edns import Edit
 from netemu.dns.plugin import NEXT, Block, Plugin, Refuse, Result, follow
 from netemu.dns.rewriting import MATCHES, Change, Pattern
 from netemu.dns.wire import Query, Record, Response
 
-_FIELDS = ("name", "type", "class", "ttl", "rcode", "cname")
+_FIELDS = ("name", "type", "class", "ttl", "rcode", "cname", "edns0")
 _CLASSES = {"IN": 1, "CH": 3, "HS": 4, "NONE": 254, "ANY": 255}
 _LONGEST = 2**32 - 1
 
@@ -136,6 +142,15 @@ class _Target(Rule):
             return
 
 
+@dataclass(frozen=True, slots=True)
+class _Option(Rule):
+    edit: Edit
+    stop: bool
+
+    def ask(self, query: Query) -> Query | None:
+        return self.edit.applied(query)
+
+
 class Rewrite(Plugin):
     """All directives of a server block."""
 
@@ -194,6 +209,9 @@ def _rule(directive: Directive, block: Block) -> Rule:
             case "cname":
                 kind, (source, target) = _matched(words, 2, "cname FROM TO")
                 return _Target(rewriting.pattern(kind, source, target), block, stop)
+            case "edns0":
+                # Options never come back to the client, so there is nothing to revert.
+                return _Option(edns.edit(words[: words.index("revert")] if "revert" in words else words), stop)
     except ValueError as error:
         raise directive.error(f"rewrite: {error}") from error
     raise directive.error(f"rewrite: unknown field {field!r}{nearest(field, _FIELDS)}")
