@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from netemu.model.resources import Resource
 
@@ -103,4 +103,15 @@ class Client(Protocol):
         self, resource: Resource, name: str, subresource: str, body: Mapping[str, Any], namespace: str = ""
     ) -> Obj:
         """POST to a subresource, for example `pods/NAME/binding`."""
+        ...
+
+
+@runtime_checkable
+class Paged(Protocol):
+    """A client that can list in pieces; one that holds the objects itself gains nothing by it."""
+
+    def pages(
+        self, resource: Resource, namespace: str = "", *, label_selector: str = "", field_selector: str = "", limit: int
+    ) -> AsyncGenerator[ObjectList, None]:
+        """A list, `limit` objects at a time or more, as the server likes. Raises Expired where it forgot the rest."""
         ...

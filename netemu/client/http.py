@@ -20,6 +20,7 @@ _WATCH_SECONDS = 3000
 
 class _ListMeta(msgspec.Struct, rename="camel", frozen=True):
     resource_version: str = ""
+    continue_: str = msgspec.field(name="continue", default="")
 
 
 class _List(msgspec.Struct):
@@ -76,6 +77,22 @@ class HttpClient:
     ) -> ObjectList:
         """See Client."""
         query = _query(labelSelector=label_selector, fieldSelector=field_selector, resourceVersion=resource_version)
+        return (await self._page(resource, namespace, query))[0]
+
+    async def pages(
+        self, resource: Resource, namespace: str = "", *, label_selector: str = "", field_selector: str = "", limit: int
+    ) -> AsyncGenerator[ObjectList, None]:
+        """See Paged."""
+        query = _query(labelSelector=label_selector, fieldSelector=field_selector, limit=str(limit))
+        while True:
+            page, rest = await self._page(resource, namespace, query)
+            yield page
+            if not rest or not page.items:
+                return
+            query = {**query, "continue": rest}
+
+    async def _page(self, resource: Resource, namespace: str, query: Mapping[str, str]) -> tuple[ObjectList, str]:
+        """A list or a piece of one, and where the next piece begins (empty: nowhere)."""
         body = await self._object("GET", resource.path(namespace), query=query)
         try:
             found = msgspec.convert(body, _List)
@@ -85,7 +102,7 @@ class HttpClient:
         for item in items:
             item.setdefault("apiVersion", resource.api_version)
             item.setdefault("kind", resource.kind)
-        return ObjectList(items, found.metadata.resource_version)
+        return ObjectList(items, found.metadata.resource_version), found.metadata.continue_
 
     async def watch(
         self,

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar
 
-from netemu.client.base import Client, Obj
+from netemu.client.base import Client, Obj, ObjectList, Paged
 from netemu.model.errors import ApiError, Expired, NetemuError
 from netemu.model.meta import KubeObject, decode
 from netemu.model.resources import Resource
@@ -34,7 +34,8 @@ class Informer(Generic[K]):
 
     Handlers are plain functions called in the order of events, after `objects` was changed; they must not block.
     `resource_version` is the newest revision reflected here, bookmarks included. `transform` makes of each object what
-    is kept and told of it: without what nobody here looks at, many objects take less memory.
+    is kept and told of it: without what nobody here looks at, many objects take less memory. So does a list in pieces
+    of `page` objects (0: all at once), where the client can do that.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class Informer(Generic[K]):
         label_selector: str = "",
         field_selector: str = "",
         transform: Callable[[K], K] | None = None,
+        page: int = 0,
         retry: tuple[float, float] = (0.2, 10.0),
     ) -> None:
         self.client, self.resource, self.kind = client, resource, kind
         self._scope = {"label_selector": label_selector, "field_selector": field_selector}
         self._namespace, self._transform = namespace, transform
+        self._page = page
         self._first_pause, self._longest_pause = retry
         self._handlers: list[Handler[K]] = []
         self._objects: dict[str, K] = {}
@@ -99,15 +102,28 @@ class Informer(Generic[K]):
             pause = min(pause * 2, self._longest_pause)
 
     async def _list(self) -> None:
-        answer = await self.client.list(self.resource, self._namespace, **self._scope)
-        fresh = {obj.key: obj for item in answer.items if (obj := self._decode(item)) is not None}
+        fresh: dict[str, K] = {}
+        revision = ""
+        async with aclosing(self._pages()) as pages:
+            async for page in pages:
+                fresh |= {obj.key: obj for item in page.items if (obj := self._decode(item)) is not None}
+                revision = page.resource_version
         for key in [key for key in self._objects if key not in fresh]:
             self._apply(key, None)
         for key, obj in fresh.items():
             self._apply(key, obj)
-        self.resource_version = answer.resource_version
+        self.resource_version = revision
         self.synced.set()
         self.tried.set()
+
+    async def _pages(self) -> AsyncGenerator[ObjectList, None]:
+        if not self._page or not isinstance(self.client, Paged):
+            yield await self.client.list(self.resource, self._namespace, **self._scope)
+            return
+        pages = self.client.pages(self.resource, self._namespace, limit=self._page, **self._scope)
+        async with aclosing(pages):
+            async for page in pages:
+                yield page
 
     async def _watch(self) -> bool:
         """Follow the changes until the server ends the watch; whether it lived, or said anything."""

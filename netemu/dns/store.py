@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from netemu.client.informer import Informer
 
 
+_PAGE = 500
+"""Objects per piece of a list: of each only a tenth is kept."""
 _TRIGGER = "endpoints.kubernetes.io/last-change-trigger-time"
 
 
@@ -79,17 +81,22 @@ class ClusterStore:
 
         names, labels, options = self._selection.namespaces, self._selection.labels, self.cluster.options
         self._informers = [
-            self._follow(Informer(client, NAMESPACES, Namespace, label_selector=names), self._namespace),
-            self._follow(Informer(client, SERVICES, Service, label_selector=labels, transform=_service), self._service),
+            self._follow(Informer(client, NAMESPACES, Namespace, label_selector=names, page=_PAGE), self._namespace),
+            self._follow(
+                Informer(client, SERVICES, Service, label_selector=labels, page=_PAGE, transform=_service),
+                self._service,
+            ),
         ]
         if self._selection.endpoints:
             slim = functools.partial(_slice, options.endpoint_pod_names)
-            informer = Informer(client, ENDPOINTSLICES, EndpointSlice, label_selector=labels, transform=slim)
+            informer = Informer(
+                client, ENDPOINTSLICES, EndpointSlice, label_selector=labels, page=_PAGE, transform=slim
+            )
             self._informers.append(self._follow(informer, self._slice))
         if options.pods == "verified":
             # Pods that ended keep their address in status but no longer own it.
             alive = "status.phase!=Succeeded,status.phase!=Failed,status.phase!=Unknown"
-            pods = Informer(client, PODS, Pod, label_selector=labels, field_selector=alive, transform=_pod)
+            pods = Informer(client, PODS, Pod, label_selector=labels, field_selector=alive, page=_PAGE, transform=_pod)
             self._informers.append(self._follow(pods, self._pod))
         async with asyncio.TaskGroup() as tasks:
             for informer in self._informers:

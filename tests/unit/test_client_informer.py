@@ -82,6 +82,29 @@ async def test_a_server_that_does_not_hold_watches_is_asked_ever_more_seldom(wat
     assert list(informer.objects) == ["default/a"]
 
 
+class InPieces(Server):
+    """Lists one object at a time."""
+
+    async def pages(
+        self, resource: Resource, namespace: str = "", *, limit: int, **_: str
+    ) -> AsyncGenerator[ObjectList, None]:  # noqa: E501
+        for at in range(0, len(self.held), limit):
+            self.lists += 1
+            yield ObjectList([obj(name, self.revision) for name in self.held[at : at + limit]], str(self.revision))
+
+
+async def test_a_list_in_pieces_is_told_as_one() -> None:
+    server = InPieces(away)
+    server.held = ["a", "b", "c"]
+    informer = Informer(server, SERVICES, Service, page=2)  # type: ignore[arg-type]
+    task = asyncio.create_task(informer.run())
+    await informer.synced.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert ([each.name for each in informer.objects.values()], server.lists) == (["a", "b", "c"], 2)
+
+
 @pytest.mark.looptime
 async def test_after_a_gap_only_what_differs_is_told() -> None:
     async def watch(number: int) -> AsyncGenerator[WatchEvent, None]:
