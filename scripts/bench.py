@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -156,23 +157,39 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, help="another kube-proxy (dns: a CoreDNS) to measure in the same run")
     parser.add_argument("--seconds", type=float, default=5, help="dns: how long each load lasts")
     parser.add_argument("--within", type=float, default=180, help="proxy: give up a case after so many seconds")
+    parser.add_argument(
+        "--writes", type=int, default=200, help="proxy: how many writes to a lab of 10 nodes; 0: no lab"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args()
+    # Whoever ends it wants what it made to go, too: both signals unwind, also where a shell started it in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        _print(_rows(options), as_json=options.json)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     if options.what == "proxy":
         from bench_proxy import bench_proxy
 
-        rows = bench_proxy(options.modes, options.services, options.peer, options.within)
-    elif options.what == "dns":
+        return bench_proxy(options.modes, options.services, options.peer, options.within, options.writes)
+    if options.what == "dns":
         from bench_dns import bench_dns
 
-        rows = bench_dns(options.peer, options.seconds)
-    else:
-        rows = _lab_rows(options)
-    if options.json:
+        return bench_dns(options.peer, options.seconds)
+    return _lab_rows(options)
+
+
+def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
         print(json.dumps(rows, indent=2))
         return
+    columns = [key for key in rows[0] if key != "measure"]
     for row in [dict(zip(rows[0], rows[0], strict=True)), *rows]:
-        print(f"{row['measure']:<76}" + "".join(f"{row[key]!s:>10}" for key in ("min", "median", "max", "aim")))
+        print(f"{row['measure']:<76}" + "".join(f"{row[key]!s:>10}" for key in columns))
 
 
 if __name__ == "__main__":

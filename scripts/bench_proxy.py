@@ -1,7 +1,10 @@
 """How fast kube-proxy programs: each case in a namespace of its own, against a small API server, alone.
 
 What is measured is what kube-proxy itself counts (`sync_proxy_rules_duration_seconds`), so that another kube-proxy
-(`--peer`) is measured in the same way in the same run: the first sync, one endpoint that changes, memory.
+(`--peer`) is measured in the same way in the same run: the first sync, one endpoint that changes, memory (resident, of
+the process and those it keeps running). The peer is any command that takes `--config FILE` as kube-proxy does.
+
+One row at the end is about a whole lab: see bench_writes.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ import asyncio
 import contextlib
 import http.client
 import json
+import os
 import re
+import signal
 import socket
 import statistics
 import sys
@@ -22,24 +27,33 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from bench_writes import announced, bench_writes
 
 from netemu.kernel import netns
 
-NAMESPACE = "bench-proxy"
+NAMESPACE = f"bench-proxy-{os.getpid()}"
 API_PORT, METRICS_PORT = 8001, 10249
 CHANGES = 10
+FIRST, CHANGE, MEMORY, WRITE = "first sync, s", "one endpoint changes, ms", "memory, MiB", "write to rules, ms"
 AIMS = {
-    ("nftables", 1000): (0.5, 10.0), ("nftables", 5000): (8.0, 10.0),
-    ("iptables", 1000): (1.5, 50.0), ("iptables", 5000): (15.0, None),
+    ("nftables", 1000, FIRST): 0.5, ("nftables", 5000, FIRST): 8.0,
+    ("nftables", 1000, CHANGE): 10.0, ("nftables", 5000, CHANGE): 10.0,
+    ("iptables", 1000, FIRST): 1.5, ("iptables", 5000, FIRST): 15.0, ("iptables", 1000, CHANGE): 50.0,
+    ("nftables", 5000, MEMORY): 150.0, ("iptables", 5000, MEMORY): 150.0,
 }  # fmt: skip
-MEMORY_AIM = 150
+WRITE_AIM = 50.0
+REFERENCE = {
+    ("nftables", 1000, FIRST): "1.3", ("nftables", 5000, FIRST): "45", ("nftables", 1000, CHANGE): "2100",
+    ("iptables", 1000, FIRST): "8.3", ("iptables", 5000, FIRST): ">127", ("iptables", 1000, CHANGE): "70-150",
+    ("nftables", 5000, MEMORY): "150", ("iptables", 5000, MEMORY): "150",
+}  # fmt: skip
+"""Measured elsewhere: kube-proxy 1.30 with 10 endpoints per Service, 2 cores, iptables-nft 1.8.9."""
 
 
 @dataclass(frozen=True)
 class Case:
     """One proxy, one mode, one size."""
 
-    who: str
     command: tuple[str, ...]
     mode: str
     services: int
@@ -190,63 +204,99 @@ async def _more_syncs(than: float, within: float) -> tuple[float, float]:
     raise TimeoutError
 
 
-async def measure(case: Case, within: float) -> list[dict[str, Any]]:
-    """The measures of one case, as rows. A case that takes longer than `within` seconds has no figures."""
+async def measure(case: Case, within: float) -> dict[str, list[float]]:
+    """What is measured to figures; empty where the case takes longer than `within` seconds."""
     api = Api(case.services, case.endpoints)
-    if NAMESPACE in netns.names():
-        netns.delete(NAMESPACE)  # left by a run that was killed
     netns.create(NAMESPACE)
-    await (await asyncio.create_subprocess_exec("ip", "-n", NAMESPACE, "link", "set", "lo", "up")).wait()
-    with tempfile.TemporaryDirectory() as folder:
-        config = _write_files(Path(folder), case.mode)
-        process = None
-        try:
+    process = None
+    try:
+        await (await asyncio.create_subprocess_exec("ip", "-n", NAMESPACE, "link", "set", "lo", "up")).wait()
+        with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
+            config = _write_files(Path(folder), case.mode)
+            command = ("ip", "netns", "exec", NAMESPACE, *case.command, "--config", str(config))
             async with _served(api):
-                command = ("ip", "netns", "exec", NAMESPACE, *case.command, "--config", str(config))
-                with (Path(folder) / "log").open("wb") as log:
-                    process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
-                count, total = await _more_syncs(0, within)
-                first, changes = total, []
-                for number in range(CHANGES):
-                    before = total
-                    api.change(number * 7 % case.services)
-                    count, total = await _more_syncs(count, within)
-                    changes.append((total - before) * 1000)
-                memory = _resident(process.pid)
-        except TimeoutError:
-            return [_row(case, f"not done within {within:.0f} s", (), None)]
-        finally:
-            if process and process.returncode is None:
-                process.kill()
-                await process.wait()
-            netns.delete(NAMESPACE)
-    aims = AIMS.get((case.mode, case.services), (None, None)) if case.endpoints == 10 else (None, None)
-    return [
-        _row(case, "first sync, s", [first], aims[0]),
-        _row(case, "one endpoint changes, ms", changes, aims[1]),
-        _row(case, "memory, MiB", [memory], MEMORY_AIM),
-    ]
+                # A session of its own: what it starts is found, and ended, with it.
+                process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log, start_new_session=True)
+                try:
+                    return await _figures(api, case, process.pid, within)
+                except TimeoutError:
+                    last = (Path(folder) / "log").read_text(errors="replace").splitlines()[-1:]
+                    print(f"not done within {within:.0f} s; its last words: {''.join(last)}", file=sys.stderr)
+                    return {}
+    finally:
+        if process:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+        netns.delete(NAMESPACE)
 
 
-def _resident(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
+async def _figures(api: Api, case: Case, pid: int, within: float) -> dict[str, list[float]]:
+    count, first = await _more_syncs(0, within)
+    total, changes = first, []
+    for number in range(CHANGES):
+        before = total
+        api.change(number * 7 % case.services)
+        count, total = await _more_syncs(count, within)
+        changes.append((total - before) * 1000)
+    return {FIRST: [first], CHANGE: changes, MEMORY: [_resident(pid)]}
 
 
-def _row(case: Case, what: str, values: Sequence[float], aim: float | None) -> dict[str, Any]:
-    figures = [round(f(values), 3) if values else None for f in (min, statistics.median, max)]
-    name = f"{case.who} {case.mode} {case.services}x{case.endpoints}: {what}"
-    return dict(zip(("measure", "min", "median", "max", "aim"), (name, *figures, aim), strict=True))
+def _resident(session: int) -> float:
+    """MiB of all processes of a session."""
+    pages = 0
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = entry.read_text().rpartition(")")[2].split()
+            pages += int(fields[21]) if int(fields[3]) == session else 0
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
-def bench_proxy(modes: Sequence[str], sizes: Sequence[int], peer: Path | None, within: float) -> list[dict[str, Any]]:
-    """Every mode and size, ours and the peer's side by side."""
-    proxies = [("netemu", (sys.executable, "-m", "netemu", "proxy"))]
-    proxies += [("peer", (str(peer),))] if peer else []
+def _row(
+    name: str,
+    ours: Sequence[float],
+    peer: Sequence[float] | None,
+    reference: str,
+    aim: float | None,
+    p99: float | None = None,
+) -> dict[str, Any]:
+    """A line of the table; `peer` None: there is none, empty: it was not done in time."""
+    figures = [round(f(ours), 1) if ours else "-" for f in (min, statistics.median, max)]
+    judged = p99 if p99 is not None else statistics.median(ours) if ours else None
+    return {
+        "measure": name,
+        **dict(zip(("min", "median", "max"), figures, strict=True)),
+        "p99": "-" if p99 is None else round(p99, 1),
+        "peer": "-" if peer is None else round(statistics.median(peer), 1) if peer else "too long",
+        "reference": reference,
+        "aim": "-" if aim is None else aim,
+        "met": "-" if aim is None else "yes" if judged is not None and judged <= aim else "no",
+    }
+
+
+def bench_proxy(
+    modes: Sequence[str], sizes: Sequence[int], peer: Path | None, within: float, writes: int
+) -> list[dict[str, Any]]:
+    """Every mode and size, ours and the peer's side by side; then a lab, where the mode is one that announces rules."""
     rows = []
     for mode in modes:
         for size in sizes:
-            for who, command in proxies:
-                print(f"{who}, {mode}, {size} Services", file=sys.stderr)
-                rows += asyncio.run(measure(Case(who, command, mode, size, 10), within))
+            print(f"{mode}, {size} Services", file=sys.stderr)
+            ours = asyncio.run(measure(Case((sys.executable, "-m", "netemu", "proxy"), mode, size, 10), within))
+            theirs = asyncio.run(measure(Case((str(peer),), mode, size, 10), within)) if peer else None
+            rows += [
+                _row(
+                    f"{mode} {size}x10: {what}",
+                    ours.get(what, ()),
+                    None if theirs is None else theirs.get(what, ()),
+                    REFERENCE.get((mode, size, what), "-"),
+                    AIMS.get((mode, size, what)),
+                )
+                for what in (FIRST, CHANGE, MEMORY)
+            ]
+        if writes and announced(mode):
+            print(f"{mode}, {writes} writes to a lab of 10 nodes", file=sys.stderr)
+            took = bench_writes(mode, (sys.executable, "-m", "netemu"), writes)
+            p99 = statistics.quantiles(took, n=100, method="inclusive")[98]
+            rows.append(_row(f"{mode}, lab of 10 nodes: {WRITE}", took, None, "-", WRITE_AIM, p99))
     return rows
