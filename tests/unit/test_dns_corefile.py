@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,22 @@ def test_a_bad_file_is_refused_in_one_line_with_its_place(text: str, message: st
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Corefile"):
         corefile.load(tmp_path / "Corefile")
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "dns.md"
+
+
+@pytest.mark.parametrize("plugin", chain.KNOWN)
+def test_the_docs_have_every_plugin_with_every_option(plugin: str) -> None:
+    (row,) = [line for line in DOCS.read_text().splitlines() if line.startswith(f"| `{plugin}` |")]
+    elsewhere = {"forward": "forwarding", "kubernetes": "kubernetes_options", "root": "chain"}
+    module = importlib.import_module(f"netemu.dns.{elsewhere.get(plugin, f'plugins.{plugin}')}")
+    options = [option for table in ("_OPTIONS", "_READERS", "_ACTIONS") for option in getattr(module, table, ())]
+
+    assert [option for option in options if f"`{option}`" not in row] == []
+
+
+def test_the_docs_have_the_chain_in_its_order() -> None:
+    text = DOCS.read_text().split("whatever the Corefile:")[1].split("`rewrite` and")[0]
+
+    assert tuple(text.split()) == chain.ORDER
