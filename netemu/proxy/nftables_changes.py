@@ -9,7 +9,7 @@ removed together with the map element that led to it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain as chained
 
 from netemu.model import nft
@@ -106,6 +106,24 @@ class Change:
         if was != wanted:
             self.elements.append(wanted)
             self.gone_elements += [was] if was else []
+
+    def portions(self, size: int) -> Iterator[Change]:
+        """The same in steps, with no more than `size` chains emptied in each; in one step where it is small.
+
+        What all Services share comes first, then chain by chain what it leads to, then what nothing leads to now.
+        """
+        sets_anew = {s.name for s in self.gone_sets} & {s.name for s in self.new_sets}
+        if sets_anew or len(self.filled) + len(self.emptied) <= size:
+            yield self
+            return
+        own = [name for name in self.filled if "/" in name]
+        shared = {name: lines for name, lines in self.filled.items() if "/" not in name}
+        yield replace(self, filled=shared, emptied=[], gone_sets=[])
+        for start in range(0, len(own), size):
+            yield Change(filled={name: self.filled[name] for name in own[start : start + size]})
+        for start in range(0, len(self.emptied), size):
+            yield Change(emptied=self.emptied[start : start + size])
+        yield Change(gone_sets=self.gone_sets)
 
     def operations(self) -> tuple[Operation, ...]:
         """In an order that the kernel accepts."""

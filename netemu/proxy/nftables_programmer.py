@@ -6,7 +6,8 @@ ports twice, as they were and as they are, and sends what differs: its cost foll
 table and sends what differs from it: after a restart with nothing changed that is nothing.
 
 The kernel needs time that grows with the square of a transaction's size, so a long first load goes in pieces: chains
-that nothing leads to yet, a few thousand at a time, then one transaction that switches them on.
+that nothing leads to yet, some at a time, then one transaction that switches them on. Chains that are there and differ,
+as all of them do in a table of another version, are exchanged some at a time, too; each works before and after.
 """
 
 from __future__ import annotations
@@ -199,8 +200,8 @@ class NftablesProgrammer:
         for name in (*change.new, *change.filled):
             self._stale.pop(name, None)
         change.removed = [name for name, since in self._stale.items() if now - since >= _STALE_SECONDS]
-        if change:
-            await self._kernel.run(nft.Transaction(self._table, change.operations()))
+        for portion in filter(None, change.portions(self._piece)):
+            await self._kernel.run(nft.Transaction(self._table, portion.operations()))
         for name in change.removed:
             del self._stale[name]
         self._stale.update(dict.fromkeys(change.emptied, now))

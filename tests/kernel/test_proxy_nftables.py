@@ -100,11 +100,13 @@ async def test_a_restart_with_nothing_changed_changes_nothing(tmp_path: Path) ->
     assert await generation() == before
 
 
-async def test_the_table_of_an_older_version_becomes_that_of_this_one() -> None:
+@pytest.mark.parametrize("piece", [1500, 3])
+async def test_the_table_of_an_older_version_becomes_that_of_this_one(piece: int) -> None:
     """1.35 had a chain for each endpoint, and one that marks; what it left is in force until it is replaced."""
     sh(NODE, "nft", "-f", str(OLDER_TABLE))
     now = [0.0]
-    programmer = NftablesProgrammer(NftNetlink(NODE), base_rules(KubeProxyConfiguration()), clock=lambda: now[0])
+    base = base_rules(KubeProxyConfiguration())
+    programmer = NftablesProgrammer(NftNetlink(NODE), base, clock=lambda: now[0], piece=piece)
     try:
         first = await programmer.program(world_table(), WORLD_NODE, None)
         now[0] += first.again

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from netemu.model import meta, nft
 from netemu.model.errors import KernelError
 from netemu.model.objects import EndpointSlice, Service
-from netemu.proxy.config import KubeProxyConfiguration
-from netemu.proxy.nftables_mode import base_rules
+from netemu.proxy.config import API_VERSION, KIND, parse
+from netemu.proxy.nftables_mode import base_rules, masquerade_mark
 from netemu.proxy.nftables_programmer import NftablesProgrammer
 from netemu.proxy.programmer import Written
 from netemu.proxy.services import Family
@@ -22,6 +22,7 @@ from netemu.proxy.tracker import Tracker
 from netemu.testing.nftables import FakeNft
 from tests.unit.proxy_world import NODE, endpoint_slice, service, world
 
+EMPTY = {"apiVersion": API_VERSION, "kind": KIND}
 TABLE = nft.Table("ip", "kube-proxy")
 LISTED = replace(NODE, node_port_networks=("192.168.0.2/32",))
 HERE, THERE, AWAY = ("10.180.0.1", "test-node"), ("10.180.1.1", "node-b"), ("10.180.2.1", "node-c")
@@ -30,10 +31,12 @@ HERE, THERE, AWAY = ("10.180.0.1", "test-node"), ("10.180.1.1", "node-b"), ("10.
 class Bed:
     """A tracker and a programmer over the fake kernel, driven by hand; `now` is its clock."""
 
-    def __init__(self, fake: FakeNft | None = None, piece: int = 4000) -> None:
+    def __init__(self, fake: FakeNft | None = None, *, piece: int = 1500, masquerade_bit: int = 14) -> None:
         self.tracker, self.fake, self.now = Tracker(Family.IPV4, "test-node"), fake or FakeNft(), 100.0
-        base = base_rules(KubeProxyConfiguration())
-        self.programmer = NftablesProgrammer(self.fake, base, clock=lambda: self.now, piece=piece)
+        config = parse({**EMPTY, "nftables": {"masqueradeBit": masquerade_bit}})
+        self.programmer = NftablesProgrammer(
+            self.fake, base_rules(config), clock=lambda: self.now, mark=masquerade_mark(config), piece=piece
+        )
 
     def put(self, *objs: meta.KubeObject) -> None:
         for obj in objs:
@@ -66,8 +69,8 @@ class Bed:
         return {name: rules for name, rules in chains.items() if rules}, {(e.set, e.text()) for e in ruleset.elements}
 
 
-async def bed(*objs: meta.KubeObject, piece: int = 4000) -> Bed:
-    made = Bed(piece=piece)
+async def bed(*objs: meta.KubeObject, piece: int = 1500, masquerade_bit: int = 14) -> Bed:
+    made = Bed(piece=piece, masquerade_bit=masquerade_bit)
     made.put(*objs)
     await made.sync(full=True)
     return made
@@ -157,6 +160,20 @@ async def test_nothing_leads_to_a_piece_before_the_last_transaction() -> None:
 
     assert not any(leads(run) for run in pieces)
     assert leads(last)
+
+
+async def test_chains_that_all_differ_are_exchanged_in_pieces_what_they_share_first() -> None:
+    before, wanted = await bed(*everything()), await bed(*everything(), masquerade_bit=15)
+    sent = len(before.fake.runs)
+    after = Bed(before.fake, piece=2, masquerade_bit=15)
+    after.put(*everything())
+
+    await after.sync(full=True)
+
+    first, *pieces = before.fake.runs[sent:]
+    assert "masquerading" in touched([first])
+    assert [len(touched([piece])) for piece in pieces] == [2, 2]
+    assert await after.holds() == await wanted.holds()
 
 
 async def test_two_services_with_one_external_ip_do_not_disturb_each_other() -> None:
