@@ -17,8 +17,10 @@ import msgspec
 from netemu.client import HttpClient, Informer, load_kubeconfig
 from netemu.kubelet.kubelet import Kubelet
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
+from netemu.lab.balancer import balance
 from netemu.lab.config import PROXY_MODE_ANNOTATION, LabConfig, NodeConfig, load_config, write_file
 from netemu.lab.network_plan import network_plan
+from netemu.lab.node_local_dns import cluster_dns_of_pods
 from netemu.lab.outside import resolvers, serve_outside
 from netemu.lab.paths import LabPaths
 from netemu.lab.process import run, until
@@ -57,6 +59,7 @@ async def node_agent(lab: str) -> None:
         async with _status(paths, proxies), asyncio.TaskGroup() as tasks:
             tasks.create_task(services.run())
             tasks.create_task(serve_outside(config, client))
+            tasks.create_task(balance(config, client, services))
             for kubelet, proxy in zip(kubelets, proxies.values(), strict=True):
                 tasks.create_task(kubelet.run())
                 tasks.create_task(_keep_running(proxy))
@@ -83,7 +86,7 @@ def _kubelet(config: LabConfig, node: NodeConfig, client: HttpClient, services: 
     )
     settings = KubeletSettings(
         pods_dir=str(paths.pods),
-        cluster_dns=config.dns_service_ips[:1],  # as kubeadm configures its kubelets, with two families too
+        cluster_dns=cluster_dns_of_pods(config),
         cluster_domain=config.dns_domain,
         resolv_conf=str(paths.node_resolv_conf),
         hosts_file=str(paths.node_hosts),

@@ -31,15 +31,23 @@ from netemu.network import names, node, shaping
 from netemu.network import plan as plans
 from netemu.network.plan import CLIENT_BRIDGE, NODE_BRIDGE, NetworkPlan
 
+# Connections, not pairs of addresses, are spread over the nodes. By what is in the packet: the kernel's own hash comes
+# along from the sender's socket, which takes another one when it has to send something again.
+_BY_FIELDS: Final = 3
+_FIVE_TUPLE: Final = 0x37
 _SYSCTLS: Final[Mapping[str, str | int]] = {
     **node.ROUTER,
     # A node that sends to the load balancer pool comes back over the same switch; nobody should be told to shortcut.
     "net.ipv4.conf.all.send_redirects": 0,
     "net.ipv4.conf.default.send_redirects": 0,
-    # Connections, not pairs of addresses, are spread over the nodes.
-    "net.ipv4.fib_multipath_hash_policy": 1,
+    "net.ipv4.fib_multipath_hash_policy": _BY_FIELDS,
+    "net.ipv4.fib_multipath_hash_fields": _FIVE_TUPLE,
 }
-_IPV6: Final[Mapping[str, str | int]] = {**node.ROUTER_IPV6, "net.ipv6.fib_multipath_hash_policy": 1}
+_IPV6: Final[Mapping[str, str | int]] = {
+    **node.ROUTER_IPV6,
+    "net.ipv6.fib_multipath_hash_policy": _BY_FIELDS,
+    "net.ipv6.fib_multipath_hash_fields": _FIVE_TUPLE,
+}
 # Where br_netfilter is loaded a new namespace has these at 1, and bridged packets would be translated a second time.
 _OPTIONAL: Final[Mapping[str, str | int]] = {
     **node.QUIET,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,22 @@ def test_a_load_balancer_keeps_its_address_when_it_gets_another(kubectl: LabKube
     kubectl("patch", "service", "web", "-p", '{"spec": {"ipFamilyPolicy": "RequireDualStack"}}')
 
     assert eventually(lambda: len(ingress("web")) == 2 and ingress("web"), "two addresses") == [four, six]
+
+
+def test_a_local_policy_leads_only_to_nodes_with_endpoints_and_keeps_the_clients_address(kubectl: LabKubectl) -> None:
+    balanced = OWN.replace("POLICY", "PreferDualStack\n  type: LoadBalancer\n  externalTrafficPolicy: Local")
+    kubectl("apply", "-f", "-", stdin=balanced)
+    four, six = eventually(lambda: len(ingress("own")) == 2 and ingress("own"), "two addresses")
+    router = ("nsenter", f"--net=/run/netns/{LAB}.underlay", "ip", "-6", "route", "show")
+    # No web Pod is on the control plane's node: its taint keeps them away.
+    eventually(lambda: subprocess.run([*router, six], capture_output=True).stdout, "a route of its own")
+
+    for address, client in ((four, "203.0.113.10"), (f"[{six}]", "2001:db8:113::10")):
+        result = netemu_json("probe", "--lab", LAB, "client/laptop", f"{address}:80", "--count", "30")
+        assert (result["answered"], result["sources"]) == (30, {client: 30})
+
+    kubectl("delete", "service", "own")
+    eventually(lambda: not subprocess.run([*router, six], capture_output=True).stdout, "the route to be gone")
 
 
 def test_the_host_is_as_it_was(host_before: dict[str, str], lab: str) -> None:
