@@ -69,6 +69,16 @@ class FinishedReplies:
         self.by_packet: dict[bytes, Finished] = {}
         self._by_tag: dict[bytes, set[bytes]] = {}
         self._untagged: set[bytes] = set()
+        self._asked: set[bytes] = set()
+
+    def worth_keeping(self, packet: bytes) -> bool:
+        """Whether a question was asked before: a flood of names that are asked once must not push out the others."""
+        if packet in self._asked or packet in self.by_packet:
+            return True
+        if len(self._asked) >= _MOST:
+            self._asked.clear()
+        self._asked.add(packet)
+        return False
 
     def keep(self, packet: bytes, finished: Finished) -> None:
         """Remember a reply. When there are too many, the oldest eighth goes."""

@@ -86,7 +86,12 @@ def suffixes(wire: bytes) -> Iterator[bytes]:
 
 def within(name: bytes, zone: bytes) -> bool:
     """Whether `name` is `zone` or beneath it; both lower-case."""
-    return name.endswith(zone) and (len(name) == len(zone) or zone in suffixes(name))
+    if not name.endswith(zone):
+        return False
+    at, above = 0, len(name) - len(zone)
+    while at < above:
+        at += 1 + name[at]
+    return at == above  # else the octets only look alike: the zone begins inside a label
 
 
 def is_reverse(zone: bytes) -> bool:

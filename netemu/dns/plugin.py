@@ -163,10 +163,11 @@ class Plugin:
 
 def longest_zone(name: bytes, zones: tuple[bytes, ...]) -> bytes:
     """The longest of `zones` that a lower-case name lies in; empty for none."""
-    for suffix in names.suffixes(name):
-        if suffix in zones:
-            return suffix
-    return b""
+    found = b""
+    for zone in zones:
+        if len(zone) > len(found) and name.endswith(zone) and (zone == names.ROOT or names.within(name, zone)):
+            found = zone
+    return found
 
 
 async def follow(block: Block, query: Query, target: bytes) -> Response | None:

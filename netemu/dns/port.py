@@ -119,8 +119,9 @@ class Port:
             for plugin in chain.finishing:
                 plugin.done(query, response, len(packed), took)
         if generation == self._generation and may_be_kept(query, response, packed):
-            replies = self._finished[query.transport, ":" in query.client[0]]
-            replies.keep(packet[2:], Finished(packed, query, response, series))
+            replies, key = self._finished[query.transport, ":" in query.client[0]], packet[2:]
+            if replies.worth_keeping(key):
+                replies.keep(key, Finished(packed, query, response, series))
 
     def _count(
         self,

@@ -63,6 +63,18 @@ def test_when_there_are_too_many_the_oldest_go() -> None:
     assert not replies.by_packet
 
 
+def test_what_is_asked_only_once_is_not_worth_keeping() -> None:
+    replies = FinishedReplies()
+
+    assert [replies.worth_keeping(packet) for packet in (b"a", b"b", b"a", b"a", b"c")] == [
+        False,
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
 def test_addresses_come_in_every_order_equally_often() -> None:
     addresses = [bytes((10, 0, 0, number)) for number in range(3)]
     reply = kept(answer(*addresses, shuffle=True))
