@@ -38,16 +38,25 @@ CORES = sorted(os.sched_getaffinity(0))
 ZONE = "default.svc.cluster.local"
 COREFILE = """
 .:%d {
+    errors
+    health 127.0.0.1:8080
+    ready 127.0.0.1:8181
     kubernetes cluster.local in-addr.arpa ip6.arpa {
         endpoint http://127.0.0.1:%d
         pods insecure
+        fallthrough in-addr.arpa ip6.arpa
         ttl 30
     }
-    %s
     prometheus 127.0.0.1:9153
+    cache 30 {
+        %s
+    }
+    reload
     loadbalance
 }
 """
+"""kubeadm's, without `forward` and `loop`: nobody is asked further."""
+NOT_CACHED = "disable success cluster.local\n        disable denial cluster.local"
 CACHED, UNCACHED, TCP = "UDP, names asked before", "UDP, every name new", "TCP, names asked before"
 AIMS = {CACHED: 130_000, UNCACHED: 15_000, TCP: 20_000}
 HALF_LOAD = 30_000
@@ -80,10 +89,9 @@ class Api:
                 ("discovery.k8s.io/v1", "EndpointSlice", [_slice(number) for number in range(SERVICES)]),
         }  # fmt: skip
         self._lists = {
-            path: json.dumps({"kind": f"{kind}List", "apiVersion": version, "metadata": {"resourceVersion": "1"},
-                              "items": items}).encode()
+            path: (version, kind, [json.dumps(item) for item in items])
             for path, (version, kind, items) in lists.items()
-        }  # fmt: skip
+        }
 
     def change(self, number: int, address: str) -> None:
         """The first endpoint of a Service moves."""
@@ -99,7 +107,7 @@ class Api:
         if request.path not in self._lists:
             return web.json_response({"kind": "Status", "code": 404}, status=404)
         if "watch" not in request.query:
-            return web.Response(body=self._lists[request.path], content_type="application/json")
+            return web.Response(text=self._list(request), content_type="application/json")
         stream = web.StreamResponse(headers={"Content-Type": "application/json"})
         await stream.prepare(request)
         queue: asyncio.Queue[bytes] = asyncio.Queue()
@@ -107,6 +115,16 @@ class Api:
             self._watchers.append(queue)
         while True:
             await stream.write(await queue.get())
+
+    def _list(self, request: web.Request) -> str:
+        """A list, in pieces for who wants it so."""
+        version, kind, items = self._lists[request.path]
+        begin = int(request.query.get("continue", 0))
+        end = begin + int(request.query.get("limit", 0)) if "limit" in request.query else len(items)
+        rest = str(end) if end < len(items) else ""
+        head = json.dumps({"kind": f"{kind}List", "apiVersion": version,
+                           "metadata": {"resourceVersion": "1", "continue": rest}})  # fmt: skip
+        return f'{head[:-1]}, "items": [{",".join(items[begin:end])}]}}'
 
 
 def _service(name: str, address: str) -> dict[str, Any]:
@@ -147,10 +165,10 @@ def _servers(peer: Path | None) -> list[Server]:
     python = (sys.executable, "-m", "netemu", "dns", "--conf", "Corefile")
     found = []
     if peer:  # first: half its load is where everybody's latency is measured
-        # CoreDNS answers from objects each time unless its cache stands in front; both are of interest.
-        found.append(Server("peer", (str(peer), "-conf", "Corefile"), _write_corefile(""), True))
-        found.append(Server("peer with cache", (str(peer), "-conf", "Corefile"), _write_corefile("cache 30"), True))
-    found.append(Server("netemu", python, _write_corefile(""), True))
+        # kubeadm's Corefile has CoreDNS answer from objects each time; its cache is of interest too.
+        found.append(Server("peer", (str(peer), "-conf", "Corefile"), _write_corefile(NOT_CACHED), True))
+        found.append(Server("peer with cache", (str(peer), "-conf", "Corefile"), _write_corefile("success 9984"), True))
+    found.append(Server("netemu", python, _write_corefile(NOT_CACHED), True))
     if path := shutil.which("unbound"):
         found.append(Server("unbound", (path, "-d", "-c", "unbound.conf"), _write_unbound, False))
     if path := shutil.which("dnsmasq"):
