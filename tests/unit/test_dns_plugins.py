@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from netemu.dns import wire
+from netemu.dns.server import Server
 from netemu.model.errors import UserError
-from tests.unit.dns_chain import Bench, bench, lines, shown
+from tests.unit.dns_chain import Bench, bench, lines
+from tests.unit.test_dns_server import Socket, exchange, question, serving
 
 SOURCE = """
 template IN A example.org {
@@ -146,6 +150,41 @@ async def test_erratic_has_one_address_per_family_and_nothing_else() -> None:
 
     assert found == ["NOERROR aa\nx.test. 0 IN AAAA 2001:db8::53", "SERVFAIL"]
     assert len(large.answers) == 30
+
+
+async def test_silence_is_not_cached() -> None:
+    async with bench(block("cache\nerratic")) as to:
+        seen = [(await to.text("x.test A")).splitlines()[0] for _ in range(2)]
+
+    assert seen == ["silence", "NOERROR aa"]
+
+
+# --- over sockets ------------------------------------------------------------------------------------------------
+
+
+async def asked_from(address: str, to: Server, packet: bytes) -> asyncio.Queue[bytes]:
+    """The replies to a packet from one of this machine's addresses, once the server has answered one to 127.0.0.1."""
+    transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(
+        Socket, local_addr=(address, 0), remote_addr=("127.0.0.1", to.ports[53])
+    )
+    transport.sendto(packet)
+    await exchange(to, question("barrier.test", "MX"))
+    transport.abort()
+    await asyncio.sleep(0)
+    return protocol.replies
+
+
+async def test_a_kept_answer_is_for_those_alone_who_may_have_it() -> None:
+    packet = question("www.test", "ANY")
+    rules = "acl {\nblock type ANY net 127.0.0.2\ndrop type ANY net 127.0.0.3\n}\nany\nerratic {\ndrop 0\n}"
+    async with serving(block(f"bind 127.0.0.1\n{rules}")) as to:
+        for _ in range(2):
+            allowed = await asked_from("127.0.0.1", to, packet)
+            blocked = await asked_from("127.0.0.2", to, packet)
+            dropped = await asked_from("127.0.0.3", to, packet)
+            codes = [each.get_nowait()[3] & 15 for each in (allowed, blocked)]
+
+            assert (codes, dropped.qsize()) == ([wire.NOERROR, wire.REFUSED], 0)
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------

@@ -165,7 +165,7 @@ class Cache(Plugin):
 
     def after(self, query: Query, response: Response) -> None:
         """Keep what a later plugin said."""
-        if not longest_zone(query.lower, self.zones) or response.cause:
+        if not longest_zone(query.lower, self.zones) or response.cause or response.silent:
             return
         kind, lifetime = self._lifetime(response)
         if kind is None or response.tc or query.type in (wire.AXFR, wire.IXFR):
