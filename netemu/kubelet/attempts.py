@@ -57,6 +57,10 @@ def port_number(port: int | str, ports: Sequence[ContainerPort]) -> int:
     raise ValueError(f"couldn't find port: {port}")
 
 
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 async def _connect(node_netns: str, host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with netns.entered(node_netns):
@@ -66,7 +70,7 @@ async def _connect(node_netns: str, host: str, port: int) -> socket.socket:
     except OSError as error:
         sock.close()
         why = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise ValueError(f"dial tcp {host}:{port}: connect: {why}") from error
+        raise ValueError(f"dial tcp {_shown(host, port)}: connect: {why}") from error
     except BaseException:  # cancelled by the probe's timeout
         sock.close()
         raise
@@ -75,7 +79,7 @@ async def _connect(node_netns: str, host: str, port: int) -> socket.socket:
 
 async def _http(action: HTTPGetAction, node_netns: str, host: str, port: int) -> Outcome:
     path = action.path if action.path.startswith("/") else f"/{action.path}"
-    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    shown = _shown(host, port)
     asked = f'Get "{action.scheme.lower()}://{shown}{path}"'
     try:
         sock = await _connect(node_netns, host, port)

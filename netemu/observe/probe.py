@@ -62,7 +62,10 @@ class Destination:
         host, colon, port = endpoint.rpartition(":")
         if endpoint.endswith("]") or not colon:
             host, port = endpoint, "80" if rest != text else ""
-        host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        bracketed = host.startswith("[") and host.endswith("]")
+        if ":" in host and not bracketed:
+            raise UserError(f"destination {text!r}: an IPv6 address must be in brackets, for example [fd00::1]:80")
+        host = host[1:-1] if bracketed else host
         if not host or not port.isdigit() or not 0 < int(port) < 65536:
             raise UserError(f"destination {text!r}: must be NAME:PORT or ADDRESS:PORT, for example web:80")
         return Destination(host, int(port), slash + path or "/")

@@ -24,9 +24,18 @@ def test_destination_is_read(text: str, destination: Destination) -> None:
     assert Destination.parse(text) == destination
 
 
-@pytest.mark.parametrize("text", ["web", "web:", ":80", "web:http", "web:0", "web:65536", "[fd00::1]"])
-def test_destination_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="must be NAME:PORT"):
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        *(
+            (text, "must be NAME:PORT")
+            for text in ("web", "web:", ":80", "web:http", "web:0", "web:65536", "[fd00::1]")
+        ),
+        *((text, "must be in brackets") for text in ("fd00::1", "fd00::1:80", "http://fd00::1/x")),
+    ],
+)
+def test_destination_is_refused(text: str, why: str) -> None:
+    with pytest.raises(UserError, match=why):
         Destination.parse(text)
 
 
