@@ -27,8 +27,9 @@ def proxy(config: Path, *, hostname_override: str, cleanup: bool, init_only: boo
     asyncio.run(run_standalone(config, hostname_override=hostname_override, cleanup=cleanup, init_only=init_only))
 
 
-def dns(conf: Path, kubeconfig: Path | None, faults: str) -> None:
+def dns(conf: Path, kubeconfig: Path | None, faults: str, node_local: str) -> None:
     """`netemu dns`."""
+    from netemu.dns.node_local import parse_addresses
     from netemu.dns.server import run
 
     namespace, _, name = faults.partition("/")
@@ -37,4 +38,5 @@ def dns(conf: Path, kubeconfig: Path | None, faults: str) -> None:
     _log_to_stderr()
     # Upstream's way to tell a Pod who it is, by the downward API.
     pod = (os.environ.get("POD_NAMESPACE", ""), os.environ.get("POD_NAME", ""))
-    asyncio.run(run(conf, kubeconfig, (namespace, name) if faults else None, pod if all(pod) else None))
+    own = parse_addresses(node_local) if node_local else ()
+    asyncio.run(run(conf, kubeconfig, (namespace, name) if faults else None, pod if all(pod) else None, own))

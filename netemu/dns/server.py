@@ -18,11 +18,12 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netemu.dns import chain, corefile, listen, wire
+from netemu.dns import chain, corefile, listen, node_local, wire
 from netemu.dns.chain import Chain
 from netemu.dns.corefile import ServerBlock
 from netemu.dns.faults import Faults, FaultTable
@@ -304,10 +305,11 @@ async def run(
     kubeconfig: Path | None = None,
     faults: tuple[str, str] | None = None,
     pod: tuple[str, str] | None = None,
+    own_addresses: Sequence[str] = (),
 ) -> None:
     """`netemu dns`: serve a Corefile until SIGTERM or SIGINT. Raises UserError for what cannot be served.
 
-    `faults` and `pod`: see Server.
+    `faults` and `pod`: see Server. `own_addresses` are a NodeLocal DNSCache's, see `node_local.py`.
     """
     blocks = corefile.load(corefile_path)
     server = Server(corefile_path, kubeconfig, faults=faults, pod=pod)
@@ -318,17 +320,30 @@ async def run(
     gc.disable()
     collecting = asyncio.create_task(_begin_to_collect(server))
     try:
-        await server.start(blocks)
-        log.info("dns: serving %s on %s", corefile_path, ", ".join(f":{port}" for port in server.ports.values()))
-        waiters = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(server.failed.wait())]
-        await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
-        for waiter in waiters:
-            waiter.cancel()
-        if server.cause:
-            raise UserError(server.cause)
-        await server.linger()
+        async with _own(own_addresses, node_local.addresses_here):
+            await server.start(blocks)
+            log.info("dns: serving %s on %s", corefile_path, ", ".join(f":{port}" for port in server.ports.values()))
+            async with _own(own_addresses, node_local.untracked):
+                await _until_told(stop, server)
+            await server.linger()
     finally:
         collecting.cancel()
         await server.close()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+def _own(
+    addresses: Sequence[str], take: Callable[[Sequence[str]], AbstractAsyncContextManager[None]]
+) -> AbstractAsyncContextManager[None]:
+    return take(addresses) if addresses else contextlib.nullcontext()
+
+
+async def _until_told(stop: asyncio.Event, server: Server) -> None:
+    """Return when a signal came. Raises UserError where the server cannot go on."""
+    waiters = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(server.failed.wait())]
+    await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+    for waiter in waiters:
+        waiter.cancel()
+    if server.cause:
+        raise UserError(server.cause)

@@ -57,6 +57,7 @@ class LabConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dns_replicas: int = 2
     corefile: str = ""
     """What cluster DNS starts with; empty: kubeadm's."""
+    node_local_dns: bool = False
     api_port: int = 0
     """On 127.0.0.1 of the host; 0 until the control plane has taken one. Inside the lab it is always 6443."""
     strict_images: bool = False
@@ -113,6 +114,7 @@ def resolve(topology: Topology, *, strict_images: bool = False) -> LabConfig:
         dns_domain=spec.dns.domain,
         dns_replicas=spec.dns.replicas,
         corefile=spec.dns.corefile,
+        node_local_dns=spec.dns.node_local,
         strict_images=strict_images,
     )
 

@@ -27,6 +27,7 @@ from netemu.client import Informer
 from netemu.kernel import netns
 from netemu.lab import addons, manifests, pki
 from netemu.lab.config import API_PORT, LabConfig, load_config, save_config
+from netemu.lab.node_local_dns import node_local_dns
 from netemu.lab.paths import LabPaths
 from netemu.lab.process import run, until
 from netemu.model.errors import UserError
@@ -131,6 +132,8 @@ async def _post_once(config: LabConfig, client: LocalClient) -> None:
     await _nodes_ready(config, client)
     # DNS first: its processes need longest to start.
     await manifests.post(client, addons.cluster_dns(config, kubeconfig))
+    if config.node_local_dns:
+        await manifests.post(client, node_local_dns(config))
     await manifests.post(client, map(manifests.as_applied, wanted))
     paths.posted.touch()
 

@@ -87,6 +87,8 @@ class DnsSpec(_Spec, frozen=True, kw_only=True):
     replicas: int = 2
     corefile: str = ""
     """What the ConfigMap `coredns` holds at first; empty: kubeadm's."""
+    node_local: bool = False
+    """A DNS cache on every node, see netemu.lab.node_local_dns."""
 
 
 _DEFAULT_NODES = (NodeSpec(name="control-plane", role="control-plane"), NodeSpec(name="worker", count=2))
@@ -255,6 +257,9 @@ def _check(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
         yield document.mistake(("spec", "dns", "replicas"), f"{spec.dns.replicas}: must be 1 to 100")
     if not all(_LABEL.match(label) for label in spec.dns.domain.split(".")):
         yield document.mistake(("spec", "dns", "domain"), f"{spec.dns.domain!r}: must be a domain like cluster.local")
+    if spec.dns.node_local and spec.ip_family == "ipv6":
+        why = "true: the cache has IPv4 addresses; must be false in an ipv6 lab"
+        yield document.mistake(("spec", "dns", "nodeLocal"), why)
     if spec.dns.corefile:
         yield from _check_corefile(document, spec.dns.corefile)
 

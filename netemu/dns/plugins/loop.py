@@ -25,9 +25,7 @@ class Loop(Plugin):
 
     def __init__(self, block: Block) -> None:
         self.block, self.seen = block, 0
-        zone = block.zones[0]
-        labels = [str(random.getrandbits(63)).encode() for _ in range(2)]
-        self.question = names.join(labels, zone)
+        self.question = b""
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -36,6 +34,9 @@ class Loop(Plugin):
 
     async def _look(self) -> None:
         for _ in range(int(_FOR)):
+            # Another name each time: what an upstream that was away repeats is no loop.
+            labels = [str(random.getrandbits(63)).encode() for _ in range(2)]
+            self.question, self.seen = names.join(labels, self.block.zones[0]), 0
             query = Query(random.getrandbits(16), wire.RD, self.question, wire.HINFO, client=("127.0.0.1", 0))
             with contextlib.suppress(UpstreamError):
                 response = await self.block.host.resolve(query, self.block.ports[0])
