@@ -449,7 +449,9 @@ def _inside(address: str, networks: Iterable[str]) -> bool:
 
 
 def _clean(address: str) -> str:
-    """Canonical text; IPv4 may come with leading zeros. "" for what is no address."""
+    """Canonical text; IPv4 may come with leading zeros. "" for what is no address, or has a zone."""
+    if "%" in address:
+        return ""
     if ":" not in address:
         address = ".".join(part.lstrip("0") or "0" for part in address.strip().split("."))
     try:

@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterator
 
 from netemu.model.meta import KubeObject
 from netemu.model.objects import EndpointSlice, Service
-from netemu.proxy.services import PROTOCOLS, canonical, family_of, is_number, is_word, networks_of_family
+from netemu.proxy.services import (
+    LONGEST_AFFINITY_SECONDS,
+    PROTOCOLS,
+    canonical,
+    family_of,
+    is_number,
+    is_word,
+    networks_of_family,
+)
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +72,13 @@ def of_service(service: Service) -> Iterator[str]:
     for ingress in service.status.load_balancer.ingress:
         if ingress.ip and not canonical(ingress.ip):
             yield f"load balancer address {ingress.ip!r} is no address"
+    affinity = spec.session_affinity_config
+    if spec.session_affinity == "ClientIP" and affinity and affinity.client_ip:
+        seconds = affinity.client_ip.timeout_seconds
+        if not 0 < seconds <= LONGEST_AFFINITY_SECONDS:
+            yield f"session affinity of {seconds} s is not within 1-{LONGEST_AFFINITY_SECONDS}"
+    if spec.health_check_node_port and not is_number(spec.health_check_node_port):
+        yield f"healthCheckNodePort {spec.health_check_node_port} is no port"
     for port in spec.ports:
         if not is_number(port.port) or port.protocol not in PROTOCOLS or not is_word(port.name or "x"):
             yield f"port {port.name!r} {port.port}/{port.protocol} is no port"

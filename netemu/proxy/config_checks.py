@@ -7,6 +7,7 @@ The rules are upstream's (`apis/config/validation`); what is accepted and means 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ GATES = (
     "WinDSR", "WinOverlay",
 )  # fmt: skip
 """Feature gates of some release's kube-proxy. `MultiCIDRServiceAllocator` false: ServiceCIDRs are not asked for."""
-_LONGEST_INTERFACE = 15
+_INTERFACE = re.compile(r"[^\s/]{1,15}")
 
 
 class ConfigError(UserError):
@@ -72,11 +73,8 @@ def _mistakes(config: KubeProxyConfiguration) -> Iterator[tuple[str, str]]:
     }
     if config.detect_local_mode in local:
         field, name = local[config.detect_local_mode]
-        if not 0 < len(name) <= _LONGEST_INTERFACE:
-            yield (
-                f"detectLocal.{field}",
-                f"{name!r} is no name of 1 to {_LONGEST_INTERFACE} letters; the mode needs one",
-            )
+        if not _INTERFACE.fullmatch(name):
+            yield f"detectLocal.{field}", f"{name!r} is no name of an interface, which the mode needs"
 
 
 def _numbers(config: KubeProxyConfiguration) -> Iterator[tuple[str, str]]:

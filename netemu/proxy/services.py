@@ -23,6 +23,7 @@ PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 _HINTS_ANNOTATIONS = ("service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode")
 _DEFAULT_AFFINITY_SECONDS = 10800
+LONGEST_AFFINITY_SECONDS = 86400
 _WORD = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 
@@ -163,7 +164,8 @@ def _affinity(service: Service) -> int:
     if spec.session_affinity != "ClientIP":
         return 0
     config = spec.session_affinity_config
-    return config.client_ip.timeout_seconds if config and config.client_ip else _DEFAULT_AFFINITY_SECONDS
+    seconds = config.client_ip.timeout_seconds if config and config.client_ip else _DEFAULT_AFFINITY_SECONDS
+    return seconds if 0 < seconds <= LONGEST_AFFINITY_SECONDS else 0
 
 
 def _external_local(service: Service) -> bool:
@@ -197,9 +199,11 @@ def is_word(name: str) -> bool:
 def canonical(address: str) -> str:
     """An address without blanks and leading zeros ("10.180.00.001"), which one tool refuses and another reads as octal.
 
-    Returns "" for what is no address.
+    Returns "" for what is no address, and for one with a zone ("fe80::1%eth0"), which leads nowhere from elsewhere.
     """
     plain = address.strip()
+    if "%" in plain:  # and a zone may be any text, even one that a rule would end in
+        return ""
     if "." in plain and ":" not in plain:
         plain = ".".join(part.lstrip("0") or part[:1] for part in plain.split("."))
     try:

@@ -35,6 +35,37 @@ def test_bad_addresses_and_ranges_are_left_out() -> None:
     assert (port.external_ips, port.load_balancer_ips, port.source_ranges) == (("198.51.100.7",), (), ("10.0.0.0/8",))
 
 
+@pytest.mark.parametrize("zone", ["eth0", "x\n-A INPUT -j DROP"])
+def test_an_address_with_a_zone_is_no_address(zone: str) -> None:
+    address = f"fe80::1%{zone}"
+    (port,) = service_ports(service(external_ips=[address], ingress=[address]), Family.IPV4).values()
+    piece = endpoint_slice("default/web", [(address, "n")], address_type="IPv6")
+
+    assert service_ports(service(ip=address), Family.IPV6) == {}
+    assert (port.external_ips, port.load_balancer_ips) == ((), ())
+    assert not any(slice_endpoints(piece, Family.IPV6, "n").values())
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(-5, 0), (0, 0), (1, 1), (86400, 86400), (86401, 0)])
+def test_an_affinity_that_no_tool_takes_is_none(seconds: int, kept: int, caplog: pytest.LogCaptureFixture) -> None:
+    made: Service = decode(
+        {
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {
+                "clusterIP": "172.30.0.10",
+                "ports": [{"port": 80}],
+                "sessionAffinity": "ClientIP",
+                "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": seconds}},
+            },
+        },
+        Service,
+    )
+    Complaints().look(None, made)
+
+    (port,) = service_ports(made, Family.IPV4).values()
+    assert (port.affinity_seconds, len(caplog.messages)) == (kept, 0 if kept else 1)
+
+
 def test_bad_endpoints_are_left_out() -> None:
     piece = endpoint_slice(
         "default/web", [("10.0.0.1", "n"), ("nonsense", "n"), ("fd00::1", "n")], {"http": 8080, "x": 99999}

@@ -104,7 +104,7 @@ def test_durations(text: str, seconds: float) -> None:
         ),
         pytest.param({**HEAD, "detectLocalMode": "X"}, "detectLocalMode: 'X' is none of", id="local mode"),
         pytest.param(
-            {**HEAD, "detectLocalMode": "BridgeInterface"}, "detectLocal.bridgeInterface: '' is no name", id="bridge"
+            {**HEAD, "detectLocalMode": "BridgeInterface"}, "detectLocal.bridgeInterface: '' is no name of", id="bridge"
         ),
         pytest.param({**HEAD, "bindAddress": "eth0"}, "bindAddress: 'eth0' is not an IP address", id="bind address"),
         pytest.param({**HEAD, "metricsBindAddress": "x"}, "metricsBindAddress: 'x' is not an address", id="address"),

@@ -35,6 +35,7 @@ from tests.unit.proxy_scene import (
 )
 from tests.unit.proxy_world import CONDITIONS, endpoint_slice, service
 
+MODE = "service.kubernetes.io/topology-mode"
 # Ports of the N-th Service are its own, so that Services may share addresses without taking them from each other.
 PORTS = {"http": (8000, "TCP"), "dns": (8000, "UDP"), "sctp": (8100, "SCTP"), "": (8200, "TCP")}
 EXTERNAL, BALANCERS = ("198.51.100.7", "198.51.100.8", NODE_IP), ("1.2.3.4", "1.2.3.5", NODE_OUTSIDE)
@@ -77,7 +78,8 @@ def services(draw: st.DrawFn, index: int) -> Service:
         external_policy=draw(st.sampled_from(["Cluster", "Local"])),
         internal_policy=draw(st.sampled_from([None, "Cluster", "Local"])),
         affinity=draw(st.sampled_from([0, 0, 60])),
-        annotations=draw(st.sampled_from([{}, {"service.kubernetes.io/topology-mode": "Auto"}])),
+        annotations=draw(st.sampled_from([{}, {MODE: "Auto"}, {MODE: "Disabled"}])),
+        trafficDistribution=draw(st.sampled_from([None, None, "PreferClose", "PreferSameNode"])),
     )
 
 
@@ -92,12 +94,13 @@ def slices(draw: st.DrawFn, index: int) -> list[KubeObject]:
     states = st.tuples(st.sampled_from(["test-node", "node-b", ""]), st.sampled_from(sorted(CONDITIONS)))
     known = draw(st.dictionaries(st.integers(20, 25), states, max_size=4))
     zones = {f"10.180.1.{n}": draw(st.sampled_from([["zone-a"], ["zone-b"], []])) for n in known}
+    nodes = {f"10.180.1.{n}": [node] if node and draw(st.booleans()) else [] for n, (node, _) in known.items()}
     every = [(f"10.180.1.{number}", *state) for number, state in known.items()]
     made: list[KubeObject] = []
     for suffix in "12":
         at = [e for e in every if draw(st.booleans())]
         numbers: dict[str, int | str] = {n: f"{draw(st.sampled_from([80, 90]))}/{PORTS[n][1]}" for n in PORTS}
-        made.append(endpoint_slice(f"default/s{index}", at, numbers, suffix=suffix, zones=zones))
+        made.append(endpoint_slice(f"default/s{index}", at, numbers, suffix=suffix, zones=zones, nodes=nodes))
     return made
 
 
@@ -115,7 +118,10 @@ def situations(draw: st.DrawFn) -> Settings:
         interface=interface,
         masquerade_all=draw(st.booleans()),
         localhost_node_ports=draw(st.booleans()),
-        node_port_addresses=draw(st.sampled_from([(), ("192.168.0.0/24",), ("203.0.113.0/24",), ("0.0.0.0/0",)])),
+        node_port_addresses=draw(
+            st.sampled_from([(), ("192.168.0.0/24",), ("203.0.113.0/24",), ("0.0.0.0/0",), ("primary",)])
+        ),
+        service_cidrs=draw(st.sampled_from([(), ("172.30.0.0/16",)])),
     )
 
 
@@ -124,7 +130,8 @@ def drawn(draw: st.DrawFn) -> Drawn:
     made = [draw(services(i)) for i in range(draw(st.integers(1, 3)))]
     objects = [*made, *(piece for i in range(len(made)) for piece in draw(slices(i)))]
     targets = [to for each in made for to in claimed(each)]
-    strays = [To(to.address, to.port + 1, to.protocol) for to in targets] + [To(EXTERNAL[0], 8000)]
+    strays = [To(to.address, to.port + 1, to.protocol) for to in targets]
+    strays += [To(EXTERNAL[0], 8000), To("172.30.9.9", 80)]
     sent = st.tuples(st.sampled_from(SOURCES), st.sampled_from(targets) | st.sampled_from([*targets, *strays]))
     packets = draw(st.lists(sent, min_size=8, max_size=16, unique=True))
     # Loopback is talked to from loopback, and from there to nothing else.
