@@ -18,7 +18,7 @@ from netemu.dns.plugins.forward import Forward
 from netemu.dns.wire import Message, Query
 from netemu.model.errors import UserError
 from netemu.testing.client import FakeClient
-from tests.unit.dns_host import Offline
+from tests.unit.dns_host import Offline, world
 from tests.unit.dns_scripted import Script, Scripted, reply, scripted
 
 NAME = "www.example.com"
@@ -250,6 +250,22 @@ async def test_a_sole_upstream_that_is_silent_is_tried_three_times_and_costs_six
 
         assert (code, at.asked) == ("SERVFAIL", [3])
         assert 6.0 <= took < 9.0
+
+
+async def test_an_alias_to_a_name_that_nobody_answers_is_sent_alone_after_six_seconds(hurry: None) -> None:
+    async with scripted(silent) as upstream:
+        text = f".:53 {{\n kubernetes cluster.local\n forward . 127.0.0.1:{upstream.port}\n}}"
+        async with Offline(text, await world()) as host:
+            await host.ready()
+            began = time.monotonic()
+            alias = names.parse("out.shop.svc.cluster.local")
+            message = await host.ask(wire.build_query(7, alias, wire.A, edns_size=1400, do=True))
+            took = (time.monotonic() - began) * 20
+            _, asked = upstream.asked[0]
+
+    assert (message.rcode, [record.type for record in message.answers]) == (wire.NOERROR, [wire.CNAME])
+    assert (bool(message.flags & wire.AA), 6.0 <= took < 9.0) == (True, True)
+    assert (names.text(asked.name), asked.type, asked.do) == ("Www.Example.COM.", wire.A, True)
 
 
 async def test_a_sole_upstream_that_refuses_costs_about_a_second() -> None:

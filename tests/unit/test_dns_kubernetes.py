@@ -170,7 +170,7 @@ async def test_a_change_leaves_finished_answers_about_other_names_alone() -> Non
     packets = [wire.build_query(7, names.parse(f"{name}.shop.svc.cluster.local"), wire.A) for name in ("web", "plain")]
     async with Offline(corefile(), client) as host:
         await host.ready()
-        for packet in packets:
+        for packet in packets * 2:  # what is asked once is not worth keeping
             await host.exchange(packet)
         finished = host.port.finished("udp", "127.0.0.1").by_packet
         before = [packet[2:] in finished for packet in packets]
@@ -313,6 +313,21 @@ async def test_a_zone_in_between_has_the_names_of_the_cluster_in_front_of_it() -
         await client.create(SERVICES, service("web", "10.96.0.5"), "shop")
 
     assert "web.shop.svc.svc.Z 30 A 10.96.0.5" in await zone_of(fill, names.parse("svc.cluster.local"))
+
+
+async def test_allowed_peers_transfer_the_cluster_over_tcp_and_nobody_over_udp() -> None:
+    question = wire.build_query(7, ZONE, wire.AXFR)
+    more = "transfer cluster.local {\n to 192.0.2.1\n }"
+    async with Offline(corefile(more=more), await world()) as host:
+        await host.ready()
+        replies = [
+            wire.parse_message(await host.exchange(question, transport, client))
+            for transport, client in (("tcp", "192.0.2.1"), ("udp", "192.0.2.1"), ("tcp", "192.0.2.2"))
+        ]
+
+    assert [wire.rcode_name(reply.rcode) for reply in replies] == ["NOERROR", "REFUSED", "REFUSED"]
+    types = [record.type for record in replies[0].answers]
+    assert (types[0], types[-1], types.count(wire.SOA), len(types) > 80) == (wire.SOA, wire.SOA, 2, True)
 
 
 async def test_a_zone_of_others_is_not_for_transfer() -> None:

@@ -157,3 +157,20 @@ def test_no_question_breaks_the_walk(labels: list[str], qtype: int) -> None:
 
 def test_a_namespace_that_is_present_twice_changes_nothing() -> None:
     assert not cluster().set_namespace("shop", Namespace())
+
+
+@pytest.mark.parametrize(
+    ("cidr", "count", "first"),
+    [
+        ("10.96.0.0/16", 1, "96.10.in-addr.arpa."),
+        ("10.0.0.0/17", 128, "0.0.10.in-addr.arpa."),
+        ("10.0.0.0/27", 32, "0.0.0.10.in-addr.arpa."),
+        ("10.1.2.3/32", 1, "3.2.1.10.in-addr.arpa."),
+        ("fd00:10:96::/112", 1, "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.6.9.0.0.0.1.0.0.0.0.d.f.ip6.arpa."),
+        ("fd00::/10", 4, "0.d.f.ip6.arpa."),
+    ],
+)
+def test_a_range_of_addresses_is_as_many_reverse_zones_as_its_mask_needs(cidr: str, count: int, first: str) -> None:
+    zones = names.reverse_zones(cidr)
+
+    assert (len(zones), names.text(zones[0])) == (count, first)
