@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from netemu.client.http import HttpClient
+from netemu.client.kubeconfig import Credentials
 from netemu.model.resources import CONFIGMAPS, ENDPOINTS, NAMESPACES, RUNTIMECLASSES, SERVICECIDRS, SERVICES
 from netemu.testing.store import MemoryStore
 from tests.unit.apiserver_http import (
@@ -124,6 +126,17 @@ async def test_pages_follow_each_other(http: Http) -> None:
     assert first["metadata"]["remainingItemCount"] == 1
     assert [item["metadata"]["name"] for item in second["items"]] == ["kube-system"]
     assert "continue" not in second["metadata"]
+
+
+async def test_a_client_lists_in_pages(http: Http) -> None:
+    base = str(http.session._base_url).rstrip("/")
+    async with HttpClient(Credentials(server=base)) as client:
+        pages = [page async for page in client.pages(NAMESPACES, limit=3)]
+        whole = await client.list(NAMESPACES)
+
+    assert [len(page.items) for page in pages] == [3, 1]
+    assert [item for page in pages for item in page.items] == whole.items
+    assert {page.resource_version for page in pages} == {whole.resource_version}
 
 
 async def test_tables_carry_revision_and_metadata(http: Http) -> None:
