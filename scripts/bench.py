@@ -162,7 +162,7 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args()
-    # Whoever ends it wants what it made to go, too: both signals unwind, also where a shell started it in the background.
+    # Whoever ends it wants what it made to go, too: both signals unwind, also where a shell put it into the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:

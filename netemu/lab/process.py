@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable
 
+from netemu.model.collector import look_at_old_objects_seldom
 from netemu.model.errors import NetemuError
 
 
@@ -17,6 +18,7 @@ def run(main: Callable[[str], Awaitable[None]]) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s %(message)s"
     )
+    look_at_old_objects_seldom()
     try:
         asyncio.run(_until_told(main, sys.argv[1]))
     except asyncio.CancelledError:

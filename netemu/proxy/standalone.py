@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 from netemu.kernel.iptables import choose
+from netemu.model.collector import look_at_old_objects_seldom
 from netemu.model.errors import NetemuError, UserError
 from netemu.proxy.config import MODES, KubeProxyConfiguration, load
 from netemu.proxy.config_checks import without_effect
@@ -45,6 +46,7 @@ async def run_standalone(
     if fields := without_effect(config):
         log.warning("%s: without effect here: %s", config_path, ", ".join(fields))
     _set_oom_score(config.oom_score_adj)
+    look_at_old_objects_seldom()
     path = config.client_connection.kubeconfig
     credentials = load_kubeconfig(config_path.parent / path) if path else in_cluster()
     async with HttpClient(credentials, user_agent="kube-proxy") as client:
