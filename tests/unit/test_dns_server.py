@@ -656,6 +656,55 @@ async def test_health_says_ok_and_metrics_count_replies() -> None:
     assert 'zone=".",view="",proto="udp",family="1",type="A"} 3' in metrics
 
 
+async def test_metrics_are_coredns_s() -> None:
+    do = question("web.shop.svc.cluster.local", "AAAA", edns_size=1232, do=True)
+    async with cluster_server() as (to, _):
+        for packet in (GOOD, GOOD, GOOD, GOOD, do, GOOD[:20]):
+            await exchange(to, packet)
+        await exchange(to, GOOD, "::1")
+        await over_tcp(to, GOOD, GOOD, GOOD)
+        _, metrics = await page(to, "/metrics")
+    where = 'server="dns://:53",zone=".",view=""'
+    dropped = where.replace('"."', '"dropped"')
+    size = len(GOOD)
+
+    for line in (
+        f'coredns_dns_requests_total{{{where},proto="udp",family="1",type="A"}} 4',
+        f'coredns_dns_requests_total{{{where},proto="udp",family="1",type="AAAA"}} 1',
+        f'coredns_dns_requests_total{{{where},proto="udp",family="2",type="A"}} 1',
+        f'coredns_dns_requests_total{{{where},proto="tcp",family="1",type="A"}} 3',
+        f'coredns_dns_responses_total{{{where},rcode="NOERROR",plugin="kubernetes"}} 9',
+        f'coredns_dns_responses_total{{{dropped},rcode="FORMERR",plugin=""}} 1',
+        f"coredns_dns_do_requests_total{{{where}}} 1",
+        f'coredns_dns_request_size_bytes_bucket{{{where},proto="tcp",le="0"}} 0',
+        f'coredns_dns_request_size_bytes_bucket{{{where},proto="tcp",le="100"}} 3',
+        f'coredns_dns_request_size_bytes_sum{{{where},proto="tcp"}} {3 * size}',
+        f'coredns_dns_response_size_bytes_count{{{where},proto="udp"}} 6',
+        f'coredns_dns_request_duration_seconds_bucket{{{where},le="+Inf"}} 9',
+        f"coredns_dns_request_duration_seconds_count{{{where}}} 9",
+        f'coredns_plugin_enabled{{{where},name="kubernetes"}} 1',
+        f'coredns_plugin_enabled{{{where},name="loadbalance"}} 1',
+        "coredns_panics_total 0",
+        "# TYPE coredns_dns_request_duration_seconds histogram",
+        "# TYPE coredns_dns_requests_total counter",
+        "# TYPE coredns_plugin_enabled gauge",
+    ):
+        assert line in metrics.splitlines(), line
+    assert 'coredns_build_info{version="' in metrics
+
+
+async def test_a_bug_is_a_server_failure_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    async with cluster_server() as (to, _):
+        monkeypatch.setattr(Kubernetes, "serve", broken)
+        assert await rcode(to, "web.shop.svc.cluster.local") == "SERVFAIL"
+        monkeypatch.undo()
+        assert await rcode(to, "web.shop.svc.cluster.local") == "NOERROR"
+        assert "coredns_panics_total 1" in to.metrics.text().splitlines()
+
+
 async def test_reload_serves_the_new_file_and_keeps_the_old_one_when_it_is_bad(tmp_path: Path) -> None:
     path = tmp_path / "Corefile"
     text = ".:53 {\n bind 127.0.0.1\n hosts {\n 192.0.2.7 gate\n }\n }"
