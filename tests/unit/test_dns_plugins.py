@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
 from netemu.dns import wire
 from netemu.dns.server import Server
 from netemu.model.errors import UserError
-from tests.unit.dns_chain import Bench, bench, lines
+from tests.unit.dns_chain import Bench, bench, lines, query
 from tests.unit.test_dns_server import Socket, exchange, question, serving
 
 SOURCE = """
@@ -45,6 +46,12 @@ ANSWERS = [
     ("minimal\n" + SOURCE, "www.example.org A", "NOERROR aa\nwww.example.org. 60 IN A 192.0.2.1"),
     ("minimal\n" + SOURCE, "absent.example.org A", """NXDOMAIN aa
         authority example.org. 60 IN SOA ns.example.org. root.example.org. 1 2 3 4 5"""),
+    ("header {\nresponse set ra\nresponse clear aa\n}\n" + SOURCE, "www.example.org A", """NOERROR ra
+        www.example.org. 60 IN A 192.0.2.1
+        authority example.org. 60 IN NS ns.example.org.
+        additional ns.example.org. 60 IN A 192.0.2.53"""),
+    ("header {\nset ra\nclear ra\n}\nminimal\n" + SOURCE, "www.example.org A",
+     "NOERROR aa\nwww.example.org. 60 IN A 192.0.2.1"),
     (LOCAL, "localhost A", "NOERROR\nlocalhost. 604800 IN A 127.0.0.1"),
     (LOCAL, "LocalHost AAAA", "NOERROR\nLocalHost. 604800 IN AAAA ::1"),
     (LOCAL, "localhost MX", f"NOERROR\nauthority localhost. {LOCAL_SOA}"),
@@ -66,6 +73,47 @@ ANSWERS = [
 async def test_what_is_answered(corefile: str, question: str, wanted: str) -> None:
     async with bench(block(corefile)) as to:
         assert await to.text(question) == lines(wanted)
+
+
+CHAOS = [
+    ("chaos", "version.bind", ["netemu-"]),
+    ("chaos 1.2 me you", "VERSION.server", ["1.2"]),
+    ("chaos 1.2 me you", "authors.bind", ["me", "you"]),
+    ("chaos", "id.server", [socket.gethostname()]),
+    ("chaos", "hostname.bind", [socket.gethostname()]),
+    ("chaos", "www.example.org", []),
+]
+
+
+@pytest.mark.parametrize(("corefile", "name", "wanted"), CHAOS)
+async def test_who_answers_in_class_chaos(corefile: str, name: str, wanted: list[str]) -> None:
+    async with bench(block(corefile)) as to:
+        found = (await to.ask(f"{name} TXT", cls=3)).answers
+        ordinary = await to.ask(f"{name} TXT")
+
+    texts = sorted(wire.strings(record.rdata)[0].decode() for record in found)
+    assert [text.startswith(start) for text, start in zip(texts, wanted, strict=True)] == [True] * len(wanted)
+    assert ({record.cls for record in found} <= {3}, ordinary.rcode) == (True, wire.SERVFAIL)
+
+
+@pytest.mark.parametrize(
+    ("line", "offered", "limit"),
+    [("bufsize", 4096, 1232), ("bufsize", 1000, 1000), ("bufsize 512", 4096, 512), ("bufsize", None, 512)],
+)
+async def test_no_reply_is_larger_than_the_network_carries(line: str, offered: int | None, limit: int) -> None:
+    asked = query("x.test A", edns=offered) if offered else query("x.test A")
+    async with bench(block(f"{line}\nwhoami")) as to:
+        await to.resolve(asked, 53)
+
+    assert asked.limit == limit
+
+
+async def test_what_the_client_did_not_desire_can_be_asked_for() -> None:
+    asked = query("x.test A")
+    async with bench(block("header {\nquery clear rd\n}\nwhoami")) as to:
+        await to.resolve(asked, 53)
+
+    assert asked.flags & wire.RD == 0
 
 
 # --- acl ---------------------------------------------------------------------------------------------------------
@@ -190,6 +238,11 @@ async def test_a_kept_answer_is_for_those_alone_who_may_have_it() -> None:
 # --- refusals ----------------------------------------------------------------------------------------------------
 
 REFUSALS = [
+    ("bufsize 100", "Corefile:2: bufsize: '100' is not a number from 512 to 4096"),
+    ("header", "Corefile:2: header: expected at least one rule, for example `response set ra`"),
+    ("header {\nresponse set ar\n}", "Corefile:3: response: unknown flag 'ar'; expected aa, ra or rd"),
+    ("header {\nquery\n}", "Corefile:3: query: expected [query|response] set|clear FLAG..."),
+    ("header {\nrespond set ra\n}", "Corefile:3: unknown option 'respond'; did you mean \"response\"?"),
     ("any all", "Corefile:2: any takes no arguments"),
     ("minimal {\nx\n}", "Corefile:2: minimal takes no arguments"),
     ("local x", "Corefile:2: local takes no arguments"),
