@@ -62,6 +62,8 @@ class Informer(Generic[K]):
         self.synced = asyncio.Event()
         self.tried = asyncio.Event()
         """Set once the server has answered the first list, be it that it has no such collection."""
+        self.trouble = ""
+        """Why the last attempt to list or watch failed, "" where it did not."""
 
     @property
     def objects(self) -> Mapping[str, K]:
@@ -97,6 +99,7 @@ class Informer(Generic[K]):
             except ApiError as error:
                 why = str(error)
                 self.tried.set()
+            self.trouble = why
             log.debug("%s: %s; again in %.1f s", self.resource, why, pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, self._longest_pause)
@@ -115,6 +118,7 @@ class Informer(Generic[K]):
         self.resource_version = revision
         self.synced.set()
         self.tried.set()
+        self.trouble = ""
 
     async def _pages(self) -> AsyncGenerator[ObjectList, None]:
         if not self._page or not isinstance(self.client, Paged):

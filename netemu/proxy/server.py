@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 SELECTOR = f"!{HEADLESS_LABEL},!{PROXY_NAME_LABEL}"
 _DRAIN_TAINT = "ToBeDeletedByClusterAutoscaler"
-_TIDY_SECONDS = 5.0
+_TIDY_SECONDS, _WONDER_SECONDS = 5.0, 5.0
 
 
 class ProxyServer:
@@ -172,7 +172,7 @@ class ProxyServer:
 
     async def _begin(self, tasks: asyncio.TaskGroup, engine: Engine | None) -> None:
         for informer in (self._services, self._slices, self._nodes):
-            await informer.synced.wait()
+            await self._listed(informer)
         if self.config.asks_for_service_cidrs:
             await self._service_cidrs.tried.wait()  # servers before 1.33 have none
         if self.config.detect_local_mode == "NodeCIDR":
@@ -183,6 +183,15 @@ class ProxyServer:
         self._started.set()
         self._tidying = tasks.create_task(self._sweep(self._engine))
         tasks.create_task(self._change_modes(tasks, work))
+
+    async def _listed(self, informer: Informer[Any]) -> None:
+        """Wait for a first list; whoever looks at the log must not wonder what is waited for."""
+        while not informer.synced.is_set():
+            try:
+                async with asyncio.timeout(_WONDER_SECONDS):
+                    await informer.synced.wait()
+            except TimeoutError:
+                log.warning("proxy %s: still no list of %s: %s", self.node_name, informer.resource, informer.trouble)
 
     async def _sweep(self, engine: Engine) -> None:
         """Once the rules are there: remove what other modes have left behind, as far as upstream does at a start.

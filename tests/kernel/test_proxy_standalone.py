@@ -158,6 +158,16 @@ async def test_rules_outlive_a_server_in_trouble_and_catch_up_after_it(trouble: 
     assert afterwards[0] == "10.180.0.2"
 
 
+async def test_a_server_that_is_not_there_is_told(tmp_path: Path) -> None:
+    async with started(files(tmp_path)) as process:
+        assert process.stderr
+        async with asyncio.timeout(30):
+            while b"still no list of services" not in (line := await process.stderr.readline()):
+                assert line, "it ended"
+
+    assert b"http://127.0.0.1:8001: Cannot connect" in line
+
+
 async def test_what_is_wrong_in_objects_is_left_out_and_named_once(tmp_path: Path) -> None:
     bad = service(
         "default/bad", "172.30.0.77", external_ips=["1.2.3.999"], ranges=["10.0.0.0/99"], ports={"far": 70000, "ok": 80}
