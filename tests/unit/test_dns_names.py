@@ -49,6 +49,7 @@ ANSWERS = [
     ("", "1.2.0.192.in-addr.arpa PTR", """NOERROR aa
         1.2.0.192.in-addr.arpa. 3600 IN PTR www.example.org.
         1.2.0.192.in-addr.arpa. 3600 IN PTR www."""),
+    ("", "3.2.0.192.in-addr.arpa PTR", "NOERROR aa\n3.2.0.192.in-addr.arpa. 3600 IN PTR six.example.org."),
     ("", "8.2.0.192.in-addr.arpa PTR", "SERVFAIL"),
     ("no_reverse", "1.2.0.192.in-addr.arpa PTR", "SERVFAIL"),
     ("ttl 5", "www A", "NOERROR aa\nwww. 5 IN A 192.0.2.1"),

@@ -38,12 +38,12 @@ def parse_hosts(lines: list[str], zones: tuple[bytes, ...] = (names.ROOT,), reve
         address, *words = line.split("#")[0].split() or [""]
         try:
             packed = ipaddress.ip_address(address.split("%")[0]).packed
-            hosts = [host for word in words if longest_zone((host := names.parse(word)).lower(), zones)]
+            hosts = [host for word in words if longest_zone(host := names.parse(word).lower(), zones)]
         except ValueError:
             continue
         kind = wire.A if len(packed) == 4 else wire.AAAA
         for host in hosts:
-            found = table.setdefault(host.lower(), {}).setdefault(kind, [])
+            found = table.setdefault(host, {}).setdefault(kind, [])
             found += [packed] if packed not in found else []
         if reverse and hosts:
             pointers = table.setdefault(names.reverse(address.split("%")[0]), {}).setdefault(wire.PTR, [])

@@ -72,7 +72,9 @@ class LoadBalance(Plugin):
         if self.path:
             response.answers = self._drawn(query.lower, response.answers)
         else:
-            response.answers, response.additional = shuffled(response.answers), shuffled(response.additional)
+            response.answers, response.authority, response.additional = map(
+                shuffled, (response.answers, response.authority, response.additional)
+            )
         if self.prefer:
             response.answers = preferred(response.answers, self.prefer)
             response.additional = preferred(response.additional, self.prefer)
