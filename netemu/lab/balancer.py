@@ -83,9 +83,12 @@ async def balance(config: LabConfig, client: Client, services: Informer[Service]
 
     services.on_change(of_service)
     slices.on_change(lambda _old, _new: changed.set())
-    await needed.wait()  # most labs have no such Service, and then nobody pays for one more watch
+    if not await asyncio.to_thread(_own_routes, config):  # what an earlier run has left may have to go
+        await needed.wait()  # most labs have no such Service, and then nobody pays for one more watch
+    changed.set()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(slices.run())
+        await services.synced.wait()
         await slices.synced.wait()
         while True:
             await changed.wait()
@@ -93,6 +96,12 @@ async def balance(config: LabConfig, client: Client, services: Informer[Service]
             chosen = [service for service in services.objects.values() if only_local(service)]
             wanted = ways(chosen, {service.key: by_service[service.key] for service in chosen}, nodes)
             await asyncio.to_thread(_apply, config, wanted)
+
+
+def _own_routes(config: LabConfig) -> bool:
+    """Whether any address of the pools has a route of its own."""
+    with Netlink(names.underlay_netns(config.name)) as router:
+        return bool(difference({}, router.routes(), config.load_balancer_pools))
 
 
 def _apply(config: LabConfig, wanted: Mapping[str, Sequence[str]]) -> None:
