@@ -140,6 +140,14 @@ async def test_what_is_not_kept(options: str, answer: dict[str, Any]) -> None:
     assert at.asked == 2
 
 
+async def test_silence_is_not_kept() -> None:
+    async with Offline(".:53 {\n cache 30\n erratic {\n drop 2\n }\n}", FakeClient()) as host:
+        packets = [wire.build_query(7, names.parse("www.example.com"), wire.A, edns_size=size) for size in (0, 1232)]
+        replies = [await host.exchange(packet, "tcp") for packet in packets]
+
+    assert list(map(bool, replies)) == [False, True]
+
+
 async def test_a_reply_that_is_not_kept_has_its_ttl_capped_all_the_same() -> None:
     async with scene("disable success") as at:
         assert await at.ttl() == 30

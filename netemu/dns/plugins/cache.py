@@ -123,7 +123,7 @@ class Cache(Plugin):
     async def _verified(self, query: Query, item: Item) -> Result:
         """What is true now; what was true once if that cannot be told."""
         response = await self.rest(query)
-        if response.rcode in (wire.NOERROR, wire.NXDOMAIN):
+        if _told(response):
             self.after(query, response)
             return response
         self._count("served_stale")
@@ -157,7 +157,7 @@ class Cache(Plugin):
             log.exception("cache: refreshing %s", names.text(query.lower))
             return
         # A failure must not push out what is still there to be served stale.
-        if response.rcode in (wire.NOERROR, wire.NXDOMAIN):
+        if _told(response):
             self.after(query, response)
             for kind in (self.denial, self.success):
                 if kept := kind.get(_key(query)):
@@ -201,6 +201,11 @@ class Cache(Plugin):
 
 def _key(query: Query) -> tuple[bytes, int, int, bool, bool]:
     return query.lower, query.type, query.cls, query.do, bool(query.flags & wire.CD)
+
+
+def _told(response: Response) -> bool:
+    """Whether a reply says what is true, and not that it cannot be told."""
+    return response.rcode in (wire.NOERROR, wire.NXDOMAIN) and not response.silent
 
 
 def _lowest(response: Response) -> int:
