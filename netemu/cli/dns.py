@@ -27,7 +27,7 @@ from netemu.model.suggest import instead
 from netemu.network import names
 
 if TYPE_CHECKING:
-    from netemu.dns.faults import Kind
+    from netemu.dns.fault import Kind
     from netemu.observe.dns_log import Client, PodLookups, Query
 
 
@@ -69,7 +69,7 @@ def fault(
     pod: str, namespace: str, seconds: float, percent: int, key: str, outside: bool, output: Format,
 ) -> None:  # fmt: skip
     """`netemu dns-fault`: list, switch one on (`KIND [PATTERN]`), or switch off (`off [NAME]...`)."""
-    from netemu.dns.faults import KINDS, Fault, parse_fault
+    from netemu.dns.fault import KINDS, Fault, parse_fault
 
     need_root()
     table = _FaultTable(LabApi(pick(lab)), OUTSIDE_FAULTS if outside else FAULTS)
@@ -124,7 +124,7 @@ class _FaultTable:
 
 
 def _print_faults(faults: Mapping[str, str], output: Format) -> None:
-    from netemu.dns.faults import parse_fault
+    from netemu.dns.fault import parse_fault
 
     rows, items = [], []
     for key, text in sorted(faults.items()):

@@ -193,6 +193,20 @@ def dig(
     observe.dig(lab, source, namespace, name, words or [], resolver=resolver, output=output)
 
 
+@app.command("test")
+def run_checks(
+    file: Annotated[Path, typer.Argument(help="Topology file with spec.checks")],
+    lab: Annotated[str, typer.Option(help="Do the checks on this running lab instead of one of their own")] = "",
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the lab as it is afterwards")] = False,
+    junit: Annotated[Path | None, typer.Option(help="Also write the results there as JUnit XML")] = None,
+    output: Output = Format.table,
+) -> None:
+    """Bring up a lab, do the checks of its file in order, and take it down."""
+    from netemu.cli import test
+
+    test.test(file, lab=lab, keep=keep, junit=junit, output=output)
+
+
 @app.command("dns-log")
 def dns_log(
     pod: Annotated[str, typer.Argument(help="Only this Pod's queries")] = "",

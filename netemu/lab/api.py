@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from netemu.lab.paths import LabPaths
-from netemu.model.errors import ApiError, UserError
+from netemu.model.errors import ApiError, NotFound, UserError
 from netemu.model.resources import Resource
 
 
@@ -37,9 +37,10 @@ class LabApi:
         self.lab, self._path, self._timeout = lab, LabPaths(lab).api_socket, timeout
 
     def request(self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: str) -> Any:
-        """One request, its body a merge patch; the JSON of the answer."""
+        """One request, the body of a PATCH a merge patch; the JSON of the answer."""
         sent = None if body is None else json.dumps(body)
-        headers = {} if body is None else {"Content-Type": "application/merge-patch+json"}
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        headers = {} if body is None else {"Content-Type": kind}
         connection = _UnixConnection(self._path, self._timeout)
         try:
             connection.request(method, path + (f"?{urlencode(query)}" if query else ""), sent, headers)
@@ -65,6 +66,23 @@ class LabApi:
         """Change part of an object; None removes. Raises NotFound."""
         answer: dict[str, Any] = self.request("PATCH", resource.path(namespace, name), patch)
         return answer
+
+    def create(self, resource: Resource, obj: dict[str, Any], namespace: str = "") -> dict[str, Any]:
+        """Create an object. Raises AlreadyExists, Invalid."""
+        answer: dict[str, Any] = self.request("POST", resource.path(namespace), obj)
+        return answer
+
+    def delete(self, resource: Resource, name: str, namespace: str = "") -> None:
+        """Ask for the end of an object. Raises NotFound."""
+        self.request("DELETE", resource.path(namespace, name))
+
+    def there(self, resource: Resource, name: str, namespace: str = "") -> bool:
+        """Whether there is such an object."""
+        try:
+            self.get(resource, name, namespace)
+        except NotFound:
+            return False
+        return True
 
     def list(self, resource: Resource, namespace: str = "", **query: str) -> tuple[list[dict[str, Any]], str]:
         """Objects and the revision of the list."""

@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from netemu.lab.check_spec import CheckSpec, check_mistakes
 from netemu.lab.topology_networks import addresses_of_client, check_client_addresses, check_networks
 from netemu.lab.yamlfile import Document, Mistake, Mistakes, Where, read_documents
 from netemu.model.errors import UserError
@@ -106,6 +107,8 @@ class TopologySpec(_Spec, frozen=True, kw_only=True):
     dns: DnsSpec = DnsSpec()
     clients: tuple[ClientSpec, ...] = ()
     links: LinkSpec = LinkSpec()
+    checks: tuple[CheckSpec, ...] = ()
+    """What the lab must show; `netemu test` does them in order."""
 
 
 class Metadata(_Spec, frozen=True, kw_only=True):
@@ -260,6 +263,8 @@ def _check(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
     if spec.dns.node_local and spec.ip_family == "ipv6":
         why = "true: the cache has IPv4 addresses; must be false in an ipv6 lab"
         yield document.mistake(("spec", "dns", "nodeLocal"), why)
+    if spec.checks:
+        yield from check_mistakes(document, spec.checks)
     if spec.dns.corefile:
         yield from _check_corefile(document, spec.dns.corefile)
 

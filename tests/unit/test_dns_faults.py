@@ -11,7 +11,8 @@ import pytest
 
 from netemu.dns import names, wire
 from netemu.dns.chain import Chain
-from netemu.dns.faults import Fault, Faults, FaultTable, parse_fault, parse_faults
+from netemu.dns.fault import Fault, parse_fault, parse_faults
+from netemu.dns.faults import Faults, FaultTable
 from netemu.dns.plugin import Plugin, Result
 from netemu.dns.wire import Query, Record, Response
 from netemu.model.errors import UserError

@@ -154,6 +154,35 @@ def test_every_node_of_a_large_network_gets_its_own_part(tmp_path: Path) -> None
         pytest.param("  clients: [{name: a, address: 8.8.8.8}]", 6, "203.0.113.2 to", id="client address"),
         pytest.param("  clients: [{name: a, names: [no_name]}]", 6, "a name like api.example.com", id="client names"),
         pytest.param("  clients: [{name: a, names: [x.cluster.local]}]", 6, "own domain", id="client in the cluster"),
+        pytest.param("  checks: [{name: a}]", 6, "0 steps in one: must be exactly one of resolves", id="no step"),
+        pytest.param(
+            "  checks: [{name: a, refused: {from: x, to: y}, faults: {}}]", 6, "2 steps in one", id="two steps"
+        ),
+        pytest.param(
+            "  checks: [{name: a, resolves: {from: x, name: y, resolver: gibc}}]",
+            6,
+            "did you mean glibc?",
+            id="resolver of a check",
+        ),
+        pytest.param(
+            "  checks: [{name: a, resolves: {from: x, name: y, after: soon}}]",
+            6,
+            "a duration like 50ms",
+            id="duration of a check",
+        ),
+        pytest.param(
+            "  checks: [{name: a, faults: {f: {fault: drop, percent: 0}}}]",
+            6,
+            "must be 1 to 100",
+            id="fault of a check",
+        ),
+        pytest.param(
+            "  checks: [{name: a, apply: [{apiVersion: v1, kind: Gadget}]}]",
+            6,
+            "v1 Gadget: not a kind",
+            id="kind of a check",
+        ),
+        pytest.param("  checks: [{name: a, resolves: {form: x}}]", 6, "did you mean from?", id="field of a check"),
         pytest.param("  dns: {corefile: '. { forwrad . 1.2.3.4 }'}", 6, 'did you mean "forward"', id="corefile"),
         pytest.param("  ipFamily: both", 6, "'both': must be ipv4, ipv6 or dual", id="bad family"),
         pytest.param("  podCIDR: 'fd00::/56'", 6, "or ipFamily dual", id="a family that the lab has not"),

@@ -1,0 +1,172 @@
+"""`spec.checks` of a topology file: what the lab must show, as steps that are done in order by `netemu test`.
+
+A step either changes the lab (`apply`, `delete`, `exec`, `faults`) or claims something of it (`resolves`, `reaches`,
+`refused`, `dropped`, `spread`, `source`). So a file can show what is broken, mend it, and show that it is mended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from netemu.dns.corefile import parse_duration
+from netemu.dns.fault import Fault, parse_fault
+from netemu.lab.yamlfile import Document, Mistake, Where
+from netemu.model.errors import UserError
+from netemu.model.resources import by_kind
+from netemu.model.suggest import instead
+
+
+class _Step(
+    msgspec.Struct, frozen=True, rename={"source_": "from", "is_": "is", "inside": "in"}, kw_only=True,
+    omit_defaults=True,
+):  # fmt: skip
+    """Base of the steps; words that Python keeps for itself have other names here."""
+
+
+class Resolves(_Step, frozen=True, kw_only=True):
+    """What a resolver in a place does with a name."""
+
+    source_: str
+    name: str
+    types: tuple[str, ...] = ("A", "AAAA")
+    resolver: str = "glibc"
+    status: str = "found"
+    """`found`, `not found`, `no data` or `try again`."""
+    addresses: tuple[str, ...] | None = None
+    count: int | None = None
+    """How many addresses."""
+    queries: int | None = None
+    """How many questions are sent."""
+    transport: str = ""
+    """`udp` or `tcp`: what the last question was sent by."""
+    within: str = ""
+    """The longest it may take: `50ms`."""
+    after: str = ""
+    """The shortest it may take: `5s`."""
+
+
+class Reaches(_Step, frozen=True, kw_only=True):
+    """Connections, or datagrams: all of them are answered, refused or lost."""
+
+    source_: str
+    to: str
+    """NAME:PORT or ADDRESS:PORT."""
+    count: int = 1
+    udp: bool = False
+
+
+class Spread(_Step, frozen=True, kw_only=True):
+    """Connections are answered by `over` servers, each by its share give or take `tolerance` of it."""
+
+    source_: str
+    to: str
+    over: int
+    count: int = 300
+    tolerance: float = 0.5
+
+
+class Source(_Step, frozen=True, kw_only=True):
+    """The source address that the server sees: an address, or `client` for the one that was sent from."""
+
+    source_: str
+    to: str
+    is_: str
+
+
+class Exec(_Step, frozen=True, kw_only=True):
+    """A command inside a place of the lab: its exit code, and a pattern that is found in what it prints."""
+
+    inside: str
+    command: tuple[str, ...]
+    input: str = ""
+    exits: int = 0
+    prints: str = ""
+
+
+class Reference(_Step, frozen=True, kw_only=True):
+    """An object to delete."""
+
+    kind: str
+    name: str
+    namespace: str = ""
+    api_version: str = msgspec.field(name="apiVersion", default="v1")
+
+
+class CheckSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """One step; exactly one of the fields below `within` is given."""
+
+    name: str
+    namespace: str = "default"
+    """Of Pods that are named without one."""
+    within: str = ""
+    """Try again for so long until it is so; without it, it must be so at once."""
+    resolves: Resolves | None = None
+    reaches: Reaches | None = None
+    refused: Reaches | None = None
+    dropped: Reaches | None = None
+    spread: Spread | None = None
+    source: Source | None = None
+    exec: Exec | None = None
+    apply: tuple[dict[str, Any], ...] | None = None
+    """Manifests; returns when Pods are Ready and rules programmed."""
+    delete: tuple[Reference, ...] | None = None
+    faults: dict[str, Fault] | None = None
+    """All faults of cluster DNS from now on; `{}` for none."""
+    outside_faults: dict[str, Fault] | None = None
+    """The same of the resolver outside."""
+
+    @property
+    def given(self) -> list[str]:
+        """The steps that are given."""
+        return [field for field in STEPS if getattr(self, field) is not None]
+
+
+STEPS = (
+    "resolves", "reaches", "refused", "dropped", "spread", "source", "exec", "apply", "delete", "faults",
+    "outside_faults",
+)  # fmt: skip
+_STATUS = ("found", "not found", "no data", "try again")
+
+
+def check_mistakes(document: Document, checks: tuple[CheckSpec, ...]) -> Iterator[Mistake]:
+    """What is wrong with the steps, beyond their types."""
+    from netemu.observe.resolvers import MODELS
+
+    for index, check in enumerate(checks):
+        where: Where = ("spec", "checks", index)
+        if len(check.given) != 1:
+            known = ", ".join(name.replace("outside_faults", "outsideFaults") for name in STEPS)
+            yield document.mistake(where, f"{len(check.given)} steps in one: must be exactly one of {known}")
+        yield from _duration(document, (*where, "within"), check.within)
+        if (one := check.resolves) is not None:
+            at = (*where, "resolves")
+            if one.resolver not in MODELS:
+                yield document.mistake((*at, "resolver"), instead(one.resolver, list(MODELS), "must be one of"))
+            if one.status not in _STATUS:
+                yield document.mistake((*at, "status"), f"{one.status!r}: must be one of {', '.join(_STATUS)}")
+            yield from _duration(document, (*at, "within"), one.within)
+            yield from _duration(document, (*at, "after"), one.after)
+        for number, obj in enumerate(check.apply or ()):
+            if by_kind(str(obj.get("apiVersion")), str(obj.get("kind"))) is None:
+                what = f"{obj.get('apiVersion')} {obj.get('kind')}: not a kind of this cluster"
+                yield document.mistake((*where, "apply", number), what)
+            elif not isinstance(obj.get("metadata"), dict) or not obj["metadata"].get("name"):
+                yield document.mistake((*where, "apply", number), "metadata.name is missing")
+        for number, gone in enumerate(check.delete or ()):
+            if by_kind(gone.api_version, gone.kind) is None:
+                what = f"{gone.api_version} {gone.kind}: not a kind of this cluster"
+                yield document.mistake((*where, "delete", number), what)
+        for field, faults in (("faults", check.faults), ("outsideFaults", check.outside_faults)):
+            for key, fault in (faults or {}).items():
+                try:
+                    parse_fault(msgspec.json.encode(fault).decode())
+                except UserError as error:
+                    yield document.mistake((*where, field, key), str(error))
+
+
+def _duration(document: Document, where: Where, text: str) -> Iterator[Mistake]:
+    if text and parse_duration(text) is None:
+        yield document.mistake(where, f"{text!r}: must be a duration like 50ms or 5s")
