@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 # others, and what answers everything last. It is CoreDNS's build-time order (`plugin.cfg`), whatever the order in the
 # Corefile.
 ORDER = (
-    "reload", "bufsize", "ready", "health", "prometheus", "errors", "log", "rrl", "local", "acl", "any", "chaos",
-    "loadbalance", "cache", "rewrite", "header", "autopath", "minimal", "template", "transfer", "hosts", "kubernetes",
-    "file", "loop", "forward", "erratic", "whoami",
+    "reload", "bufsize", "ready", "health", "prometheus", "errors", "log", "rrl", "local", "dns64", "acl", "any",
+    "chaos", "loadbalance", "cache", "rewrite", "header", "autopath", "minimal", "template", "transfer", "hosts",
+    "kubernetes", "file", "loop", "forward", "erratic", "whoami",
 )  # fmt: skip
 
 KNOWN = ("root", "bind", *ORDER)

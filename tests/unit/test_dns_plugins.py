@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 
 import pytest
 
 from netemu.dns import wire
+from netemu.dns.plugins import dns64
 from netemu.dns.server import Server
 from netemu.model.errors import UserError
 from tests.unit.dns_chain import Bench, bench, lines, query
@@ -207,6 +209,70 @@ async def test_silence_is_not_cached() -> None:
     assert seen == ["silence", "NOERROR aa"]
 
 
+# --- dns64 -------------------------------------------------------------------------------------------------------
+
+FOUR = """
+template IN A four.test {
+    answer "{{ .Name }} 900 CNAME a.test." "a.test. 900 A 192.0.2.33" "a.test. 30 A 10.0.0.1"
+}
+template IN AAAA four.test {
+    authority "test. 60 SOA ns. root. 1 2 3 4 300"
+}
+template IN AAAA six.test {
+    answer "{{ .Name }} 60 AAAA 2001:db8::1"
+}
+template IN A six.test {
+    answer "{{ .Name }} 60 A 192.0.2.1"
+}
+template ANY ANY {
+    rcode NXDOMAIN
+}
+"""
+MADE_UP = """NOERROR aa
+    four.test. 900 IN CNAME a.test.
+    a.test. 300 IN AAAA {}
+    a.test. 30 IN AAAA {}"""
+NAT64 = [
+    ("", "four.test AAAA", MADE_UP.format("64:ff9b::c000:221", "64:ff9b::a00:1")),
+    ("2001:db8:100::/40", "four.test AAAA", MADE_UP.format("2001:db8:1c0:2:21::", "2001:db8:10a:0:1::")),
+    ("{\nprefix 2001:db8::/96\n}", "four.test AAAA", MADE_UP.format("2001:db8::c000:221", "2001:db8::a00:1")),
+    ("", "six.test AAAA", "NOERROR aa\nsix.test. 60 IN AAAA 2001:db8::1"),
+    ("{\ntranslate_all\n}", "six.test AAAA", "NOERROR aa\nsix.test. 60 IN AAAA 64:ff9b::c000:201"),
+    ("", "gone.test AAAA", "NXDOMAIN aa"),
+    ("", "six.test A", "NOERROR aa\nsix.test. 60 IN A 192.0.2.1"),
+]
+
+
+@pytest.mark.parametrize(("options", "question", "wanted"), NAT64)
+async def test_addresses_are_made_up(options: str, question: str, wanted: str) -> None:
+    async with bench(block(f"dns64 {options}\n{FOUR}")) as to:
+        assert await to.text(question, "fd00::1") == lines(wanted)
+
+
+@pytest.mark.parametrize(("options", "count"), [("", 0), ("{\nallow_ipv4\n}", 3)])
+async def test_clients_that_ask_over_ipv4_know_better(options: str, count: int) -> None:
+    async with bench(block(f"dns64 {options}\n{FOUR}")) as to:
+        assert len((await to.ask("four.test AAAA")).answers) == count
+
+
+# RFC 6052, 2.4: the same address behind a prefix of every length.
+@pytest.mark.parametrize(
+    ("prefix", "wanted"),
+    [
+        ("2001:db8::/32", "2001:db8:c000:221::"),
+        ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
+        ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
+        ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::"),
+        ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
+        ("2001:db8:122:344::/96", "2001:db8:122:344::c000:221"),
+    ],
+)
+def test_an_address_behind_a_prefix(prefix: str, wanted: str) -> None:
+    found = dns64.embedded(ipaddress.IPv6Network(prefix), bytes((192, 0, 2, 33)))
+
+    assert ipaddress.ip_address(found) == ipaddress.ip_address(wanted)
+
+
 # --- over sockets ------------------------------------------------------------------------------------------------
 
 
@@ -243,6 +309,11 @@ REFUSALS = [
     ("header {\nresponse set ar\n}", "Corefile:3: response: unknown flag 'ar'; expected aa, ra or rd"),
     ("header {\nquery\n}", "Corefile:3: query: expected [query|response] set|clear FLAG..."),
     ("header {\nrespond set ra\n}", "Corefile:3: unknown option 'respond'; did you mean \"response\"?"),
+    ("dns64 64:ff9b::/95", "Corefile:2: dns64: '64:ff9b::/95' is not an IPv6 prefix of length 32, 40, 48, 56, 64, 96"),
+    (
+        "dns64 {\nprefix 10.0.0.0/8\n}",
+        "Corefile:3: prefix: '10.0.0.0/8' is not an IPv6 prefix of length 32, 40, 48, 56, 64, 96",
+    ),
     ("any all", "Corefile:2: any takes no arguments"),
     ("minimal {\nx\n}", "Corefile:2: minimal takes no arguments"),
     ("local x", "Corefile:2: local takes no arguments"),
