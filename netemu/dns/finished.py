@@ -22,14 +22,27 @@ from netemu.dns.wire import Query, Response
 _MOST = 20_000
 
 
-class Finished:
-    """A packed reply behind its id; with `_chunks`, addresses that go out in another order each time."""
+class Era:
+    """The time between two changes. Denials end with it (they carry the serial), all at once and at no cost."""
 
-    __slots__ = ("_again", "_chunks", "_head", "_sizes", "_tail", "body", "depends", "hits", "series", "until")
+    __slots__ = ("over",)
+
+    def __init__(self) -> None:
+        self.over = False
+
+
+_FOR_EVER = Era()
+
+
+class Finished:
+    """A packed reply behind its id, good while `until` has not come and its era is not over; with `_chunks`, addresses
+    that go out in another order each time."""
+
+    __slots__ = ("_again", "_chunks", "_head", "_sizes", "_tail", "body", "depends", "era", "hits", "series", "until")
 
     def __init__(self, reply: bytes, query: Query, response: Response, series: Series) -> None:
         self.series, self.until, self.depends = series, response.until, response.depends
-        self.hits = 0
+        self.hits, self.era = 0, _FOR_EVER
         self.body = reply[2:]
         self._sizes, self._again = (query.size, len(reply)), response.again
         self._chunks: list[bytes] | None = None
@@ -68,7 +81,7 @@ class FinishedReplies:
     def __init__(self) -> None:
         self.by_packet: dict[bytes, Finished] = {}
         self._by_tag: dict[bytes, set[bytes]] = {}
-        self._untagged: set[bytes] = set()
+        self._era = Era()
         self._asked: set[bytes] = set()
 
     def worth_keeping(self, packet: bytes) -> bool:
@@ -91,23 +104,21 @@ class FinishedReplies:
         for tag in finished.depends:
             self._by_tag.setdefault(tag, set()).add(packet)
         if not finished.depends:
-            self._untagged.add(packet)
+            finished.era = self._era
 
     def invalidate(self, changed: Collection[bytes] | None) -> None:
-        """Drop the replies that depend on one of `changed` (None: all), and those that name nothing."""
+        """Void the replies that depend on one of `changed` (None: all), and those that name nothing."""
         if not self.by_packet:
             return  # nobody asks while a cluster comes in
         if changed is None:
             self.settle()
             self.by_packet.clear()
             self._by_tag.clear()
-            self._untagged.clear()
             return
+        self._era.over, self._era = True, Era()
         for tag in changed:
             for packet in list(self._by_tag.get(tag, ())):
                 self._drop(packet)
-        for packet in list(self._untagged):
-            self._drop(packet)
 
     def settle(self) -> None:
         """Carry what was sent again over into the metrics."""
@@ -117,7 +128,6 @@ class FinishedReplies:
     def _drop(self, packet: bytes) -> None:
         finished = self.by_packet.pop(packet)
         finished.settle()
-        self._untagged.discard(packet)
         for tag in finished.depends:
             packets = self._by_tag.get(tag)
             if packets is not None:

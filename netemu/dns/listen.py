@@ -134,7 +134,7 @@ class UdpListener:
         last: Finished | None = None
         for slot, length in enumerate(lengths):
             found = known(octets[at + 2 : at + length])
-            if found is not None and found.until > now and len(found.body) <= REPLY:
+            if found is not None and found.until > now and not found.era.over and len(found.body) <= REPLY:
                 found.hits += 1
                 hits += 1
                 last = found
@@ -247,7 +247,7 @@ class TcpConnection(asyncio.Protocol):
             if len(octets) < end:
                 break
             found = known(octets[at + 4 : end])
-            if found is not None and found.until > now:
+            if found is not None and found.until > now and not found.era.over:
                 found.hits += 1
                 hits += 1
                 last = found

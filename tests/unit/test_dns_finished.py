@@ -27,17 +27,25 @@ def answer(*addresses: bytes, depends: tuple[bytes, ...] = (), **options: object
     return Response(answers=records, stable=True, depends=depends, **options)  # type: ignore[arg-type]
 
 
-def test_a_change_drops_what_was_made_of_it_and_what_names_nothing() -> None:
+def good(replies: FinishedReplies) -> set[bytes]:
+    """The packets whose replies may be sent."""
+    return {packet for packet, reply in replies.by_packet.items() if not reply.era.over}
+
+
+def test_a_change_voids_what_was_made_of_it_and_what_names_nothing() -> None:
     replies = FinishedReplies()
     for packet, depends in ((b"a", (b"x", b"y")), (b"b", (b"y",)), (b"c", (b"z",)), (b"d", ())):
         replies.keep(packet, kept(answer(b"\1\2\3\4", depends=depends)))
+    assert good(replies) == {b"a", b"b", b"c", b"d"}
 
     replies.invalidate((b"x", b"unknown"))
-    assert set(replies.by_packet) == {b"b", b"c"}
+    assert good(replies) == {b"b", b"c"}
+    replies.keep(b"d", kept(answer(b"\1\2\3\4")))
+    assert good(replies) == {b"b", b"c", b"d"}
     replies.invalidate((b"y",))
-    assert set(replies.by_packet) == {b"c"}
+    assert good(replies) == {b"c"}
     replies.invalidate(None)
-    assert not replies.by_packet
+    assert not good(replies)
 
 
 def test_a_reply_that_is_kept_anew_depends_on_what_the_new_one_is_made_of() -> None:
