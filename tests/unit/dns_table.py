@@ -7,10 +7,10 @@ How to read it. `@` begins a part, `|` lines are the Corefile that its questions
       [SECTION] OWNER TTL TYPE DATA
 
 NAME without a last dot lies under cluster.local, `@` is cluster.local itself. VERDICT is an rcode, NOERROR if there is
-none; NODATA, NXDOMAIN and SERVFAIL in the zone mean an empty answer with the SOA record of the zone. FLAGS are those of
-the header that differ from an answer of the zone: aa set, ra and tc clear. SECTION is nothing for the answer, `~` for
-authority and `+` for additional; OWNER `=` is the name asked for, letter by letter. Records are all that the reply
-holds, in any order, but an alias stands before what it leads to.
+none; NODATA, NXDOMAIN and SERVFAIL in the zone mean an empty answer with the SOA record of the zone, unless authority
+is spelled out. FLAGS are those of the header that differ from an answer of the zone: aa set, ra and tc clear. SECTION
+is nothing for the answer, `~` for authority and `+` for additional; OWNER `=` is the name asked for, letter by letter.
+Records are all that the reply holds, in any order, but an alias stands before what it leads to.
 """
 
 from __future__ import annotations
@@ -128,7 +128,10 @@ def rows() -> list[Row]:
             row = Row(part, sentence, name, kind, _reply(part, _absolute(name), verdict))
             found.append(row)
         else:
-            row = found[-1] = row._replace(reply=(*row.reply, _line(_absolute(row.name), text)))
+            # The SOA record of a denial may be spelled out, where it is not the plain one.
+            plain = f"~ {_soa(part, _absolute(row.name))}" if text[0] == "~" else ""
+            kept = tuple(each for each in row.reply if each != plain)
+            row = found[-1] = row._replace(reply=(*kept, _line(_absolute(row.name), text)))
     return [row._replace(reply=(row.reply[0], *_sorted(row.reply[1:]))) for row in found]
 
 
