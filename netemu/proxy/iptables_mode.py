@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Mapping
 
 from netemu.kernel import sysctl
@@ -12,7 +13,7 @@ from netemu.kernel.iptables_resident import ResidentIptables
 from netemu.model.errors import KernelError
 from netemu.proxy import rulefiles
 from netemu.proxy.config import KubeProxyConfiguration
-from netemu.proxy.iptables_programmer import IptablesProgrammer
+from netemu.proxy.iptables_programmer import PIECE, IptablesProgrammer
 from netemu.proxy.modes import Mode, Periods, Site, listed_networks
 from netemu.proxy.services import Family
 
@@ -48,7 +49,9 @@ class IptablesMode:
         """See Mode."""
         tool = await choose(site.netns, ipv6=family is Family.IPV6, lock_file=site.lock_file)
         liberal = await asyncio.to_thread(liberal_conntrack, site.netns)
-        return IptablesProgrammer(ResidentIptables(tool), base_rules(config, family, liberal=liberal))
+        base = base_rules(config, family, liberal=liberal)
+        # Each restore of the x_tables kind writes whole tables again, so one must do.
+        return IptablesProgrammer(ResidentIptables(tool), base, piece=sys.maxsize if tool.legacy else PIECE)
 
     async def cleanup(self, config: KubeProxyConfiguration, site: Site, *, successor: str = "") -> None:
         """Both kinds of the tool: somebody may have switched between them."""
