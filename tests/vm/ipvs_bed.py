@@ -49,7 +49,7 @@ async def proxy(api: Api, state_dir: Path, *, annotated: bool = False, **fields:
         node_name="test-node",
         netns=NODE,
         state_dir=state_dir,
-        families=tuple(Family),
+        families=(Family.IPV4,),
         mode_annotation=MODE_ANNOTATION if annotated else "",
     )
     task = asyncio.create_task(server.run())

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-import struct
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -22,11 +18,10 @@ from tests.kernel.proxy_bed import (
     destroy,
     echoes,
     endpoint_ns,
-    in_ns,
     sh,
-    who_answers,
 )
-from tests.vm.ipvs_bed import EVERY, HERE, NODE_PORT, VIP, api_with, node, off, proxy, until
+from tests.vm.ipvs_bed import HERE, NODE_PORT, VIP, api_with, node, off, proxy, until
+from tests.vm.talk import Talk
 
 BALANCER = "1.2.3.4"
 WAYS = {
@@ -49,86 +44,47 @@ def bed() -> Iterator[None]:
         destroy()
 
 
-class Talk:
-    """Connections of all ways, three of each, on which questions are asked in turn until it ends."""
+async def test_no_connection_notices_whatever_the_mode_that_it_was_opened_in(tmp_path: Path) -> None:
+    api = api_with(HERE)
+    with echoes(), Talk(WAYS, ask) as talk:
+        async with proxy(api, tmp_path, annotated=True) as server:
+            await off(talk.open, "ipvs")
+            for mode in ("iptables", "ipvs", "nftables", "ipvs"):
+                api.put(node(mode))
+                await until(lambda: server.mode, mode.__eq__)
+                await off(talk.open, mode)
 
-    def __init__(self) -> None:
-        self.answers: dict[str, set[tuple[str, str]]] = {}
-        """By connection: who answered, and whom it saw; more than one would be a miracle."""
-        self.failed: dict[str, str] = {}
-        self.rounds = 0
-        self._connections: dict[str, socket.socket] = {}
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
+    assert talk.complaints() == {}
 
-    def __enter__(self) -> Talk:
-        for way, (namespace, address, port) in WAYS.items():
-            for number in range(3):
-                made = in_ns(namespace, partial(socket.create_connection, (address, port), 10))
-                # A reset ends the connection at once, where a farewell would be remembered for two minutes.
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self._connections[f"{way}, {number}"] = made
-        self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-        for connection in self._connections.values():
-            connection.close()
+async def test_a_change_that_was_interrupted_is_finished_and_what_stayed_goes_after_a_restart_too(
+    tmp_path: Path,
+) -> None:
+    api = api_with(HERE)
+    with echoes(), ExitStack() as stack:
+        async with proxy(api, tmp_path, annotated=True):
+            talk = stack.enter_context(Talk(WAYS, ask))
+            await off(talk.open, "ipvs")
+        api.put(node("iptables"))
+        async with proxy(api, tmp_path, annotated=True):
+            await until(lambda: "KUBE" not in sh(NODE, "ipset", "list", "-name"))
+            await off(talk.more)
+            rules, left = sh(NODE, "iptables-save"), servers()
+        async with proxy(api, tmp_path, annotated=True):
+            await off(talk.more)
+            stack.close()
+            await until(lambda: not servers())
+            links = sh(NODE, "ip", "link")
 
-    def _work(self) -> None:
-        while not self._over.is_set():
-            for name, connection in self._connections.items():
-                if name not in self.failed:
-                    try:
-                        self.answers.setdefault(name, set()).add(ask(connection))
-                    except OSError as error:
-                        self.failed[name] = repr(error)
-            self.rounds += 1
-
-    def more(self) -> None:
-        """Wait until every connection has been asked again."""
-        wanted = self.rounds + 2
-        while self.rounds < wanted and self._thread.is_alive():
-            time.sleep(0.01)
+    assert talk.complaints() == {}
+    assert ("KUBE-IPVS" in rules, left) == (False, len({way[1:] for way in WAYS.values()}))
+    assert "kube-ipvs0" not in links
 
 
 def servers() -> int:
+    """How many virtual servers the node has."""
     kernel = IpvsNetlink(NODE)
     try:
         return len(kernel.servers())
     finally:
         kernel.close()
-
-
-@pytest.mark.parametrize(
-    "modes",
-    [
-        ("ipvs", "iptables"),
-        ("ipvs", "nftables"),
-        ("iptables", "ipvs"),
-        ("nftables", "ipvs"),
-        ("ipvs", "iptables", "ipvs", "nftables"),
-    ],
-    ids="-".join,
-)
-async def test_no_connection_notices(tmp_path: Path, modes: Sequence[str]) -> None:
-    api = api_with(HERE)
-    with echoes():
-        async with proxy(api, tmp_path, annotated=True, mode=modes[0]) as server:
-            with Talk() as talk:
-                await off(talk.more)
-                for mode in modes[1:]:
-                    api.put(node(mode))
-                    await until(lambda: server.mode, mode.__eq__)
-                    await off(talk.more)
-                    for namespace, address, port in WAYS.values():
-                        assert (await off(who_answers, namespace, address, port, 12)).keys() <= EVERY
-                await off(talk.more)
-            if modes[-1] != "ipvs":
-                await until(servers, lambda count: count == 0)
-                assert "kube-ipvs0" not in sh(NODE, "ip", "link")
-
-    assert talk.failed == {}
-    assert {len(answers) for answers in talk.answers.values()} == {1}
