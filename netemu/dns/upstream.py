@@ -28,7 +28,7 @@ class _Connection(NamedTuple):
 
 
 class Upstream:
-    """One server, `address` and `port`. Connections that nobody used for `expire` seconds are not used again."""
+    """One server, `address` and `port`. Sockets that nobody used for `expire` seconds are not used again."""
 
     def __init__(self, address: str, port: int = 53, *, expire: float = 10.0) -> None:
         self.address, self.port, self.expire = address, port, expire
@@ -36,6 +36,7 @@ class Upstream:
         """Told of each question's protocol, and whether a socket was at hand."""
         self._waiting: dict[int, asyncio.Future[Message]] = {}
         self._transport: asyncio.DatagramTransport | None = None
+        self._used = 0.0
         self._opening = asyncio.Lock()
         self._idle: list[tuple[float, _Connection]] = []
 
@@ -86,6 +87,10 @@ class Upstream:
 
     async def _open(self) -> asyncio.DatagramTransport:
         async with self._opening:
+            now = time.monotonic()
+            if self._transport and not self._waiting and now - self._used >= self.expire:
+                self._transport.abort()  # as CoreDNS: translations along the way do not live for ever either
+            self._used = now
             at_hand = self._transport is not None and not self._transport.is_closing()
             self.on_socket("udp", at_hand)
             if self._transport is None or not at_hand:

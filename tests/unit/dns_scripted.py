@@ -33,6 +33,8 @@ class Scripted(asyncio.DatagramProtocol):
         self.asked: list[tuple[str, Query]] = []
         self.probes: list[Query] = []
         self.connections = 0
+        self.sources: set[int] = set()
+        """Ports that datagrams came from."""
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -42,6 +44,7 @@ class Scripted(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """See asyncio.DatagramProtocol."""
         assert self._transport
+        self.sources.add(addr[1])
         for said in self._say(data, "udp"):
             self._transport.sendto(said, addr)
 

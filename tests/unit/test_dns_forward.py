@@ -187,12 +187,16 @@ async def test_a_connection_serves_question_after_question() -> None:
         assert (at.metric("proxy_conn_cache_hits_total"), at.metric("proxy_conn_cache_misses_total")) == (2, 1)
 
 
-async def test_a_connection_nobody_used_for_long_is_not_used_again() -> None:
-    async with scene(options="force_tcp\n expire 0s") as at:
-        for _ in range(3):
-            await at.ask()
+@pytest.mark.parametrize(("expire", "sockets"), [("10s", 1), ("0s", 3)])
+async def test_a_socket_nobody_used_for_long_is_not_used_again(expire: str, sockets: int) -> None:
+    seen = []
+    for options in ("", "force_tcp\n"):
+        async with scene(options=f"{options} expire {expire}") as at:
+            for _ in range(3):
+                await at.ask()
+            seen.append(at.upstreams[0].connections or len(at.upstreams[0].sources))
 
-        assert at.upstreams[0].connections == 3
+    assert seen == [sockets, sockets]
 
 
 # --- whom to ask ---
