@@ -11,8 +11,8 @@ from pathlib import Path
 class Watched:
     """Looks at a file every `interval` seconds (0: never) and calls `changed` when it is another than before.
 
-    Time of change, size and inode say so; a file that goes away, or comes, has changed too. The first look is `stamp()`
-    at the time of construction, so read the file after that.
+    Time of change, size and inode say so; a file that goes away, or comes, has changed too. The first look is at the
+    time of construction, so read the file after that.
     """
 
     def __init__(self, path: Path, interval: float, changed: Callable[[], None]) -> None:

@@ -31,12 +31,13 @@ _RELOAD = 60.0
 
 
 class File(Plugin):
-    """Zones by origin; each is replaced whole."""
+    """Zones by origin; each is replaced whole. Raises OSError, and ValueError for mistakes in the file."""
 
-    def __init__(self, path: Path, zones: dict[bytes, Zone], block: Block, falls: Fallthrough, reload: float) -> None:
-        self.path, self.zones, self.block, self.falls = path, zones, block, falls
-        self._origins = tuple(zones)
+    def __init__(self, path: Path, origins: tuple[bytes, ...], block: Block, falls: Fallthrough, reload: float) -> None:
+        self.path, self.block, self.falls = path, block, falls
+        self._origins = origins
         self._watched = Watched(path, reload, self._changed)
+        self.zones = {origin: load(path, origin) for origin in origins}
 
     async def start(self) -> None:
         """See Plugin."""
@@ -128,9 +129,8 @@ def setup(directive: Directive, block: Block) -> Plugin:
     path = block.root / directive.args[0]
     origins = directive.zones(directive.args[1:]) or block.zones
     try:
-        zones = {origin: load(path, origin) for origin in origins}
+        return File(path, origins, block, falls, reload)
     except OSError as error:
         raise directive.error(f"file: {path}: {error.strerror}") from error
     except ValueError as error:
         raise directive.error(f"file: {error}") from error
-    return File(path, zones, block, falls, reload)

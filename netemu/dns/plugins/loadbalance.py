@@ -45,8 +45,8 @@ class LoadBalance(Plugin):
 
     def __init__(self, weights: Path | None = None, reload: float = _RELOAD, prefer: tuple[_Network, ...] = ()) -> None:
         self.prefer, self.path = prefer, weights
-        self.weights: Weights = parse_weights(weights.read_text()) if weights else {}
         self._watched = Watched(weights, reload, self._changed) if weights else None
+        self.weights: Weights = parse_weights(weights.read_text()) if weights else {}
 
     async def start(self) -> None:
         """See Plugin."""
