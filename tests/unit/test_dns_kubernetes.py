@@ -352,3 +352,19 @@ async def test_the_search_path_of_a_client_is_that_of_its_pod(client: str, name:
         found = plugin(host).search_path(Query(1, 0, names.parse(name), wire.A, client=(client, 1)))
 
     assert tuple(map(names.text, found)) == path
+
+
+@pytest.mark.parametrize(
+    ("client", "answer"),
+    [("10.0.0.5", (wire.NOERROR, ["CNAME gate.example.", "A 192.0.2.7"])), ("10.0.0.99", (wire.NXDOMAIN, []))],
+    ids=["a Pod", "somebody else"],
+)
+async def test_autopath_walks_the_search_path_of_pods(client: str, answer: tuple[int, list[str]]) -> None:
+    more = "autopath @kubernetes\n hosts {\n 192.0.2.7 gate.example\n fallthrough\n }"
+    question = wire.build_query(7, names.parse("gate.example.shop.svc.cluster.local"), wire.A)
+    async with Offline(corefile("pods verified", more=more), await world()) as host:
+        await host.ready()
+        message = wire.parse_message(await host.exchange(question, client=client))
+
+    lines = [f"{wire.type_name(record.type)} {wire.rdata_text(record)}" for record in message.answers]
+    assert (message.rcode, lines) == answer
