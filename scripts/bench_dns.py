@@ -30,7 +30,7 @@ from aiohttp import web
 
 from netemu.kernel import netns
 
-NAMESPACE = "bench-dns"
+NAMESPACE = f"bench-dns-{os.getpid()}"
 API_PORT, DNS_PORT = 8001, 5300
 SERVICES, ENDPOINTS, CLUSTER_IPS = 10_000, 10, 200
 CHANGES = 200
@@ -416,8 +416,6 @@ async def _bench(servers: list[Server], seconds: float) -> list[dict[str, Any]]:
 def bench_dns(peer: Path | None, seconds: float) -> list[dict[str, Any]]:
     """Every server, side by side."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # the API server keeps off the measured one's processor
-    if NAMESPACE in netns.names():
-        netns.delete(NAMESPACE)  # left by a run that was killed
     netns.create(NAMESPACE)
     try:
         subprocess.run(["ip", "-n", NAMESPACE, "link", "set", "lo", "up"], check=True)

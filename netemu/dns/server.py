@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import importlib
 import ipaddress
 import itertools
@@ -33,6 +32,7 @@ from netemu.dns.plugin import Page, Plugin
 from netemu.dns.port import Port
 from netemu.dns.wire import Query, Response
 from netemu.kernel import netns as namespaces
+from netemu.model.collector import look_at_old_objects_seldom
 from netemu.model.errors import NetemuError, UserError
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from netemu.client.events import EventRecorder
 
 log = logging.getLogger(__name__)
-_FIRST_LISTS = 60.0
-"""Seconds that the first lists of a large cluster may take."""
 
 
 class Server:
@@ -285,21 +283,6 @@ def check_corefile(text: str, file: str = "Corefile") -> None:
         chain.build(block, host)
 
 
-async def _begin_to_collect(server: Server) -> None:
-    """Look for garbage only once the cluster is known, and never among what is known by then.
-
-    The collector goes through everything again and again while 100,000 endpoints come in, and would go on to do so
-    whenever a few thousand answers were made: two thirds of all time. None of it is garbage; what changes later is
-    freed by counting references.
-    """
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_FIRST_LISTS):
-            while server.not_ready():  # noqa: ASYNC110 - nobody announces it
-                await asyncio.sleep(0.05)
-    gc.freeze()
-    gc.enable()
-
-
 async def run(
     corefile_path: Path,
     kubeconfig: Path | None = None,
@@ -317,8 +300,7 @@ async def run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    gc.disable()
-    collecting = asyncio.create_task(_begin_to_collect(server))
+    look_at_old_objects_seldom()
     try:
         async with _own(own_addresses, node_local.addresses_here):
             await server.start(blocks)
@@ -327,7 +309,6 @@ async def run(
                 await _until_told(stop, server)
             await server.linger()
     finally:
-        collecting.cancel()
         await server.close()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
