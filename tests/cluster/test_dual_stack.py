@@ -32,9 +32,11 @@ spec:
 @pytest.fixture(scope="module")
 def lab(host_before: dict[str, str]) -> Iterator[str]:
     """topologies/dual-stack.yaml, up; its name."""
-    netemu("up", str(ROOT / "topologies/dual-stack.yaml"), "--name", LAB)
-    yield LAB
-    run("down", LAB)
+    try:
+        netemu("up", str(ROOT / "topologies/dual-stack.yaml"), "--name", LAB)
+        yield LAB
+    finally:
+        run("down", LAB)
 
 
 @pytest.fixture(scope="module", params=MODES)
@@ -232,9 +234,11 @@ def six(tmp_path: Path) -> Iterator[str]:
     """The same lab with IPv6 alone; its name."""
     text, file = (ROOT / "topologies/dual-stack.yaml").read_text(), tmp_path / "six.yaml"
     file.write_text(text.replace("ipFamily: dual", "ipFamily: ipv6").replace("RequireDualStack", "SingleStack"))
-    netemu("up", str(file), "--name", "t-six")
-    yield "t-six"
-    run("down", "t-six")
+    try:
+        netemu("up", str(file), "--name", "t-six")
+        yield "t-six"
+    finally:
+        run("down", "t-six")
 
 
 def test_a_lab_of_ipv6_alone(six: str) -> None:
