@@ -77,6 +77,13 @@ def setdomainname(name: str) -> None:
     _check(_libc().setdomainname(raw, ctypes.c_size_t(len(raw))), f"setdomainname {name}", "")
 
 
+def return_free_memory() -> None:
+    """Give pages that nothing uses back to the kernel; glibc keeps what lies between others. Other libcs: nothing."""
+    trim = getattr(_libc(), "malloc_trim", None)
+    if trim:
+        trim(ctypes.c_size_t(0))
+
+
 def _check(done: int, operation: str, where: str) -> None:
     if done != 0:
         raise KernelError.of(operation, where, ctypes.get_errno())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from pathlib import Path
 
+from netemu.kernel import libc
 from netemu.kernel.iptables import choose
 from netemu.model.collector import look_at_old_objects_seldom
 from netemu.model.errors import NetemuError, UserError
@@ -50,10 +52,20 @@ async def run_standalone(
     path = config.client_connection.kubeconfig
     credentials = load_kubeconfig(config_path.parent / path) if path else in_cluster()
     async with HttpClient(credentials, user_agent="kube-proxy") as client:
+        server = ProxyServer(client, config, node_name=node_name, families=found)
+        settling = asyncio.create_task(_settle(server))
         try:
-            await ProxyServer(client, config, node_name=node_name, families=found).run()
+            await server.run()
         except* NetemuError as group:
             raise _first(group) from group
+        finally:
+            settling.cancel()
+
+
+async def _settle(server: ProxyServer) -> None:
+    """What the first lists and the first sync took goes back, once; later ones are small."""
+    await server.until()
+    libc.return_free_memory()
 
 
 def _first(group: BaseException) -> BaseException:
