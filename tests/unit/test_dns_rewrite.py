@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from netemu.dns import edns, names, rewriting, wire
 from netemu.dns.wire import Query, Response
@@ -264,3 +267,47 @@ def test_a_refusal_says_where_and_what_would_be_right(rule: str, wanted: str) ->
         Bench(f". {{\nrewrite {rule}\n}}")
 
     assert str(refused.value) == f"Corefile:2: {wanted}"
+
+
+# --- any name ----------------------------------------------------------------------------------------------------
+
+EVERYTHING = """
+rewrite continue name regex (.*)[.]test[.] {1}.example.org answer auto
+rewrite continue name substring a b.c answer auto
+rewrite continue name prefix x- y- answer auto answer value (.*)[.]org {1}.net
+rewrite continue ttl suffix . 5-10
+rewrite cname suffix .org .net
+autopath RESOLV
+local
+any
+minimal
+loadbalance
+template IN ANY {
+    match ^(?P<first>[^.]*)[.](?P<rest>.*)$
+    answer "{{ .Group.rest }} 1 IN CNAME {{ .Group.first }}.{{ .Zone }}"
+    fallthrough
+}
+erratic {
+    drop 0
+}
+"""
+octets = st.binary(min_size=1, max_size=63)
+wire_names = st.lists(octets, max_size=6).map(names.join).filter(lambda name: len(name) <= 255)
+likely_names = st.lists(st.sampled_from([b"a", b"x-a", b"test", b"example", b"org", b"shop", b"localhost"]), max_size=8)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=wire_names | likely_names.map(names.join), kind=st.sampled_from([1, 5, 12, 16, 28, 33, 255, 65280]))
+def test_no_name_breaks_a_plugin(name: bytes, kind: int, tmp_path: Path) -> None:
+    resolv = tmp_path / "resolv.conf"
+    resolv.write_text("search shop.test test\n")
+    question = Query(1, wire.RD, name, kind, client=("10.244.1.9", 40000))
+
+    async def packed() -> tuple[bytes, str]:
+        async with bench(f". {{\n{EVERYTHING.replace('RESOLV', str(resolv))}\n}}") as to:
+            return wire.pack(question, await to.resolve(question, 53)), to.metrics.text()
+
+    reply, metrics = asyncio.run(packed())
+
+    assert reply[12 : 12 + len(name)] == name
+    assert "coredns_panics_total 0" in metrics
