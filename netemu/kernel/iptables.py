@@ -6,9 +6,9 @@ rules of both are in force at the same time, so a node must stay with one. Which
 wrapper in kube-proxy's image does: by whose tables already hold chains of the kubelet or of kube-proxy, or else more
 rules. A node without any rules takes what the system calls `iptables` (`update-alternatives --config iptables`).
 
-Neither kind is the better one for all sizes. With 5,000 Services of 10 endpoints (Linux 6.18, iptables 1.8.9) the first
-load takes 2 s with x_tables and 6 s with nf_tables in pieces, but every later change 900 ms against 180 ms: x_tables
-knows whole tables only, while nf_tables checks the chains that can be reached, and waits.
+Neither kind is the better one for all uses. With 5,000 Services of 10 endpoints (Linux 6.18, iptables 1.8.9) the first
+load takes 1 s with x_tables and 6 s with nf_tables in pieces, every later change 300 ms against 180 ms; with ten
+Services a change takes 1 ms and 5 ms. x_tables write whole tables, nf_tables check all chains that can be reached.
 """
 
 from __future__ import annotations
