@@ -300,7 +300,7 @@ async def measure(server: Server, api: Api, seconds: float, rate: float) -> list
     rows: list[dict[str, Any]] = []
 
     def row(what: str, values: list[float], aim: float | None = None) -> None:
-        figures = [round(f(values), 3) for f in (min, statistics.median, max)]
+        figures = [round(f(values), 3 if max(values) < 1000 else None) for f in (min, statistics.median, max)]
         columns = ("measure", "min", "median", "max", "aim")
         rows.append(dict(zip(columns, (f"{server.name}: {what}", *figures, aim), strict=True)))
 

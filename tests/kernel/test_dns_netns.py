@@ -125,9 +125,10 @@ async def test_a_link_local_address_is_answered_on_its_link(namespace: str, tmp_
     assert len(replies) == 3
 
 
-async def test_tcp_reaches_it_too(namespace: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["10.53.0.2", "fd00:53::2"])
+async def test_tcp_reaches_it_too(namespace: str, tmp_path: Path, address: str) -> None:
     async with server(tmp_path):
-        found = await resolved(tmp_path, "10.53.0.2", "use-vc")
+        found = await resolved(tmp_path, address, "use-vc")
 
     assert (found.result.status, {step.transport for step in found.steps}) == ("found", {"tcp"})
 
