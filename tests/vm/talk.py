@@ -66,3 +66,4 @@ class Talk:
                     except OSError as error:
                         self.failed[name] = repr(error)
             self._rounds += 1
+            time.sleep(0.05)  # whoever changes things meanwhile needs the processor too
