@@ -16,15 +16,19 @@ from netemu.controllers.loop import Controller, Loop
 from netemu.controllers.namespace import NamespaceController
 from netemu.controllers.nodelifecycle import NodeLifecycleController
 from netemu.controllers.replicaset import ReplicaSetController
+from netemu.controllers.rootca import RootCAPublisher
 from netemu.controllers.serviceaccount import ServiceAccountController
 from netemu.controllers.servicelb import ServiceLBController
 from netemu.controllers.servicepods import ServicePods
 from netemu.controllers.tainteviction import TaintEvictionController
 
 
-def controllers(client: Client, cache: Cache, load_balancer_pools: Sequence[str]) -> Sequence[Controller]:
+def controllers(
+    client: Client, cache: Cache, load_balancer_pools: Sequence[str], root_ca: str = ""
+) -> Sequence[Controller]:
     """Every controller, ready to be run by a loop."""
     service_pods = ServicePods(cache)
+    publisher = (RootCAPublisher(cache, root_ca),) if root_ca else ()
     return (
         DeploymentController(cache),
         ReplicaSetController(cache),
@@ -37,18 +41,19 @@ def controllers(client: Client, cache: Cache, load_balancer_pools: Sequence[str]
         NodeLifecycleController(cache),
         TaintEvictionController(cache),
         ServiceLBController(cache, load_balancer_pools),
+        *publisher,
     )
 
 
-async def run(client: Client, *, load_balancer_pools: Sequence[str] = ("172.18.255.0/24",)) -> None:
+async def run(client: Client, *, load_balancer_pools: Sequence[str] = ("172.18.255.0/24",), root_ca: str = "") -> None:
     """Run all controllers against the API server of `client` until cancelled.
 
     LoadBalancer Services get addresses of `load_balancer_pools`, at most one pool of each IP family. The first address
-    of a pool, and of IPv4 the last one, stay unused.
+    of a pool, and of IPv4 the last one, stay unused. `root_ca` (PEM) is published in every namespace.
     """
     cache = Cache(client)
     # Loops ask the cache for their informers, so they are made before it runs.
-    loops = [Loop(controller, client, cache) for controller in controllers(client, cache, load_balancer_pools)]
+    loops = [Loop(controller, client, cache) for controller in controllers(client, cache, load_balancer_pools, root_ca)]
     async with asyncio.TaskGroup() as group:
         group.create_task(cache.run(), name="informers")
         for loop in loops:

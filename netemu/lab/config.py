@@ -40,6 +40,7 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     addresses: tuple[str, ...]
     names: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
 
 
 class LabConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -158,6 +159,7 @@ def _clients(topology: Topology) -> tuple[ClientConfig, ...]:
         ClientConfig(
             name=client.name,
             names=client.names,
+            ports=client.ports,
             addresses=tuple(addresses.get(version) or next(left) for version, left in free.items()),
         )
         for client, addresses in zip(spec.clients, given, strict=True)

@@ -66,7 +66,8 @@ async def control_plane(lab: str) -> None:
                 service_address=config.api_service_ip,
                 service_cidrs=config.service_cidrs,
             )
-            tasks.create_task(controllers.run(client, load_balancer_pools=config.load_balancer_pools))
+            root_ca = pki.server_certificate(lab)[2].read_text()
+            tasks.create_task(controllers.run(client, load_balancer_pools=config.load_balancer_pools, root_ca=root_ca))
             tasks.create_task(scheduler.run(client))
             await _post_once(config, client)
             log.info("serving lab %s on 127.0.0.1:%d", lab, config.api_port)

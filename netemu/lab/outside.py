@@ -1,21 +1,31 @@
-"""The world outside a lab: the resolver that nodes, and so cluster DNS, ask for names that are none of the cluster's.
+"""The world outside a lab: the resolver that nodes, and so cluster DNS, ask for names that are none of the cluster's,
+and the hosts that have those names.
 
-It answers on the router's address in the client network, as the resolver of a provider does: the names that the
+The resolver answers on the router's address in the client network, as a provider's does: the names that the
 topology file gives to clients (`names: [api.example.com]`), and NXDOMAIN for everything else. It is `netemu.dns`
-with a Corefile of its own, served by the node agent from a socket in the underlay.
+with a Corefile of its own, served by the node agent from a socket in the underlay. The ports of clients are served as
+those of emulated Pods are: HTTP, which tells who asks; on 443 by TLS, with a certificate of the lab's own authority.
 """
 
 from __future__ import annotations
 
+import socket
+import ssl
+from collections.abc import Iterator
+
 from netemu.client.base import Client
 from netemu.dns import corefile
 from netemu.dns.server import Server
+from netemu.kernel import netns as namespaces
 from netemu.lab.addons import OUTSIDE_FAULTS, SYSTEM
-from netemu.lab.config import LabConfig
+from netemu.lab.config import ClientConfig, LabConfig
 from netemu.lab.network_plan import network_plan
+from netemu.lab.pki import HTTPS, client_certificate
 from netemu.model.errors import UserError
 from netemu.network import names
 from netemu.network.plan import first_address
+from netemu.runtime.servers.identity import Identity
+from netemu.runtime.servers.tcp import TcpServer
 
 _TTL = 60
 _SOA = "a.root-servers.net. nstld.verisign-grs.com. 1 1800 900 604800 86400"
@@ -57,7 +67,34 @@ def outside_corefile(config: LabConfig) -> str:
 
 
 async def serve_outside(config: LabConfig, client: Client) -> None:
-    """Run the resolver until cancelled. Raises UserError for what cannot be served."""
+    """Run the resolver and the hosts until cancelled. Raises UserError for what cannot be served."""
+    hosts = [server for host in config.clients for server in _host_servers(config.name, host)]
+    for each in hosts:
+        await each.start()
+    try:
+        await _serve_names(config, client)
+    finally:
+        for each in hosts:
+            each.close()
+
+
+def _host_servers(lab: str, host: ClientConfig) -> Iterator[TcpServer]:
+    who = Identity(host.name, "", "", host.names[0] if host.names else host.name, "")
+    for port in host.ports:
+        tls = None
+        if port == HTTPS:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(*client_certificate(lab, host.name))
+        with namespaces.entered(names.client_netns(lab, host.name)):
+            socks = [socket.create_server((address, port), family=_family(address)) for address in host.addresses]
+        yield from (TcpServer(sock, "echo", who, tls) for sock in socks)
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+async def _serve_names(config: LabConfig, client: Client) -> None:
     server = Server(None, client=client, faults=(SYSTEM, OUTSIDE_FAULTS), netns=names.underlay_netns(config.name))
     await server.start(corefile.parse(outside_corefile(config), "outside"))
     try:

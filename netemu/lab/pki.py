@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
 
+HTTPS = 443
 _YEARS = 10
 USERS = {
     "admin": ("kubernetes-admin", ("system:masters",)),
@@ -129,6 +130,11 @@ def ensure_pki(config: LabConfig) -> None:
     certificate, key = authority.issue("kube-apiserver", hosts=_server_hosts(config))
     write_file(paths.pki / "apiserver.crt", certificate)
     write_file(paths.pki / "apiserver.key", key, mode=0o600)
+    for client in config.clients:
+        if HTTPS in client.ports:
+            certificate, key = authority.issue(client.names[0], hosts=client.names)
+            write_file(paths.pki / f"client-{client.name}.crt", certificate)
+            write_file(paths.pki / f"client-{client.name}.key", key, mode=0o600)
     service = f"[{config.api_service_ip}]" if ":" in config.api_service_ip else config.api_service_ip
     outside, inside = f"https://127.0.0.1:{config.api_port}", f"https://{service}:443"
     for component, (user, groups) in USERS.items():
@@ -178,3 +184,9 @@ def server_certificate(lab: str) -> tuple[Path, Path, Path]:
     """Paths of the server's certificate, its key, and the authority's certificate."""
     pki = LabPaths(lab).pki
     return pki / "apiserver.crt", pki / "apiserver.key", pki / "ca.crt"
+
+
+def client_certificate(lab: str, client: str) -> tuple[Path, Path]:
+    """Paths of the certificate and key with which a client outside answers HTTPS."""
+    pki = LabPaths(lab).pki
+    return pki / f"client-{client}.crt", pki / f"client-{client}.key"

@@ -77,6 +77,8 @@ class ClientSpec(_Spec, frozen=True, kw_only=True):
     """In 203.0.113.0/24, in 2001:db8:113::/64, or one of each; the next free one where empty."""
     names: tuple[str, ...] = ()
     """Its names in the DNS outside the cluster, such as api.example.com."""
+    ports: tuple[int, ...] = ()
+    """Where it answers HTTP; on 443 HTTPS, for its names."""
 
 
 class ProxySpec(_Spec, frozen=True, kw_only=True):
@@ -325,6 +327,11 @@ def _check_clients(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
             elif f".{name}".endswith(f".{spec.dns.domain}"):
                 why = f"{name!r}: is in the cluster's own domain; must be a name outside, like api.example.com"
                 yield document.mistake((*where, "names", number), why)
+        for number, port in enumerate(client.ports):
+            if not 0 < port < 65536:
+                yield document.mistake((*where, "ports", number), f"{port}: must be 1 to 65535")
+        if 443 in client.ports and not client.names:
+            yield document.mistake((*where, "ports"), "443 is HTTPS, which needs a certificate: names is missing")
         if not client.address:
             continue
         mistakes = list(check_client_addresses(document, (*where, "address"), client.address, spec.ip_family))

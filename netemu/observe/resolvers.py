@@ -169,7 +169,9 @@ def _searched(name: str, conf: ResolvConf) -> list[str]:
 
 
 def _has_answer(reply: Reply) -> bool:
-    return reply.outcome == "NOERROR" and bool(reply.answers)
+    """What was asked for, at the end of aliases or without any."""
+    wanted = reply.addresses if reply.type in ("A", "AAAA") else reply.answers
+    return reply.outcome == "NOERROR" and bool(wanted)
 
 
 def _found(name: str, replies: Sequence[Reply]) -> Result:
@@ -194,6 +196,8 @@ def glibc(name: str, conf: ResolvConf, types: Sequence[str]) -> Walk:
         replies = yield from _glibc_name(current, conf, tuple(types))
         if good := [reply for reply in replies if _has_answer(reply)]:
             return _found(current, good)
+        if any(reply.outcome == "NOERROR" and reply.answers for reply in replies):
+            return Result("not found")  # an alias that leads nowhere is an answer: no other name is tried
         outcomes = {reply.outcome for reply in replies}
         empty = empty or "NOERROR" in outcomes
         if outcomes & _TIMED_OUT:

@@ -43,6 +43,8 @@ def walk(
 def reply(kind: str, said: str) -> Reply:
     if said == "TC":
         return Reply(kind, "NOERROR", truncated=True)
+    if said == "ALIAS":
+        return Reply(kind, "NOERROR", (f"name\t30\tIN\tCNAME\t{said}.",))
     if said[0].isdigit() or ":" in said:
         return Reply(kind, "NOERROR", (f"name\t30\tIN\t{kind}\t{said}",), (said,))
     return Reply(kind, "NOERROR" if said == "NODATA" else said)
@@ -224,6 +226,16 @@ def test_go_asks_the_next_server_only_what_the_first_could_not_say() -> None:
     )
 
     assert [(ask.servers[0], ask.types) for ask in asked] == [("192.0.2.1", ("A", "AAAA")), ("192.0.2.2", ("AAAA",))]
+
+
+@pytest.mark.parametrize(
+    ("model", "status", "names"), [(resolvers.glibc, "not found", 1), (MUSL, "no data", 1), (GO, "not found", 4)],
+    ids=["glibc", "musl", "go"],
+)  # fmt: skip
+def test_an_alias_that_leads_nowhere(model: Model, status: str, names: int) -> None:
+    result, asked = walk("gone", lambda ask, kind: "ALIAS", model=model)
+
+    assert (result.status, len(asked)) == (status, names)
 
 
 def test_musl_looks_up_other_types_without_searching() -> None:

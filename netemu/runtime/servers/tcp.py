@@ -16,6 +16,8 @@ from netemu.runtime.servers.http1 import BadMessage, Request, RequestReader, Res
 from netemu.runtime.servers.identity import Identity, plain
 
 if TYPE_CHECKING:
+    import ssl
+
     from netemu.runtime.servers.http2 import Http2Server
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -24,9 +26,9 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 class TcpServer:
     """A listening socket and its connections."""
 
-    def __init__(self, sock: socket.socket, program: str, who: Identity) -> None:
+    def __init__(self, sock: socket.socket, program: str, who: Identity, tls: ssl.SSLContext | None = None) -> None:
         """`sock` is bound and listening; `program` as in `images.Listener`."""
-        self.program, self.who = program, who
+        self.program, self.who, self._tls = program, who, tls
         self.port: int = sock.getsockname()[1]
         self._sock = sock
         self._server: asyncio.Server | None = None
@@ -37,7 +39,7 @@ class TcpServer:
     async def start(self) -> None:
         """Accept connections."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self), sock=self._sock, backlog=1024)
+        self._server = await loop.create_server(lambda: Connection(self), sock=self._sock, backlog=1024, ssl=self._tls)
 
     async def drain(self, timeout: float) -> None:
         """Close idle connections, let the others finish for `timeout` seconds (meanwhile serve on), then close."""
