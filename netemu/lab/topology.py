@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import msgspec
 
@@ -221,6 +221,10 @@ def _where(message: str) -> tuple[Where, str]:
 
 def _unknown_fields(document: Document, value: Any, kind: Any, where: Where) -> Iterator[Mistake]:
     """Every key that no field of the types takes, with the nearest that one does."""
+    if (mapping := _mapping_in(kind)) is not None and isinstance(value, dict):
+        for key, item in value.items():
+            yield from _unknown_fields(document, item, mapping, (*where, str(key)))
+        return
     struct = _struct_in(kind)
     if struct is None:
         return
@@ -235,6 +239,12 @@ def _unknown_fields(document: Document, value: Any, kind: Any, where: Where) -> 
             yield from _unknown_fields(document, item, fields[key], (*where, key))
             continue
         yield document.mistake((*where, str(key)), f"unknown field; {instead(str(key), fields, 'known here')}")
+
+
+def _mapping_in(kind: Any) -> Any:
+    """X of `dict[str, X]` or `dict[str, X] | None`; None for anything else."""
+    found = [each for each in (kind, *get_args(kind)) if get_origin(each) is dict]
+    return get_args(found[0])[1] if found else None
 
 
 def _struct_in(kind: Any) -> type[msgspec.Struct] | None:
