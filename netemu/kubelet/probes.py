@@ -39,9 +39,10 @@ Attempt = Callable[[Probe], Awaitable[Outcome]]
 class ProbeResults:
     """Counts outcomes; `good` is what they add up to."""
 
-    def __init__(self, kind: Kind, probe: Probe) -> None:
+    def __init__(self, kind: Kind, probe: Probe, *, good: bool = False) -> None:
+        """`good`: what the answers of an earlier run of the kubelet added up to."""
         self._probe = probe
-        self.good = kind == "liveness"
+        self.good = good or kind == "liveness"
         """A container is alive until proven dead, and neither started nor ready until proven so."""
         self.failed = False
         """Whether failures reached the threshold."""
@@ -74,7 +75,11 @@ class ProbeHooks:
 class Prober:
     """The probes of one attempt of one container. `ready`, `started` and `broken` are the results."""
 
-    def __init__(self, container: Container, hooks: ProbeHooks, *, honour_delay: bool) -> None:
+    def __init__(
+        self, container: Container, hooks: ProbeHooks, *, honour_delay: bool, started: bool = False, ready: bool = False
+    ) -> None:
+        """`started` and `ready` hold for a container that an earlier run of the kubelet found to be so: a kubelet that
+        starts again must not take Pods out of their Services until it has asked them."""
         self._hooks, self._honour_delay = hooks, honour_delay
         given: dict[Kind, Probe | None] = {
             "startup": container.startup_probe,
@@ -82,7 +87,11 @@ class Prober:
             "readiness": container.readiness_probe,
         }
         self._probes: dict[Kind, Probe] = {kind: probe for kind, probe in given.items() if probe is not None}
-        self._results: dict[Kind, ProbeResults] = {k: ProbeResults(k, p) for k, p in self._probes.items()}
+        if started:
+            self._probes.pop("startup", None)
+        self._results: dict[Kind, ProbeResults] = {
+            kind: ProbeResults(kind, probe, good=ready and kind == "readiness") for kind, probe in self._probes.items()
+        }
         self._started = asyncio.Event()
         if "startup" not in self._probes:
             self._started.set()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netemu.client.base import Obj
+from netemu.model import pods
 from netemu.model.pods import Container, Pod
 from netemu.runtime.cri import ContainerState, ContainerStatus
 
@@ -253,6 +254,12 @@ def _terminated(status: ContainerStatus) -> Obj:
             "containerID": _container_id(status),
         }
     }
+
+
+def told(pod: Pod, container: ContainerStatus) -> pods.ContainerStatus | None:
+    """What the API knows of this very attempt of a container; None before it was told of it."""
+    found = (*pod.status.container_statuses, *pod.status.init_container_statuses)
+    return next((one for one in found if one.container_id == _container_id(container)), None)
 
 
 def _container_id(status: ContainerStatus) -> str:

@@ -27,7 +27,7 @@ from netemu.kubelet.sandbox import Sandboxes
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
 from netemu.kubelet.slots import Slot, wanted
 from netemu.kubelet.starter import PodVoice, Starter
-from netemu.kubelet.status import PodView
+from netemu.kubelet.status import PodView, told
 from netemu.model import times
 from netemu.model.errors import ApiError, NetemuError, NotFound, UserError
 from netemu.model.pods import Pod, Probe
@@ -246,7 +246,15 @@ class PodWorker:
 
         honour = not self._runtime.instant or self._around.settings.honour_initial_delay
         probing = ProbeHooks(self._asking(slot), self.wake, unhealthy)
-        slot.prober = Prober(slot.spec, probing, honour_delay=honour)
+        assert slot.current is not None
+        known = told(self.pod, slot.current)
+        slot.prober = Prober(
+            slot.spec,
+            probing,
+            honour_delay=honour,
+            started=known is not None and known.started is True,
+            ready=known is not None and known.ready,
+        )
         slot.prober.start()
 
     async def _stop(self, slot: Slot, grace: float) -> None:

@@ -284,6 +284,22 @@ async def test_a_restarted_kubelet_adopts_and_removes_orphans(tmp_path: Path) ->
     assert node.network.namespaces == {"t.pod.shop.stays", "t.pod.shop.new"}
 
 
+async def test_a_restarted_kubelet_takes_no_pod_out_of_its_service_before_it_has_asked(tmp_path: Path) -> None:
+    node = Bed(tmp_path, FakeRuntime())
+    probe = {"exec": {"command": ["x"]}, "periodSeconds": 60}
+    async with node.run():
+        await node.pod(containers=[{**WEB, "readinessProbe": probe, "startupProbe": probe}])
+        await node.until(ready)
+
+    node.runtime.exec_result = ExecResult(1, "busy")
+    async with node.run():
+        told = await node.said("Unhealthy")
+        after = await node.client.get(PODS, "p", "shop")
+
+    assert told == "Readiness probe failed: busy"
+    assert ready(after["status"])
+
+
 async def test_an_image_nobody_knows_backs_off(tmp_path: Path) -> None:
     node = Bed(tmp_path, FakeRuntime(unknown_images=frozenset({"shop/web:1"})))
     async with node.run():
