@@ -3,7 +3,7 @@
 Theory of operation (`client-go/tools/cache`): list once, then watch from the list's revision. When a watch ends, resume
 from the last revision seen. When that revision is gone (410), list again and tell handlers only what differs, so
 they see a gap as a burst of ordinary changes. While the server is away, answers nonsense or ends every watch at once,
-keep the copy and retry with growing pauses.
+keep the copy and retry with growing pauses. What cannot be read stays as it was last read, until it is deleted.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class Informer(Generic[K]):
         self._first_pause, self._longest_pause = retry
         self._handlers: list[Handler[K]] = []
         self._objects: dict[str, K] = {}
+        self._unreadable: dict[str, str] = {}
+        """Why, by key: each is told once."""
         self.resource_version = ""
         self.synced = asyncio.Event()
         self.tried = asyncio.Event()
@@ -105,16 +107,18 @@ class Informer(Generic[K]):
             pause = min(pause * 2, self._longest_pause)
 
     async def _list(self) -> None:
-        fresh: dict[str, K] = {}
+        fresh: dict[str, K | None] = {}
         revision = ""
         async with aclosing(self._pages()) as pages:
             async for page in pages:
-                fresh |= {obj.key: obj for item in page.items if (obj := self._decode(item)) is not None}
+                fresh |= {_key(item): self._decode(item) for item in page.items}
                 revision = page.resource_version
         for key in [key for key in self._objects if key not in fresh]:
             self._apply(key, None)
+        self._unreadable = {key: why for key, why in self._unreadable.items() if key in fresh}
         for key, obj in fresh.items():
-            self._apply(key, obj)
+            if obj is not None:
+                self._apply(key, obj)
         self.resource_version = revision
         self.synced.set()
         self.tried.set()
@@ -138,17 +142,26 @@ class Informer(Generic[K]):
         async with aclosing(events) as stream:
             async for event in stream:
                 heard = True
-                if event.type != "BOOKMARK" and (obj := self._decode(event.object)) is not None:
-                    self._apply(obj.key, None if event.type == "DELETED" else obj)
+                if event.type == "DELETED":
+                    self._unreadable.pop(_key(event.object), None)
+                    self._apply(_key(event.object), None)
+                elif event.type != "BOOKMARK" and (obj := self._decode(event.object)) is not None:
+                    self._apply(obj.key, obj)
                 self.resource_version = _revision(event.object) or self.resource_version
         return heard or asyncio.get_running_loop().time() - begin >= _SHORT_WATCH
 
     def _decode(self, item: Obj) -> K | None:
+        key = _key(item)
         try:
             obj = decode(item, self.kind)
+            if not obj.name:
+                raise ValueError("it has no name")
         except ValueError as error:  # one strange object must not hide the others
-            log.warning("%s: cannot read %s: %s", self.resource, _metadata(item).get("name"), error)
+            if self._unreadable.get(key) != str(error):
+                log.warning("%s: cannot read %s: %s", self.resource, key, error)
+            self._unreadable[key] = str(error)
             return None
+        self._unreadable.pop(key, None)
         return self._transform(obj) if self._transform else obj
 
     def _apply(self, key: str, new: K | None) -> None:
@@ -168,6 +181,13 @@ class Informer(Generic[K]):
 def _metadata(item: Obj) -> Obj:
     found = item.get("metadata")
     return found if isinstance(found, dict) else {}
+
+
+def _key(item: Obj) -> str:
+    """As `KubeObject.key`, of what need not be readable."""
+    found = _metadata(item)
+    namespace, name = found.get("namespace"), found.get("name")
+    return f"{namespace}/{name}" if namespace else f"{name or ''}"
 
 
 def _revision(item: Obj) -> str:

@@ -102,8 +102,22 @@ class LabelSelectorSpec(Struct, frozen=True):
 
 
 def decode(obj: Any, kind: type[T]) -> T:
-    """Plain JSON values to a typed object. Raises msgspec.ValidationError naming the field."""
-    return msgspec.convert(obj, kind)
+    """Plain JSON values to a typed object. Raises msgspec.ValidationError naming the field.
+
+    As for upstream's decoder, `null` is a field that is not there.
+    """
+    try:
+        return msgspec.convert(obj, kind)
+    except msgspec.ValidationError:
+        return msgspec.convert(_without_nulls(obj), kind)  # seldom needed, so not done for every object
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
+    if isinstance(value, list | tuple):
+        return [_without_nulls(each) for each in value if each is not None]
+    return value
 
 
 def encode(obj: Any) -> Any:

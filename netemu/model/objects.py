@@ -64,7 +64,7 @@ class Node(KubeObject, frozen=True):
 
 
 class ServicePort(Struct, frozen=True):
-    port: int
+    port: int = 0
     name: str = ""
     protocol: str = "TCP"
     target_port: int | str = 0
@@ -143,7 +143,7 @@ class EndpointConditions(Struct, frozen=True):
 
 
 class Endpoint(Struct, frozen=True):
-    addresses: tuple[str, ...]
+    addresses: tuple[str, ...] = ()
     conditions: EndpointConditions = EndpointConditions()
     hostname: str | None = None
     target_ref: ObjectReference | None = None

@@ -26,6 +26,8 @@ class Server:
 
     def __init__(self, watch: Watch, failure: ApiError | None = None) -> None:
         self.held, self.revision, self.failure = ["a"], 1, failure
+        self.strange: list[dict[str, object]] = []
+        """What to list instead."""
         self.lists, self.watches = 0, 0
         self._make = watch
 
@@ -33,7 +35,7 @@ class Server:
         self.lists += 1
         if self.failure:
             raise self.failure
-        return ObjectList([obj(name, self.revision) for name in self.held], str(self.revision))
+        return ObjectList(self.strange or [obj(name, self.revision) for name in self.held], str(self.revision))
 
     def watch(self, resource: Resource, namespace: str = "", **_: str) -> AsyncGenerator[WatchEvent, None]:
         self.watches += 1
@@ -87,7 +89,7 @@ class InPieces(Server):
 
     async def pages(
         self, resource: Resource, namespace: str = "", *, limit: int, **_: str
-    ) -> AsyncGenerator[ObjectList, None]:  # noqa: E501
+    ) -> AsyncGenerator[ObjectList, None]:
         for at in range(0, len(self.held), limit):
             self.lists += 1
             yield ObjectList([obj(name, self.revision) for name in self.held[at : at + limit]], str(self.revision))
@@ -136,6 +138,33 @@ async def test_events_that_cannot_be_read_are_left_out() -> None:
         await asyncio.sleep(1)
 
     assert (sorted(informer.objects), informer.resource_version) == (["default/a", "default/c"], "3")
+
+
+@pytest.mark.looptime
+async def test_what_cannot_be_read_any_more_stays_until_it_is_deleted_and_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    strange = {**obj("a", 2), "spec": {"ports": "all"}}
+    steps = asyncio.Queue[WatchEvent | None]()
+
+    async def watch(_: int) -> AsyncGenerator[WatchEvent, None]:
+        while event := await steps.get():
+            yield event
+        raise Expired("too old resource version")
+
+    server = Server(watch)
+    async with informing(server) as informer:
+        await informer.synced.wait()
+        server.strange = [strange]
+        for event in (WatchEvent("MODIFIED", strange), None):
+            steps.put_nowait(event)
+        await asyncio.sleep(1)
+        kept, held = list(informer.objects), informer.objects["default/a"].metadata.resource_version
+        steps.put_nowait(WatchEvent("DELETED", strange))
+        await asyncio.sleep(1)
+
+    assert (kept, held, list(informer.objects)) == (["default/a"], "1", [])
+    assert [message.split(":")[1] for message in caplog.messages] == [" cannot read default/a"]
 
 
 @pytest.mark.looptime

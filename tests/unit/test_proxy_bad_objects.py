@@ -66,6 +66,32 @@ def test_an_affinity_that_no_tool_takes_is_none(seconds: int, kept: int, caplog:
     assert (port.affinity_seconds, len(caplog.messages)) == (kept, 0 if kept else 1)
 
 
+def test_null_is_what_is_not_there_and_the_rest_counts() -> None:
+    made: Service = decode(
+        {
+            "metadata": {"name": "web", "namespace": "default", "labels": None},
+            "spec": {
+                "clusterIP": "172.30.0.10",
+                "externalIPs": None,
+                "ports": [{"port": 80, "nodePort": None, "name": None}, {"name": "none"}],
+            },
+            "status": None,
+        },
+        Service,
+    )
+    piece: EndpointSlice = decode(
+        {
+            "metadata": {"name": "x", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
+            "ports": [{"name": "", "port": 80}],
+            "endpoints": [{"addresses": None}, {}, {"addresses": ["10.0.0.1"], "conditions": None}],
+        },
+        EndpointSlice,
+    )
+
+    assert [(key.port, port.port) for key, port in service_ports(made, Family.IPV4).items()] == [("", 80)]
+    assert [e.ip for found in slice_endpoints(piece, Family.IPV4, "n").values() for e in found] == ["10.0.0.1"]
+
+
 def test_bad_endpoints_are_left_out() -> None:
     piece = endpoint_slice(
         "default/web", [("10.0.0.1", "n"), ("nonsense", "n"), ("fd00::1", "n")], {"http": 8080, "x": 99999}
