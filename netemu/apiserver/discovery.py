@@ -15,12 +15,20 @@ from netemu.model.resources import Resource
 # Kinds of subresources that are not the kind of their resource: (group, version, kind).
 _SUBRESOURCE_KINDS: dict[str, tuple[str, str, str]] = {
     "binding": ("", "v1", "Binding"),
+    "attach": ("", "v1", "PodAttachOptions"),
     "eviction": ("policy", "v1", "Eviction"),
+    "exec": ("", "v1", "PodExecOptions"),
+    "portforward": ("", "v1", "PodPortForwardOptions"),
     "scale": ("autoscaling", "v1", "Scale"),
     "token": ("authentication.k8s.io", "v1", "TokenRequest"),
 }
 _SUBRESOURCE_VERBS: dict[str, tuple[str, ...]] = {
+    "attach": ("create", "get"),
     "binding": ("create",),
+    "exec": ("create", "get"),
+    "log": ("get",),
+    "portforward": ("create", "get"),
+    "proxy": ("create", "delete", "get", "patch", "update"),
     "eviction": ("create",),
     "finalize": ("update",),
     "token": ("create",),
@@ -35,6 +43,8 @@ def aggregated_type(version: str) -> str:
 
 def subresource_kind(resource: Resource, subresource: str) -> tuple[str, str, str]:
     """Group, version and kind of what a subresource's URL takes and gives."""
+    if subresource == "proxy":
+        return "", "v1", f"{resource.kind}ProxyOptions"
     return _SUBRESOURCE_KINDS.get(subresource, (resource.group, resource.version, resource.kind))
 
 
@@ -156,7 +166,7 @@ def _legacy_entries(resource: Resource) -> list[dict[str, Any]]:
             "singularName": "",
             "namespaced": resource.namespaced,
         }
-        if name in _SUBRESOURCE_KINDS:
+        if (group, version) != (resource.group, resource.version) or name == "binding":
             sub |= {"group": group, "version": version}
         entries.append({**sub, "kind": kind, "verbs": list(subresource_verbs(name))})
     return entries

@@ -41,6 +41,8 @@ def parse_path(path: str, find: FindResource) -> Target | None:
     # `/namespaces/NAME/PLURAL` leads into a namespace; `/namespaces/NAME[/status]` is the Namespace itself.
     if rest[0] == "namespaces" and len(rest) > 2 and (len(rest) > 3 or rest[2] not in ("status", "finalize")):
         namespace, rest = rest[1], rest[2:]
+    if len(rest) > 3 and rest[2] == "proxy":  # what follows is the other server's path
+        rest = rest[:3]
     resource = find(group, version, rest[0])
     if resource is None or len(rest) > 3 or "" in rest or (namespace and not resource.namespaced):
         return None

@@ -27,9 +27,11 @@ from netemu.apiserver.authentication import (
     user_of,
 )
 from netemu.apiserver.bodies import Bodies, FieldValidation
+from netemu.apiserver.connect import ConnectHandlers, connects
 from netemu.apiserver.handlers import ResourceHandlers
 from netemu.apiserver.handlers_meta import PUBLIC, MetaHandlers
 from netemu.apiserver.handlers_reviews import REVIEWS, answer
+from netemu.apiserver.reach import Reach
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.responses import RequestEntityTooLarge, error_response, json_response
 from netemu.apiserver.routing import Target, attributes, parse_path, verb_of
@@ -59,13 +61,17 @@ class ApiServer:
         *,
         authorize: Authorize = allow_authenticated,
         resources: Sequence[Resource] = RESOURCES,
+        reach: Reach | None = None,
     ) -> None:
+        """`reach`: how it connects to kubelets, Pods and Services; default: as this process does."""
+        self._reach = reach or Reach()
         self._authorize = authorize
         every = (*resources, *REVIEWS)
         self._by_path = {(r.group, r.version, r.plural): r for r in every}
         self.watches = Watches()
         """The watches that are open."""
         self._resources = ResourceHandlers(registry, schema, self.watches)
+        self._connects = ConnectHandlers(registry, self._reach)
         self._bodies, self._schema = Bodies(schema), schema
         self._meta = MetaHandlers(schema, every, lambda: self._runner is not None)
         self._runner: web.AppRunner | None = None
@@ -102,6 +108,7 @@ class ApiServer:
         self.watches.close()
         if runner is not None:
             await runner.cleanup()
+        await self._reach.close()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         """The one route. Never raises an ApiError."""
@@ -144,6 +151,8 @@ class ApiServer:
         raise NotFound("the server could not find the requested resource")
 
     async def _resource(self, verb: str, request: web.Request, target: Target, user: User) -> web.StreamResponse:
+        if connects(target):
+            return await self._connects.handle(verb, request, target)
         if target.resource not in REVIEWS:
             return await self._resources.handle(verb, request, target)
         if verb != "create" or target.name:

@@ -79,6 +79,21 @@ class Kubelet:
         """Set once the API knows the node."""
         return self._keeper.registered
 
+    def find(self, namespace: str, name: str) -> Pod | None:
+        """The Pod of that name, if it is of this node."""
+        return self._pods.get(f"{namespace}/{name}")
+
+    def pods(self) -> list[Pod]:
+        """All of this node."""
+        return list(self._pods.objects.values())
+
+    async def runtime_of(self, pod: Pod) -> Runtime | None:
+        """The runtime that has its sandbox."""
+        for runtime in self._runtimes.values():
+            if await runtime.pod_sandbox_status(pod.metadata.uid) is not None:
+                return runtime
+        return None
+
     async def run(self) -> None:
         """Until cancelled. Pods and what is on disk stay; emulated containers are not served meanwhile."""
         for runtime in self._runtimes.values():

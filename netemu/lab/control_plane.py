@@ -20,6 +20,7 @@ from netemu.apiserver.allocation import ServiceAllocator
 from netemu.apiserver.authentication import server_tls
 from netemu.apiserver.bootstrap import bootstrap
 from netemu.apiserver.local import LocalClient
+from netemu.apiserver.reach import Reach
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.server import ApiServer
@@ -52,7 +53,8 @@ async def control_plane(lab: str) -> None:
     schema = Schema.load()
     registry = Registry(store, schema, ServiceAllocator(config.service_cidrs))
     await registry.start()
-    server = ApiServer(registry, schema)
+    node = names.node_netns(config.name, config.control_plane.name)
+    server = ApiServer(registry, schema, reach=Reach(node, pki.kubelet_client_tls(lab)))
     client = LocalClient(registry)
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -19,6 +19,7 @@ from netemu.kubelet.kubelet import Kubelet
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
 from netemu.lab.balancer import balance
 from netemu.lab.config import PROXY_MODE_ANNOTATION, LabConfig, NodeConfig, load_config, write_file
+from netemu.lab.kubelets import serving
 from netemu.lab.network_plan import network_plan
 from netemu.lab.node_local_dns import cluster_dns_of_pods
 from netemu.lab.outside import resolvers, serve_outside
@@ -56,7 +57,8 @@ async def node_agent(lab: str) -> None:
         proxies = {node.name: _proxy(config, node, client) for node in config.nodes}
         services = Informer(client, SERVICES, Service)
         kubelets = [_kubelet(config, node, client, services) for node in config.nodes]
-        async with _status(paths, proxies), asyncio.TaskGroup() as tasks:
+        reachable = dict(zip(proxies, kubelets, strict=True))
+        async with _status(paths, proxies), serving(config, reachable), asyncio.TaskGroup() as tasks:
             tasks.create_task(services.run())
             tasks.create_task(serve_outside(config, client))
             tasks.create_task(balance(config, client, services))

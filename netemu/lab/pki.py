@@ -18,6 +18,8 @@ from netemu.lab.config import LabConfig, write_file
 from netemu.lab.paths import LabPaths
 
 if TYPE_CHECKING:
+    import ssl
+
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -130,6 +132,7 @@ def ensure_pki(config: LabConfig) -> None:
     certificate, key = authority.issue("kube-apiserver", hosts=_server_hosts(config))
     write_file(paths.pki / "apiserver.crt", certificate)
     write_file(paths.pki / "apiserver.key", key, mode=0o600)
+    _issue_for_kubelets(config, authority)
     for client in config.clients:
         if HTTPS in client.ports:
             certificate, key = authority.issue(client.names[0], hosts=client.names)
@@ -147,6 +150,19 @@ def ensure_pki(config: LabConfig) -> None:
         else:
             admin = text
     write_file(paths.kubeconfig, admin, mode=0o600)
+
+
+def _issue_for_kubelets(config: LabConfig, authority: Authority) -> None:
+    """What kubelets serve with, and what the API server shows them; kubeadm's names."""
+    pki = LabPaths(config.name).pki
+    hosts = tuple(host for node in config.nodes for host in (node.name, *node.addresses))
+    pairs = {
+        "kubelet": authority.issue("system:node", ("system:nodes",), hosts),
+        "apiserver-kubelet-client": authority.issue("kube-apiserver-kubelet-client", ("system:masters",)),
+    }
+    for name, (certificate, key) in pairs.items():
+        write_file(pki / f"{name}.crt", certificate)
+        write_file(pki / f"{name}.key", key, mode=0o600)
 
 
 def _server_hosts(config: LabConfig) -> tuple[str, ...]:
@@ -184,6 +200,22 @@ def server_certificate(lab: str) -> tuple[Path, Path, Path]:
     """Paths of the server's certificate, its key, and the authority's certificate."""
     pki = LabPaths(lab).pki
     return pki / "apiserver.crt", pki / "apiserver.key", pki / "ca.crt"
+
+
+def kubelet_certificate(lab: str) -> tuple[Path, Path, Path]:
+    """Paths of the certificate with which the kubelets of a lab serve, its key, and the authority's certificate."""
+    pki = LabPaths(lab).pki
+    return pki / "kubelet.crt", pki / "kubelet.key", pki / "ca.crt"
+
+
+def kubelet_client_tls(lab: str) -> ssl.SSLContext:
+    """How the API server connects to kubelets: checks theirs, shows its own."""
+    import ssl
+
+    pki = LabPaths(lab).pki
+    context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
+    context.load_cert_chain(pki / "apiserver-kubelet-client.crt", pki / "apiserver-kubelet-client.key")
+    return context
 
 
 def client_certificate(lab: str, client: str) -> tuple[Path, Path]:

@@ -60,9 +60,12 @@ NAMESPACES = Resource(
     "", "v1", "Namespace", "namespaces", False, ("ns",), (), ("status", "finalize"),
     tuple(verb for verb in ALL_VERBS if verb != "deletecollection"),
 )  # fmt: skip
-NODES = Resource("", "v1", "Node", "nodes", False, ("no",), (), ("status",))
-PODS = Resource("", "v1", "Pod", "pods", True, ("po",), ("all",), ("status", "binding"))
-SERVICES = Resource("", "v1", "Service", "services", True, ("svc",), ("all",), ("status",))
+NODES = Resource("", "v1", "Node", "nodes", False, ("no",), (), ("proxy", "status"))
+PODS = Resource(
+    "", "v1", "Pod", "pods", True, ("po",), ("all",),
+    ("attach", "binding", "exec", "log", "portforward", "proxy", "status"),
+)  # fmt: skip
+SERVICES = Resource("", "v1", "Service", "services", True, ("svc",), ("all",), ("proxy", "status"))
 ENDPOINTS = Resource("", "v1", "Endpoints", "endpoints", True, ("ep",))
 CONFIGMAPS = Resource("", "v1", "ConfigMap", "configmaps", True, ("cm",))
 SECRETS = Resource("", "v1", "Secret", "secrets", True)

@@ -125,7 +125,7 @@ def test_the_v2_document_names_the_validated_patch() -> None:
         ("/api/v1", None),
         ("/apis/apps/v1", None),
         ("/version", None),
-        ("/api/v1/namespaces/shop/pods/web/proxy/a/b", None),
+        ("/api/v1/namespaces/shop/pods/web/proxy/a//b/", Target(PODS, "shop", "web", "proxy")),
     ],
 )
 def test_paths_name_resources(path: str, target: Target | None) -> None:

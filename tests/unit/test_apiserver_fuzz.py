@@ -28,6 +28,7 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from netemu.apiserver.connect import CONNECTS
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.tables_kinds import cells
 from netemu.apiserver.validation import validate
@@ -300,7 +301,7 @@ def test_damaged_objects_are_refused_or_created_soundly(world: World, resource: 
 def test_damaged_objects_are_refused_or_put_soundly(world: World, resource: r.Resource, rng: random.Random) -> None:
     async def run() -> None:
         name, stored = await made(world, resource)
-        subresource = rng.choice(("", *resource.subresources, "none"))
+        subresource = rng.choice(("", *sorted(set(resource.subresources) - CONNECTS), "none"))
         url = resource.path("default", name, subresource)
         if subresource == "scale":
             stored = (await world.send("GET", url)).body

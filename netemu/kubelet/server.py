@@ -1,0 +1,174 @@
+"""The kubelet's own API, by which the API server reaches containers: upstream's paths, over HTTPS on port 10250.
+
+    GET /containerLogs/NAMESPACE/POD/CONTAINER     what it wrote
+    GET /pods                                      the Pods of this node, as a PodList
+    GET /healthz
+
+Clients show a certificate of the cluster's authority and belong to `system:masters`, as the API server's own does;
+whoever shows none may ask for health only. Without TLS (tests, a Unix socket) everybody may ask.
+Upstream: `pkg/kubelet/server/server.go`.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import msgspec
+from aiohttp import web
+
+from netemu.kubelet.container_logs import LogOptions, read
+from netemu.model.errors import NetemuError
+from netemu.model.pods import ContainerStatus as ApiContainerStatus
+from netemu.model.pods import Pod
+from netemu.runtime.cri import ContainerState, ContainerStatus, Runtime
+
+log = logging.getLogger(__name__)
+
+PORT = 10250
+_MASTERS = "system:masters"
+_GOODBYE = 0.2
+
+
+class PodSource(Protocol):
+    """What a kubelet tells of its Pods."""
+
+    def find(self, namespace: str, name: str) -> Pod | None:
+        """The Pod of that name on this node."""
+        ...
+
+    def pods(self) -> list[Pod]:
+        """All of this node."""
+        ...
+
+    async def runtime_of(self, pod: Pod) -> Runtime | None:
+        """What runs it; None before anything does."""
+        ...
+
+
+class KubeletServer:
+    """Serves one node."""
+
+    def __init__(self, source: PodSource) -> None:
+        self._source = source
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
+        """Serve on bound sockets; they are closed with the server."""
+        app = web.Application(middlewares=[_checked])
+        app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
+        app.router.add_get("/pods", self._pods)
+        app.router.add_get("/healthz", _healthz)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=_GOODBYE
+        )
+        await self._runner.setup()
+        for sock in sockets:
+            await web.SockSite(self._runner, sock, ssl_context=tls).start()
+
+    async def close(self) -> None:
+        """Stop at once."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        pod, runtime = await self._pod(request)
+        try:
+            options = LogOptions.of(request.query, datetime.now(UTC))
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=str(error)) from None
+        wanted = await self._attempt(pod, runtime, request.match_info["container"], previous=options.previous)
+        assert runtime is not None
+        path = runtime.container_log_path(wanted.id)
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await response.prepare(request)
+        if path is not None and path.exists():
+
+            async def running() -> bool:
+                now = await runtime.container_status(wanted.id)
+                return now is not None and now.state is not ContainerState.EXITED
+
+            async for piece in read(path, options, running):
+                if piece:
+                    await response.write(piece)
+        return response
+
+    async def _pods(self, request: web.Request) -> web.Response:
+        items = [msgspec.to_builtins(pod) for pod in self._source.pods()]
+        body: dict[str, Any] = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}
+        return web.Response(body=msgspec.json.encode(body), content_type="application/json")
+
+    async def _pod(self, request: web.Request) -> tuple[Pod, Runtime | None]:
+        namespace, name = request.match_info["namespace"], request.match_info["pod"]
+        pod = self._source.find(namespace, name)
+        if pod is None:
+            raise web.HTTPNotFound(text=f'pod "{name}" not found')
+        return pod, await self._source.runtime_of(pod)
+
+    async def _attempt(self, pod: Pod, runtime: Runtime | None, name: str, *, previous: bool) -> ContainerStatus:
+        """The container's newest attempt that started, or the one that is its last state.
+
+        Upstream: `pkg/kubelet/kubelet_pods.go` (validateContainerLogStatus).
+        """
+        if name not in [one.name for one in (*pod.spec.containers, *pod.spec.init_containers)]:
+            raise web.HTTPBadRequest(text=f"container {name} is not valid for pod {pod.name}")
+        every = await runtime.list_containers(pod.metadata.uid) if runtime is not None else []
+        found = [one for one in every if one.name == name and (one.started_at or one.finished_at)]
+        if previous:
+            last = _last_state(pod, name)
+            found = [one for one in found if f"netemu://{one.id}" == last]
+            if not found:
+                raise web.HTTPBadRequest(text=f'previous terminated container "{name}" in pod "{pod.name}" not found')
+        if not found:
+            raise web.HTTPBadRequest(text=f'container "{name}" in pod "{pod.name}" is {_waiting(pod, name)}')
+        return max(found, key=lambda one: one.attempt)
+
+
+def _last_state(pod: Pod, name: str) -> str:
+    """The id of the attempt that is the container's last state."""
+    return str((_status(pod, name).last_state.get("terminated") or {}).get("containerID", ""))
+
+
+def _status(pod: Pod, name: str) -> ApiContainerStatus:
+    statuses = (*pod.status.container_statuses, *pod.status.init_container_statuses)
+    return next((one for one in statuses if one.name == name), ApiContainerStatus(name))
+
+
+def _waiting(pod: Pod, name: str) -> str:
+    """Why it has not started, in the words that clients look for."""
+    waiting = _status(pod, name).state.get("waiting") or {}
+    reason = waiting.get("reason", "ContainerCreating")
+    if reason == "ErrImagePull":
+        return "waiting to start: image can't be pulled"
+    if reason == "ImagePullBackOff":
+        return "waiting to start: trying and failing to pull image"
+    return f"waiting to start: {reason}"
+
+
+async def _healthz(_: web.Request) -> web.Response:
+    return web.Response(text="ok")
+
+
+@web.middleware
+async def _checked(request: web.Request, handler: Any) -> web.StreamResponse:
+    transport = request.transport
+    if transport is not None and transport.get_extra_info("ssl_object") is not None and request.path != "/healthz":
+        certificate = transport.get_extra_info("peercert") or {}
+        subject = [pair for names in certificate.get("subject", ()) for pair in names]
+        if not subject:
+            return web.Response(status=401, text="Unauthorized")
+        if ("organizationName", _MASTERS) not in subject:
+            user = dict(subject).get("commonName", "")
+            return web.Response(
+                status=403, text=f"Forbidden (user={user}, verb=get, resource=nodes, subresource=proxy)"
+            )
+    try:
+        answer: web.StreamResponse = await handler(request)
+    except NetemuError as error:
+        return web.Response(status=500, text=str(error))
+    return answer
