@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -45,6 +46,18 @@ def start(*args: str, stdout: IO[bytes] | int = subprocess.DEVNULL) -> subproces
 def netemu_json(*args: str) -> Any:
     """`netemu ARGS -o json`."""
     return json.loads(netemu(*args, "-o", "json"))
+
+
+@contextmanager
+def up(name: str, text: str, folder: Path) -> Iterator[str]:
+    """A lab of that topology file, up; its name."""
+    file = folder / f"{name}.yaml"
+    file.write_text(text)
+    try:
+        netemu("up", str(file), "--name", name)
+        yield name
+    finally:
+        run("down", name)
 
 
 def eventually(check: Callable[[], Any], what: str, within: float = 20.0) -> Any:

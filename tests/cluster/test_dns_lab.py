@@ -12,7 +12,7 @@ import pytest
 
 from netemu.lab.addons import FAULTS
 from netemu.model.resources import CONFIGMAPS, EVENTS
-from tests.cluster.labs import api, eventually, netemu, netemu_json, run, start
+from tests.cluster.labs import api, eventually, netemu, netemu_json, run, start, up
 
 SYSTEM = "kube-system"
 LAB = """\
@@ -42,12 +42,8 @@ spec:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    file = tmp_path_factory.mktemp("dns") / "dns.yaml"
-    file.write_text(LAB)
-    name = "t-dns-lab"
-    netemu("up", str(file), "--name", name)
-    yield name
-    run("down", name)
+    with up("t-dns-lab", LAB, tmp_path_factory.mktemp("dns")) as name:
+        yield name
 
 
 def dig(lab: str, name: str, *words: str, pod: str = "client") -> Any:

@@ -10,7 +10,7 @@ import pytest
 
 from netemu.model.errors import NotFound
 from netemu.model.resources import PODS
-from tests.cluster.labs import api, eventually, netemu, run
+from tests.cluster.labs import api, eventually, netemu, run, up
 
 LAB = """\
 apiVersion: netemu.dev/v1alpha1
@@ -31,12 +31,8 @@ spec:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    file = tmp_path_factory.mktemp("dns") / "cached.yaml"
-    file.write_text(LAB)
-    name = "t-node-local"
-    netemu("up", str(file), "--name", name)
-    yield name
-    run("down", name)
+    with up("t-node-local", LAB, tmp_path_factory.mktemp("dns")) as name:
+        yield name
 
 
 def dig(lab: str) -> Any:
