@@ -27,11 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from bench_api import API_PORT, served
 
 from netemu.kernel import netns
 
 NAMESPACE = f"bench-dns-{os.getpid()}"
-API_PORT, DNS_PORT = 8001, 5300
+DNS_PORT = 5300
 SERVICES, ENDPOINTS, CLUSTER_IPS = 10_000, 10, 200
 CHANGES = 200
 CORES = sorted(os.sched_getaffinity(0))
@@ -384,28 +385,13 @@ async def _running(server: Server, folder: Path) -> AsyncIterator[int]:
         await process.wait()
 
 
-@contextlib.asynccontextmanager
-async def _served(api: Api) -> AsyncIterator[None]:
-    with netns.entered(NAMESPACE):
-        listener = socket.create_server(("127.0.0.1", API_PORT))
-    app = web.Application()
-    app.router.add_get("/{path:.*}", api.answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True, access_log=None)
-    await runner.setup()
-    await web.SockSite(runner, listener).start()
-    try:
-        yield
-    finally:
-        await runner.cleanup()
-
-
 async def _bench(servers: list[Server], seconds: float) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     rate = HALF_LOAD
     for server in servers:
         print(server.name, file=sys.stderr)
         api = Api()
-        async with _served(api):
+        async with served(api.answer, NAMESPACE):
             found = await measure(server, api, seconds, rate)
         rows += found
         if server.name == "peer":

@@ -21,18 +21,19 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from bench_api import API_PORT, served
 from bench_writes import announced, bench_writes
 
 from netemu.kernel import netns
 
 NAMESPACE = f"bench-proxy-{os.getpid()}"
-API_PORT, METRICS_PORT = 8001, 10249
+METRICS_PORT = 10249
 CHANGES = 10
 FIRST, CHANGE, MEMORY, WRITE = "first sync, s", "one endpoint changes, ms", "memory, MiB", "write to rules, ms"
 AIMS = {
@@ -157,21 +158,6 @@ def _write_files(folder: Path, mode: str) -> Path:
     return folder / "config.json"
 
 
-@contextlib.asynccontextmanager
-async def _served(api: Api) -> AsyncIterator[None]:
-    with netns.entered(NAMESPACE):
-        listener = socket.create_server(("127.0.0.1", API_PORT))
-    app = web.Application()
-    app.router.add_get("/{path:.*}", api.answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True, access_log=None)
-    await runner.setup()
-    await web.SockSite(runner, listener).start()
-    try:
-        yield
-    finally:
-        await runner.cleanup()
-
-
 def _syncs() -> tuple[float, float] | None:
     """(number of syncs, seconds they took) so far, of all address families; None while it does not answer."""
     try:
@@ -214,7 +200,7 @@ async def measure(case: Case, within: float) -> dict[str, list[float]]:
         with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
             config = _write_files(Path(folder), case.mode)
             command = ("ip", "netns", "exec", NAMESPACE, *case.command, "--config", str(config))
-            async with _served(api):
+            async with served(api.answer, NAMESPACE):
                 # A session of its own: what it starts is found, and ended, with it.
                 process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log, start_new_session=True)
                 try:
