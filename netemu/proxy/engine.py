@@ -17,7 +17,7 @@ from netemu.model.objects import EndpointSlice, Node, Service
 from netemu.proxy.config import DEFAULT_MODE, KubeProxyConfiguration
 from netemu.proxy.facts import NodeFacts, listed_addresses
 from netemu.proxy.flows import stale_flows
-from netemu.proxy.loop import Programmed, SyncLoop
+from netemu.proxy.loop import Programmed, SyncLoop, together
 from netemu.proxy.modes import Site, mode_of
 from netemu.proxy.node import detector, node_ip, pod_cidrs, set_sysctls
 from netemu.proxy.services import Family, disjoint, of_family
@@ -63,9 +63,8 @@ class Engine:
 
     @property
     def programmed(self) -> Programmed:
-        """How far the rules have come; with two families, the slower one."""
-        every = [loop.programmed for loop in self.loops.values()]
-        return min(every, key=lambda p: (p.syncs > 0, int(p.services or 0), not p.error), default=Programmed())
+        """How far the rules of all families have come."""
+        return together(loop.programmed for loop in self.loops.values())
 
     async def until(self, services: str = "", endpoint_slices: str = "") -> Programmed:
         """Wait until both revisions are in the rules of all families."""
@@ -78,11 +77,6 @@ class Engine:
         for loop in self.loops.values():
             await loop.attempt()
         return self.programmed
-
-    @property
-    def oldest_wait(self) -> float | None:
-        """Since when a change has been waiting to be programmed; None: none does."""
-        return min((q for loop in self.loops.values() if (q := loop.queued_since) is not None), default=None)
 
     # --- what is known
 

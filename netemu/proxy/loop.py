@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -46,7 +46,26 @@ class Programmed:
     def reached(self, services: str, endpoint_slices: str) -> bool:
         """Whether both revisions are in the rules; "" asks for nothing but a first sync."""
         mine, wanted = (self.services, self.endpoint_slices), (services, endpoint_slices)
-        return self.syncs > 0 and all(int(m or 0) >= int(w or 0) for m, w in zip(mine, wanted, strict=True))
+        return self.syncs > 0 and all(_age(m) >= _age(w) for m, w in zip(mine, wanted, strict=True))
+
+
+def together(families: Iterable[Programmed]) -> Programmed:
+    """What holds for all families: of each revision the older one, and whichever error there is."""
+    every = list(families)
+    if not every:
+        return Programmed()
+    return Programmed(
+        min((each.services for each in every), key=_age),
+        min((each.endpoint_slices for each in every), key=_age),
+        next((each.error for each in every if each.error), ""),
+        min(each.at for each in every),
+        min(each.syncs for each in every),
+    )
+
+
+def _age(revision: str) -> int:
+    """Revisions compare as numbers; one that is none, of a server of another kind, compares with nothing."""
+    return int(revision) if revision.isdecimal() else 0
 
 
 class SyncLoop:

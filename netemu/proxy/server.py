@@ -111,7 +111,7 @@ class ProxyServer:
 
     @property
     def programmed(self) -> Programmed:
-        """How far the rules have come; with two families, the slower one."""
+        """How far the rules of all families have come."""
         done = self._engine.programmed if self._engine else Programmed()
         return replace(done, error=self.refused) if self.refused and not done.error else done
 

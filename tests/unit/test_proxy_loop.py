@@ -14,7 +14,7 @@ from netemu.kernel.conntrack import Flow
 from netemu.kernel.iptables import edits
 from netemu.model.errors import KernelError
 from netemu.proxy.flows import stale_flows
-from netemu.proxy.loop import SyncLoop
+from netemu.proxy.loop import Programmed, SyncLoop, together
 from netemu.proxy.runner import BoundedRunner
 from netemu.proxy.services import PortKey
 from netemu.proxy.tracker import Changes, Table
@@ -188,6 +188,20 @@ async def test_changes_of_a_failed_sync_still_clean_their_flows_later() -> None:
         await asyncio.sleep(40)
 
     assert [port.cluster_ip for port in bed.cleaned[0].udp_removed] == ["172.30.0.10"]
+
+
+def test_of_two_families_the_slower_one_counts_and_the_error_of_either() -> None:
+    ahead = Programmed("12", "30", "", at=2.0, syncs=4)
+    behind = Programmed("12", "9", "refused", at=1.0, syncs=3)
+
+    for order in ([ahead, behind], [behind, ahead]):
+        assert together(order) == behind
+    assert together([ahead, Programmed()]) == Programmed()
+
+
+def test_revisions_that_are_no_numbers_are_reached_by_a_first_sync() -> None:
+    assert together([Programmed("a1", "b2", syncs=1)]).reached("", "")
+    assert not Programmed("a1", "b2").reached("", "")
 
 
 @pytest.mark.looptime
