@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from netemu.kubelet.kubelet import Kubelet
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
 from netemu.lab.balancer import balance
 from netemu.lab.config import PROXY_MODE_ANNOTATION, LabConfig, NodeConfig, load_config, write_file
+from netemu.lab.fd_client import KeptSockets
 from netemu.lab.kubelets import serving
 from netemu.lab.network_plan import network_plan
 from netemu.lab.node_local_dns import cluster_dns_of_pods
@@ -37,6 +39,7 @@ from netemu.proxy.services import family_of
 from netemu.runtime.cri import Runtime
 from netemu.runtime.emulated import EmulatedRuntime
 from netemu.runtime.process import ProcessRuntime
+from netemu.runtime.socket_store import NoSocketStore, SocketStore, container_of
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +49,11 @@ _SYNC_PERIOD = 0.03
 _PROXY_PAUSE = 5.0
 
 
-async def node_agent(lab: str) -> None:
-    """Run every node of a lab until cancelled."""
+async def node_agent(lab: str, channel: int = -1, index: int = -1) -> None:
+    """Run every node of a lab until cancelled. `channel` and `index` are descriptors: see `fd_client`."""
     config, paths = load_config(lab), LabPaths(lab)
+    store = KeptSockets.inherited(channel, index) if channel >= 0 else NoSocketStore()
+    await _forget_ended(store, paths)
     underlay.build(network_plan(config))
     _write_node_files(config, paths)
     await until(paths.kubeconfig.exists)
@@ -56,7 +61,7 @@ async def node_agent(lab: str) -> None:
     async with HttpClient(credentials, user_agent="netemu-node-agent") as client:
         proxies = {node.name: _proxy(config, node, client) for node in config.nodes}
         services = Informer(client, SERVICES, Service)
-        kubelets = [_kubelet(config, node, client, services) for node in config.nodes]
+        kubelets = [_kubelet(config, node, client, services, store) for node in config.nodes]
         reachable = dict(zip(proxies, kubelets, strict=True))
         async with _status(paths, proxies), serving(config, reachable), asyncio.TaskGroup() as tasks:
             tasks.create_task(services.run())
@@ -75,7 +80,16 @@ def _write_node_files(config: LabConfig, paths: LabPaths) -> None:
     write_file(paths.node_resolv_conf, "".join(f"nameserver {one}\n" for one in resolvers(config)).encode())
 
 
-def _kubelet(config: LabConfig, node: NodeConfig, client: HttpClient, services: Informer[Service]) -> Kubelet:
+async def _forget_ended(store: SocketStore, paths: LabPaths) -> None:
+    """Close what is kept for containers that are gone; kubelets see to those whose Pods are."""
+    if isinstance(store, KeptSockets):
+        here = {path.stem for path in paths.pods.glob("*/containers/*.json")}
+        await store.forget([name for name in store.left if container_of(name) not in here])
+
+
+def _kubelet(
+    config: LabConfig, node: NodeConfig, client: HttpClient, services: Informer[Service], store: SocketStore
+) -> Kubelet:
     paths = LabPaths(config.name)
     plan = NodePlan(node.name, node.addresses, node.pod_cidrs)
     facts = NodeFacts(
@@ -94,7 +108,7 @@ def _kubelet(config: LabConfig, node: NodeConfig, client: HttpClient, services: 
         hosts_file=str(paths.node_hosts),
     )
     runtimes: dict[str, Runtime] = {
-        "emulated": EmulatedRuntime(node.name, paths.pods, strict_images=config.strict_images),
+        "emulated": EmulatedRuntime(node.name, paths.pods, strict_images=config.strict_images, store=store),
         "process": ProcessRuntime(node.name, paths.pods),
     }
     network = PodNetwork(config.name, plan, node.link.mtu)
@@ -163,4 +177,4 @@ def _programmed(proxy: ProxyServer) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    run(node_agent)
+    run(lambda lab: node_agent(lab, *map(int, sys.argv[2:])))

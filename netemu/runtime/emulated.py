@@ -7,8 +7,8 @@ What follows from there being no process: init containers end at once with succe
 succeed without running (only `sleep` takes its time), and a container needs no time to start (`instant`). On SIGTERM a
 server closes idle connections and ends; while others are open it serves on until they end or the grace period does.
 
-A restarted runtime opens the sockets of running containers again; connections that were open are lost, as the process
-is.
+Connections that are open when this process dies are lost. Listening sockets are not, where somebody keeps them
+meanwhile (`socket_store`): a restarted runtime takes those of running containers back, and opens what nobody kept.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import logging
 import re
 import resource
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from netemu.kernel import netns
@@ -40,6 +40,7 @@ from netemu.runtime.sandboxes import Container, Sandbox
 from netemu.runtime.servers.identity import Identity
 from netemu.runtime.servers.tcp import TcpServer
 from netemu.runtime.servers.udp import UdpServer
+from netemu.runtime.socket_store import NoSocketStore, SocketStore, socket_name
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +53,16 @@ class EmulatedRuntime:
     name = "emulated"
     instant = True
 
-    def __init__(self, node_name: str, pods: Path, *, strict_images: bool = False) -> None:
-        """`pods`: the directory of sandbox directories. `strict_images`: unknown images give ErrImagePull."""
+    def __init__(
+        self, node_name: str, pods: Path, *, strict_images: bool = False, store: SocketStore | None = None
+    ) -> None:
+        """`pods`: the directory of sandbox directories. `strict_images`: unknown images give ErrImagePull.
+
+        `store` keeps listening sockets open while no runtime runs; without one they end with this process.
+        """
         self._records = Records(self.name, node_name, pods)
         self._strict = strict_images
+        self._store: SocketStore = store or NoSocketStore()
         self._servers: dict[str, list[Server]] = {}
 
     async def start(self) -> None:
@@ -67,7 +74,7 @@ class EmulatedRuntime:
                 await self._serve(entry.container)
 
     async def close(self) -> None:
-        """See cri.Runtime; here nothing can live on its own, so serving ends and state stays."""
+        """See cri.Runtime; serving ends, and state stays, as do sockets that are kept."""
         for container_id in list(self._servers):
             self._shut(container_id)
 
@@ -116,6 +123,8 @@ class EmulatedRuntime:
         entry = self._records.entries.get(container_id)
         if entry is None or entry.container.state is ContainerState.EXITED:
             return
+        # First of all: a successor on the same port finds it free once these servers have closed it.
+        await self._store.forget(self._socket_names(entry.container))
         servers = self._servers.get(container_id, [])
         if timeout > 0:
             await asyncio.gather(*(server.drain(timeout) for server in servers))
@@ -150,8 +159,9 @@ class EmulatedRuntime:
         wanted = listeners(container.config)
         log_path = container.log_path(sandbox.directory)
         try:
-            servers = _open(sandbox, container, wanted)
+            servers = _open(sandbox, container, self._store)
         except (OSError, KernelError) as error:
+            await self._store.forget(self._socket_names(container))
             logs.append(log_path, "stderr", str(error))
             self._records.exited(container.id, 1, message=str(error))
             return
@@ -160,6 +170,9 @@ class EmulatedRuntime:
             await server.start()
         ports = ", ".join(f"{one.port}/{one.protocol} ({one.program})" for one in wanted)
         logs.append(log_path, "stdout", f"listening on {ports}" if ports else "no ports to serve")
+
+    def _socket_names(self, container: Container) -> list[str]:
+        return [name for name, _, _ in _wanted(self._records.sandbox(container.sandbox_id), container)]
 
     def _shut(self, container_id: str) -> None:
         for server in self._servers.pop(container_id, []):
@@ -171,21 +184,41 @@ def nap(command: Sequence[str]) -> float:
     return sum(float(seconds) for seconds in re.findall(r"(?<![\w-])sleep (\d+(?:\.\d+)?)", " ".join(command)))
 
 
-def _open(sandbox: Sandbox, container: Container, wanted: Iterable[Listener]) -> list[Server]:
+def _wanted(sandbox: Sandbox, container: Container) -> list[tuple[str, Listener, socket.AddressFamily]]:
+    """The sockets of a container, each with the name it is kept under."""
+    # Namespaces may have IPv6 turned off, where an IPv6 socket would be refused.
+    families = {socket.AF_INET6 if ":" in address else socket.AF_INET for address in sandbox.config.addresses}
+    return [
+        (
+            socket_name(container.id, f"{one.protocol.lower()}{4 if family == socket.AF_INET else 6}", one.port),
+            one,
+            family,
+        )
+        for one in listeners(container.config)
+        for family in families or {socket.AF_INET}
+    ]
+
+
+def _open(sandbox: Sandbox, container: Container, store: SocketStore) -> list[Server]:
     """Sockets in the Pod's namespace, all or none. Raises OSError naming the port, KernelError without a namespace."""
     config = sandbox.config
     who = Identity(config.pod_name, config.pod_namespace, config.node_name, config.hostname, container.config.name)
-    # Namespaces may have IPv6 turned off, where an IPv6 socket would be refused.
-    families = {socket.AF_INET6 if ":" in address else socket.AF_INET for address in config.addresses}
     opened: list[tuple[Listener, socket.socket]] = []
+    fresh: list[tuple[str, socket.socket]] = []
     with netns.entered(config.netns):
         try:
-            for one in wanted:
-                opened += [(one, _listen(one, family)) for family in families or {socket.AF_INET}]
+            for name, one, family in _wanted(sandbox, container):
+                sock = store.take(name)
+                if sock is None:
+                    sock = _listen(one, family)
+                    fresh.append((name, sock))
+                opened.append((one, sock))
         except OSError:
             for _, sock in opened:
                 sock.close()
             raise
+    for name, sock in fresh:
+        store.keep(name, sock)
     return [
         TcpServer(sock, one.program, who) if one.protocol == "TCP" else UdpServer(sock, one.program, who)
         for one, sock in opened

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from netemu.kernel import netns
 from netemu.lab.remains import lab_processes
-from netemu.model.resources import PODS
+from netemu.lab.supervisor import start_time
+from netemu.model.resources import PODS, SERVICES
+from netemu.network import names
 from tests.cluster.labs import ROOT, api, eventually, host_network, leftovers, netemu, netemu_json, run, start
 
 _QUICKSTART = str(ROOT / "topologies/quickstart.yaml")
@@ -68,6 +75,73 @@ def test_the_node_agent_comes_back_to_the_same_pods(lab: str) -> None:
 
     assert {pod["metadata"]["uid"]: pod["status"]["podIP"] for pod in api(lab).list(PODS)[0]} == before
     assert dns_pids(lab) == restarts  # real processes were adopted, not started anew
+
+
+def test_no_connection_to_an_emulated_pod_is_refused_while_the_node_agent_is_dead(lab: str) -> None:
+    service = next(one for one in api(lab).list(SERVICES, "shop")[0] if one["metadata"]["name"] == "web")
+    visits = Visits(names.pod_netns(lab, "shop", "client"), (service["spec"]["clusterIP"], 80))
+    with visits.going_on():
+        eventually(lambda: len(visits.made) > 20, "visits")
+        pid = killed(lab, "node-agent")
+        eventually(lambda: not start_time(pid), "its end")
+        gone = time.monotonic()
+        eventually(lambda: lab_processes(lab).get("node-agent", pid) != pid, "a new node agent")
+        eventually(lambda: not netemu_json("status", lab)["missing"], "everything ready again")
+        seen = len(visits.made)
+        eventually(lambda: len(visits.made) > seen + 100, "visits of the new agent")
+
+    answers = [(begun, visits.answer(sock)) for begun, sock in visits.made]
+    assert visits.refused == []
+    # What the dead agent had accepted went with it; those who came after its end waited for its successor.
+    assert [answer for begun, answer in answers if begun > gone and not answer.startswith("HTTP/1.1 200")] == []
+    assert sum(not answer.startswith("HTTP/1.1 200") for _, answer in answers) <= 3
+
+
+class Visits:
+    """A client that asks a server every 10 ms on a connection of its own, and reads the answers when all is over."""
+
+    def __init__(self, namespace: str, address: tuple[str, int]) -> None:
+        self.made: list[tuple[float, socket.socket]] = []
+        """When each began, and its connection."""
+        self.refused: list[str] = []
+        self._namespace, self._address = namespace, address
+        self._over = threading.Event()
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._visit)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join()
+
+    def _visit(self) -> None:
+        netns.join(self._namespace)  # a thread of its own, that ends there
+        while not self._over.wait(0.01):
+            begun = time.monotonic()
+            sock = socket.socket()
+            sock.settimeout(10)
+            try:
+                sock.connect(self._address)
+                sock.sendall(b"GET /hostname HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
+            except ConnectionResetError:  # accepted, and then its server was killed
+                pass
+            except OSError as error:
+                self.refused.append(str(error))
+                sock.close()
+                continue
+            self.made.append((begun, sock))
+
+    @staticmethod
+    def answer(sock: socket.socket) -> str:
+        """What came back."""
+        with sock:
+            try:
+                return sock.recv(4096).decode()
+            except OSError as error:
+                return str(error)
 
 
 def dns_pids(lab: str) -> set[int]:
