@@ -13,6 +13,7 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from netemu.kernel import netns as namespaces
 from netemu.model.errors import KernelError
@@ -45,21 +46,33 @@ class Flow:
     """What names the entry to the kernel."""
 
 
-class Conntrack:
-    """The flows of one namespace. Calls block shortly; use a worker thread."""
+class Conntrack(Protocol):
+    """The flows of one namespace. Implemented by `ConntrackNetlink` and `netemu.testing.conntrack.FakeConntrack`."""
+
+    def flows(self, protocol: str = "udp", *, ipv6: bool = False) -> list[Flow]:
+        """All flows of a protocol. Raises KernelError."""
+        ...
+
+    def delete(self, flows: Iterable[Flow], *, ipv6: bool = False) -> int:
+        """Forget flows; how many were still there. Absent is success. Raises KernelError."""
+        ...
+
+
+class ConntrackNetlink:
+    """The kernel's. Calls block shortly; use a worker thread."""
 
     def __init__(self, netns: str = "") -> None:
         self._netns = netns
 
     def flows(self, protocol: str = "udp", *, ipv6: bool = False) -> list[Flow]:
-        """All flows of a protocol. Raises KernelError."""
+        """See Conntrack."""
         family = socket.AF_INET6 if ipv6 else socket.AF_INET
         with self._socket() as sock:
             self._send(sock, _GET, _REQUEST | _DUMP, family, b"")
             return [f for body in self._answers(sock, "list flows") if (f := _flow(body)) and f.protocol == protocol]
 
     def delete(self, flows: Iterable[Flow], *, ipv6: bool = False) -> int:
-        """Forget flows; how many were still there. Absent is success. Raises KernelError."""
+        """See Conntrack."""
         family, deleted = socket.AF_INET6 if ipv6 else socket.AF_INET, 0
         with self._socket() as sock:
             for flow in flows:
@@ -116,7 +129,7 @@ def _flow(body: bytes) -> Flow | None:
     _, reply_source, reply_port, _, _ = _tuple(attributes[_TUPLE_REPLY])
     if not protocol:
         return None
-    # The id keeps a new flow with the same tuple from being taken for the old one.
+    # The id keeps a new flow with the same tuple from being taken for the old one, unless it got the old one's memory.
     handle = _attribute(_TUPLE_ORIG | _NESTED, attributes[_TUPLE_ORIG])
     handle += b"".join(_attribute(kind, attributes[kind]) for kind in (_ID, _ZONE) if kind in attributes)
     return Flow(protocol, source, source_port, destination, port, reply_source, reply_port, handle)

@@ -11,12 +11,12 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from netemu.kernel.conntrack import Conntrack
+from netemu.kernel.conntrack import ConntrackNetlink
 from netemu.kernel.netlink import Netlink
 from netemu.model.objects import EndpointSlice, Node, Service
 from netemu.proxy.config import DEFAULT_MODE, KubeProxyConfiguration
 from netemu.proxy.facts import NodeFacts, listed_addresses
-from netemu.proxy.flows import stale_flows
+from netemu.proxy.flows import forget_stale
 from netemu.proxy.loop import Programmed, SyncLoop, together
 from netemu.proxy.modes import Site, mode_of
 from netemu.proxy.node import detector, node_ip, pod_cidrs, set_sysctls
@@ -157,14 +157,10 @@ class Engine:
         )
 
     def _clean_flows(self, family: Family) -> Callable[[Table, Changes], Awaitable[int]]:
-        conntrack, ipv6 = Conntrack(self.site.netns), family is Family.IPV6
+        conntrack, ipv6 = ConntrackNetlink(self.site.netns), family is Family.IPV6
 
         async def clean(table: Table, changes: Changes) -> int:
-            def work() -> int:
-                stale = stale_flows(conntrack.flows("udp", ipv6=ipv6), table, changes)
-                return conntrack.delete(stale, ipv6=ipv6)
-
-            if deleted := await asyncio.to_thread(work):
+            if deleted := await asyncio.to_thread(forget_stale, conntrack, table, changes, ipv6=ipv6):
                 log.info("proxy %s: %d stale UDP flows removed", self.node_name, deleted)
             return deleted
 

@@ -1,4 +1,4 @@
-"""Which tracked UDP flows are stale: pure.
+"""Which tracked UDP flows are stale, and forgetting them.
 
 Theory of operation (`pkg/proxy/conntrack/cleanup.go`, the reconciler of 1.32 and later): a UDP "connection" lives as
 long as packets come, so a sender that never pauses keeps a translation to an endpoint that is gone, or none at all
@@ -11,13 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from netemu.kernel.conntrack import Flow
+from netemu.kernel.conntrack import Conntrack, Flow
 from netemu.proxy.services import ServicePort
 from netemu.proxy.tracker import Changes, Table
 
 Target = tuple[str, int]
 _Serving = frozenset[Target]
 _NONE: _Serving = frozenset()
+
+
+def forget_stale(conntrack: Conntrack, table: Table, changes: Changes, *, ipv6: bool = False) -> int:
+    """Forget the stale flows of one family; how many there were. Raises KernelError."""
+    return conntrack.delete(stale_flows(conntrack.flows("udp", ipv6=ipv6), table, changes), ipv6=ipv6)
 
 
 def stale_flows(flows: Iterable[Flow], table: Table, changes: Changes) -> list[Flow]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection
 
-from netemu.kernel.conntrack import Conntrack
+from netemu.kernel.conntrack import ConntrackNetlink
 from netemu.kernel.ipvs import ServerKey
 from netemu.kernel.rtnetlink import DelLink
 from netemu.proxy.ipvs import DUMMY_LINK
@@ -59,7 +59,7 @@ def udp_fronts(edge: IpvsEdge) -> frozenset[tuple[str, int]]:
 
 def forget_flows(fronts: Collection[tuple[str, int]], netns: str) -> None:
     """Have conntrack forget the UDP flows to these addresses and ports."""
-    conntrack = Conntrack(netns)
+    conntrack = ConntrackNetlink(netns)
     for ipv6 in (False, True):
         flows = conntrack.flows("udp", ipv6=ipv6)
         conntrack.delete([flow for flow in flows if (flow.destination, flow.port) in fronts], ipv6=ipv6)

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from netemu.kernel.conntrack import Flow
 from netemu.kernel.iptables import edits
 from netemu.model.errors import KernelError
-from netemu.proxy.flows import stale_flows
+from netemu.proxy.flows import forget_stale, stale_flows
 from netemu.proxy.loop import Programmed, SyncLoop, together
 from netemu.proxy.runner import BoundedRunner
 from netemu.proxy.services import PortKey
 from netemu.proxy.tracker import Changes, Table
+from netemu.testing.conntrack import FakeConntrack
 from tests.unit.proxy_world import NODE, Proxy, endpoint_slice, service, world
 
 HERE = ("10.180.0.1", "test-node")
@@ -327,6 +328,26 @@ async def test_flows_of_a_deleted_service_are_stale() -> None:
     changes = proxy.tracker.take()
 
     assert len(stale_flows([flow("172.30.0.10", 80, "10.180.0.1")], proxy.tracker.table, changes)) == 1
+
+
+async def test_flows_go_with_the_last_endpoint_and_the_ones_that_found_none_with_the_first() -> None:
+    proxy, _ = await udp_bed(HERE)
+    conntrack, sender, to = FakeConntrack(), ("203.0.113.9", 4444), ("172.30.0.10", 80)
+    others = [("udp", ("198.51.100.1", 53)), ("tcp", to)]
+    for protocol, other in others:
+        conntrack.send(protocol, sender, other)
+
+    def reached(*at: tuple[str, str]) -> tuple[str, int]:
+        conntrack.rules = {("udp", *to): (at[0][0], 8080)} if at else {}
+        proxy.add(endpoint_slice("default/web", at, {"http": "8080/UDP"}))
+        forget_stale(conntrack, proxy.tracker.table, proxy.tracker.take())
+        return conntrack.send("udp", sender, to)
+
+    ends = [reached(HERE), reached(THERE), reached(), reached(HERE), reached(HERE, THERE)]
+
+    assert ends == [(HERE[0], 8080), (THERE[0], 8080), to, (HERE[0], 8080), (HERE[0], 8080)]
+    assert len(conntrack.flows("udp")) == 2
+    assert len(conntrack.flows("tcp")) == 1
 
 
 _rules = st.lists(st.sampled_from("abcdefgh"), max_size=8)
