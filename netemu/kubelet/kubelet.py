@@ -18,7 +18,7 @@ from netemu.client.informer import Informer, wait_synced
 from netemu.kubelet.materials import Materials
 from netemu.kubelet.mounted import MountedSources
 from netemu.kubelet.node import NodeKeeper
-from netemu.kubelet.sandbox import KernelNamespaces, Namespaces, PodNetwork, Sandboxes
+from netemu.kubelet.sandbox import HostPorts, KernelNamespaces, Namespaces, NoHostPorts, PodNetwork, Sandboxes
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
 from netemu.kubelet.worker import PodWorker, Surroundings
 from netemu.model.errors import ApiError, NetemuError
@@ -46,6 +46,7 @@ class Kubelet:
         lab: str = "",
         services: Informer[Service] | None = None,
         namespaces: Namespaces | None = None,
+        host_ports: HostPorts | None = None,
     ) -> None:
         """`runtimes` by RuntimeClass handler. `services`: an informer of all Services that somebody else runs.
 
@@ -62,7 +63,7 @@ class Kubelet:
             client,
             node,
             settings,
-            Sandboxes(lab, node, settings, network, namespaces or KernelNamespaces()),
+            Sandboxes(lab, node, settings, network, namespaces or KernelNamespaces(), host_ports or NoHostPorts()),
             Materials(client, self._services.objects.values),
             MountedSources(client),
             self._events,

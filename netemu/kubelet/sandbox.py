@@ -8,6 +8,7 @@ the note by which the next run finds the rest.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +19,7 @@ from netemu.kubelet.hosts import Names, host_network_hosts_text, hosts_text, pod
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
 from netemu.model.pods import Pod
 from netemu.network import names
+from netemu.network.hostports import HostPort
 from netemu.runtime.cri import Runtime, SandboxConfig
 
 
@@ -31,6 +33,28 @@ class PodNetwork(Protocol):
     def delete(self, netns: str) -> None:
         """Disconnect it and free the addresses. Absent is success."""
         ...
+
+
+class HostPorts(Protocol):
+    """CNI's portmap plugin (`network.hostports.HostPorts`)."""
+
+    async def add(self, ports: Sequence[HostPort], addresses: Sequence[str]) -> None:
+        """Lead ports of the node to the Pod with these addresses."""
+        ...
+
+    async def delete(self, addresses: Sequence[str]) -> None:
+        """No port leads to it any more. Absent is success."""
+        ...
+
+
+class NoHostPorts:
+    """A node that gives none of its ports away."""
+
+    async def add(self, ports: Sequence[HostPort], addresses: Sequence[str]) -> None:
+        """See HostPorts."""
+
+    async def delete(self, addresses: Sequence[str]) -> None:
+        """See HostPorts."""
 
 
 class Namespaces(Protocol):
@@ -74,6 +98,7 @@ class Sandboxes:
     settings: KubeletSettings
     network: PodNetwork
     namespaces: Namespaces
+    host_ports: HostPorts
 
     def directory(self, pod_uid: str) -> Path:
         """A Pod's sandbox directory."""
@@ -82,6 +107,8 @@ class Sandboxes:
     async def make(self, pod: Pod, runtime: Runtime, attempt: int) -> tuple[SandboxConfig, list[Warned]]:
         """A sandbox in that runtime. Raises NetemuError; what was made until then is unmade by `unmake`."""
         config, warnings = await asyncio.to_thread(self._prepare, pod, attempt)
+        if not config.host_network and (ports := host_ports(pod)):
+            await self.host_ports.add(ports, config.addresses)
         await runtime.run_pod_sandbox(config)
         return config, warnings
 
@@ -94,6 +121,7 @@ class Sandboxes:
         """Stop its containers and give the network back; directory and logs stay."""
         await runtime.stop_pod_sandbox(config.pod_uid)
         if not config.host_network:
+            await self.host_ports.delete(config.addresses)
             await asyncio.to_thread(self.release, config.netns)
 
     def release(self, name: str) -> None:
@@ -145,6 +173,17 @@ class Sandboxes:
 
     def _host_resolver(self) -> ResolvConf | None:
         return parse(_read(self.settings.resolv_conf)) if self.settings.resolv_conf else None
+
+
+def host_ports(pod: Pod) -> list[HostPort]:
+    """What the containers of a Pod ask for: `hostPort`, and `hostIP` unless it means every address."""
+    return [
+        HostPort("" if port.host_ip in ("0.0.0.0", "::") else port.host_ip, port.protocol.lower(), port.host_port,
+                 port.container_port)
+        for container in pod.spec.containers
+        for port in container.ports
+        if port.host_port
+    ]  # fmt: skip
 
 
 def _read(path: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from netemu.client import HttpClient, Informer, load_kubeconfig
+from netemu.kernel.nftables import NftNetlink
 from netemu.kubelet.kubelet import Kubelet
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
 from netemu.lab.balancer import balance
@@ -31,6 +32,7 @@ from netemu.model.errors import NetemuError
 from netemu.model.objects import Service, Taint
 from netemu.model.resources import SERVICES
 from netemu.network import names, underlay
+from netemu.network.hostports import HostPorts
 from netemu.network.plan import NodePlan
 from netemu.network.pods import PodNetwork
 from netemu.proxy.config import Duration, IptablesConfiguration, KubeProxyConfiguration, NftablesConfiguration
@@ -112,7 +114,10 @@ def _kubelet(
         "process": ProcessRuntime(node.name, paths.pods),
     }
     network = PodNetwork(config.name, plan, node.link.mtu)
-    return Kubelet(client, facts, runtimes, network, settings, lab=config.name, services=services)
+    host_ports = HostPorts(lambda: NftNetlink(facts.netns))
+    return Kubelet(
+        client, facts, runtimes, network, settings, lab=config.name, services=services, host_ports=host_ports
+    )
 
 
 async def _keep_running(proxy: ProxyServer) -> None:
