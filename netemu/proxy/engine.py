@@ -157,10 +157,14 @@ class Engine:
         )
 
     def _clean_flows(self, family: Family) -> Callable[[Table, Changes], Awaitable[int]]:
-        conntrack, ipv6 = ConntrackNetlink(self.site.netns), family is Family.IPV6
+        conntrack, netns = ConntrackNetlink(self.site.netns), self.site.netns
 
         async def clean(table: Table, changes: Changes) -> int:
-            if deleted := await asyncio.to_thread(forget_stale, conntrack, table, changes, ipv6=ipv6):
+            def work() -> int:
+                own = frozenset(own_addresses(netns, family))
+                return forget_stale(conntrack, table, changes, own, ipv6=family is Family.IPV6)
+
+            if deleted := await asyncio.to_thread(work):
                 log.info("proxy %s: %d stale UDP flows removed", self.node_name, deleted)
             return deleted
 

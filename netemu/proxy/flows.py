@@ -9,7 +9,8 @@ those until 2026). TCP is never touched: its end points notice by themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import ipaddress
+from collections.abc import Collection, Iterable, Iterator
 
 from netemu.kernel.conntrack import Conntrack, Flow
 from netemu.proxy.services import ServicePort
@@ -20,13 +21,18 @@ _Serving = frozenset[Target]
 _NONE: _Serving = frozenset()
 
 
-def forget_stale(conntrack: Conntrack, table: Table, changes: Changes, *, ipv6: bool = False) -> int:
+def forget_stale(
+    conntrack: Conntrack, table: Table, changes: Changes, own: Collection[str], *, ipv6: bool = False
+) -> int:
     """Forget the stale flows of one family; how many there were. Raises KernelError."""
-    return conntrack.delete(stale_flows(conntrack.flows("udp", ipv6=ipv6), table, changes), ipv6=ipv6)
+    return conntrack.delete(stale_flows(conntrack.flows("udp", ipv6=ipv6), table, changes, own), ipv6=ipv6)
 
 
-def stale_flows(flows: Iterable[Flow], table: Table, changes: Changes) -> list[Flow]:
-    """Those of `flows` that must be forgotten. The table is the one that was just programmed."""
+def stale_flows(flows: Iterable[Flow], table: Table, changes: Changes, own: Collection[str]) -> list[Flow]:
+    """Those of `flows` that must be forgotten. The table is the one that was just programmed.
+
+    `own` are the node's addresses: what goes elsewhere is no node port's, whatever its port (upstream forgets it, too).
+    """
     owners: dict[Target, _Serving] = {}
     judged: set[Target] = set()
     for key, port in table.ports.items():
@@ -36,11 +42,12 @@ def stale_flows(flows: Iterable[Flow], table: Table, changes: Changes) -> list[F
             if key in changes.udp_endpoints:
                 judged.update(_addresses(port))
     judged.update(address for former in changes.udp_removed for address in _addresses(former))
-    return [flow for flow in flows if flow.protocol == "udp" and _is_stale(flow, owners, judged)]
+    return [flow for flow in flows if flow.protocol == "udp" and _is_stale(flow, owners, judged, own)]
 
 
-def _is_stale(flow: Flow, owners: dict[Target, _Serving], judged: set[Target]) -> bool:
-    for address in ((flow.destination, flow.port), ("", flow.port)):
+def _is_stale(flow: Flow, owners: dict[Target, _Serving], judged: set[Target], own: Collection[str]) -> bool:
+    here = flow.destination in own or ipaddress.ip_address(flow.destination).is_loopback
+    for address in ((flow.destination, flow.port), *([("", flow.port)] if here else [])):
         if address in judged:
             return (flow.reply_source, flow.reply_port) not in owners.get(address, _NONE)
         if address in owners:
@@ -49,7 +56,7 @@ def _is_stale(flow: Flow, owners: dict[Target, _Serving], judged: set[Target]) -
 
 
 def _addresses(port: ServicePort) -> Iterator[Target]:
-    """Where the port is reached; a node port, on whatever address, is `("", number)`."""
+    """Where the port is reached; a node port, on whatever address of the node, is `("", number)`."""
     for ip in (port.cluster_ip, *port.external_ips, *port.load_balancer_ips):
         yield ip, port.port
     if port.node_port:

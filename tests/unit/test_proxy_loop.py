@@ -16,7 +16,6 @@ from netemu.model.errors import KernelError
 from netemu.proxy.flows import forget_stale, stale_flows
 from netemu.proxy.loop import Programmed, SyncLoop, together
 from netemu.proxy.runner import BoundedRunner
-from netemu.proxy.services import PortKey
 from netemu.proxy.tracker import Changes, Table
 from netemu.testing.conntrack import FakeConntrack
 from tests.unit.proxy_world import NODE, Proxy, endpoint_slice, service, world
@@ -279,7 +278,7 @@ async def test_comments_per_endpoint_go_above_a_thousand_endpoints() -> None:
 
 # --- stale flows
 
-DNS = PortKey("default", "web", "http", "UDP")
+OWN = frozenset({"192.168.0.2"})
 
 
 def flow(to: str, port: int, answered_by: str, protocol: str = "udp") -> Flow:
@@ -305,6 +304,9 @@ async def udp_bed(*at: tuple[str, ...]) -> tuple[Proxy, Changes]:
         pytest.param([], flow("172.30.0.10", 80, "10.180.0.1"), True, id="last endpoint gone"),
         pytest.param([HERE], flow("172.30.0.10", 80, "172.30.0.10"), True, id="never translated"),
         pytest.param([THERE], flow("192.168.0.2", 30053, "10.180.0.1"), True, id="node port"),
+        pytest.param([THERE], flow("127.0.0.2", 30053, "10.180.0.1"), True, id="node port on loopback"),
+        pytest.param([], flow("192.168.0.2", 30053, "192.168.0.2"), True, id="node port, never translated"),
+        pytest.param([THERE], flow("198.51.100.1", 30053, "198.51.100.1"), False, id="a node port's number elsewhere"),
         pytest.param([THERE], flow("172.30.0.10", 81, "10.180.0.1"), False, id="other port"),
         pytest.param([THERE], flow("198.51.100.1", 80, "198.51.100.1"), False, id="other destination"),
         pytest.param([THERE], flow("172.30.0.10", 80, "10.180.0.1", "tcp"), False, id="tcp is never touched"),
@@ -313,13 +315,13 @@ async def udp_bed(*at: tuple[str, ...]) -> tuple[Proxy, Changes]:
 async def test_which_flows_are_stale(at: list[tuple[str, ...]], entry: Flow, stale: bool) -> None:
     proxy, changes = await udp_bed(*at)
 
-    assert bool(stale_flows([entry], proxy.tracker.table, changes)) == stale
+    assert bool(stale_flows([entry], proxy.tracker.table, changes, OWN)) == stale
 
 
 async def test_flows_of_untouched_ports_are_not_judged() -> None:
     proxy, _ = await udp_bed(THERE)
 
-    assert stale_flows([flow("172.30.0.10", 80, "10.180.0.1")], proxy.tracker.table, Changes()) == []
+    assert stale_flows([flow("172.30.0.10", 80, "10.180.0.1")], proxy.tracker.table, Changes(), OWN) == []
 
 
 async def test_flows_of_a_deleted_service_are_stale() -> None:
@@ -327,7 +329,7 @@ async def test_flows_of_a_deleted_service_are_stale() -> None:
     proxy.remove(service())
     changes = proxy.tracker.take()
 
-    assert len(stale_flows([flow("172.30.0.10", 80, "10.180.0.1")], proxy.tracker.table, changes)) == 1
+    assert len(stale_flows([flow("172.30.0.10", 80, "10.180.0.1")], proxy.tracker.table, changes, OWN)) == 1
 
 
 async def test_flows_go_with_the_last_endpoint_and_the_ones_that_found_none_with_the_first() -> None:
@@ -340,7 +342,8 @@ async def test_flows_go_with_the_last_endpoint_and_the_ones_that_found_none_with
     def reached(*at: tuple[str, str]) -> tuple[str, int]:
         conntrack.rules = {("udp", *to): (at[0][0], 8080)} if at else {}
         proxy.add(endpoint_slice("default/web", at, {"http": "8080/UDP"}))
-        forget_stale(conntrack, proxy.tracker.table, proxy.tracker.take())
+        changes = proxy.tracker.take()
+        forget_stale(conntrack, proxy.tracker.table, changes, OWN)
         return conntrack.send("udp", sender, to)
 
     ends = [reached(HERE), reached(THERE), reached(), reached(HERE), reached(HERE, THERE)]
