@@ -137,7 +137,7 @@ def _spawn_here(
     if sandbox.netns:
         namespaces.join(sandbox.netns)
     _build(sandbox, own_proc=True)
-    command = _find(argv[0], env, cwd)
+    command = find_command(argv[0], env, cwd)
     os.chdir(cwd)
     # From here on, children of this thread are numbered anew, the first one from 1.
     libc.unshare(libc.CLONE_NEWPID)
@@ -156,7 +156,8 @@ def _spawn_here(
         raise KernelError.of(f"start {argv[0]}", sandbox.netns, err.errno or 0) from err
 
 
-def _find(name: str, env: Mapping[str, str], cwd: str) -> str:
+def find_command(name: str, env: Mapping[str, str], cwd: str) -> str:
+    """The file that a command's name means, here and now. Raises KernelNotFound, as containerd words it."""
     if "/" in name:
         path: str | None = os.path.join(cwd, name)
         path = path if path and os.access(path, os.X_OK) else None

@@ -1,6 +1,7 @@
 """The kubelet's own API, by which the API server reaches containers: upstream's paths, over HTTPS on port 10250.
 
     GET /containerLogs/NAMESPACE/POD/CONTAINER     what it wrote
+    GET, POST /exec/NAMESPACE/POD/CONTAINER        a command, over WebSocket or SPDY
     GET /pods                                      the Pods of this node, as a PodList
     GET /healthz
 
@@ -21,7 +22,11 @@ from typing import Any, Protocol
 import msgspec
 from aiohttp import web
 
+from netemu.kernel.inside import Stdio
+from netemu.kernel.pidfd import Process
 from netemu.kubelet.container_logs import LogOptions, read
+from netemu.kubelet.execution import Wanted
+from netemu.kubelet.streaming import serve_command
 from netemu.model.errors import NetemuError
 from netemu.model.pods import ContainerStatus as ApiContainerStatus
 from netemu.model.pods import Pod
@@ -32,6 +37,7 @@ log = logging.getLogger(__name__)
 PORT = 10250
 _MASTERS = "system:masters"
 _GOODBYE = 0.2
+_STREAMS = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
 
 
 class PodSource(Protocol):
@@ -61,6 +67,8 @@ class KubeletServer:
         """Serve on bound sockets; they are closed with the server."""
         app = web.Application(middlewares=[_checked])
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
+        for path in ("/exec/{namespace}/{pod}/{container}", "/exec/{namespace}/{pod}/{uid}/{container}"):
+            app.router.add_route("*", path, self._exec)
         app.router.add_get("/pods", self._pods)
         app.router.add_get("/healthz", _healthz)
         self._runner = web.AppRunner(
@@ -98,6 +106,27 @@ class KubeletServer:
                     await response.write(piece)
         return response
 
+    async def _exec(self, request: web.Request) -> web.StreamResponse:
+        command = tuple(request.query.getall("command", []))
+        if not command:
+            raise web.HTTPBadRequest(text="you must provide a command")
+        runtime, container = await self._running(request)
+
+        async def start(stdio: Stdio) -> Process:
+            return await runtime.exec(container.id, command, stdio)
+
+        return await serve_command(request, _wanted(request), start)
+
+    async def _running(self, request: web.Request) -> tuple[Runtime, ContainerStatus]:
+        """The container that a URL names, and its runtime. Raises HTTPException."""
+        pod, runtime = await self._pod(request)
+        name = request.match_info["container"]
+        every = await runtime.list_containers(pod.metadata.uid) if runtime is not None else []
+        found = [one for one in every if one.name == name and one.state is ContainerState.RUNNING]
+        if runtime is None or not found:
+            raise web.HTTPInternalServerError(text=f'container not found ("{name}")')
+        return runtime, found[-1]
+
     async def _pods(self, request: web.Request) -> web.Response:
         items = [msgspec.to_builtins(pod) for pod in self._source.pods()]
         body: dict[str, Any] = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}
@@ -127,6 +156,11 @@ class KubeletServer:
         if not found:
             raise web.HTTPBadRequest(text=f'container "{name}" in pod "{pod.name}" is {_waiting(pod, name)}')
         return max(found, key=lambda one: one.attempt)
+
+
+def _wanted(request: web.Request) -> Wanted:
+    asked = {name: request.query.get(key) in ("1", "true") for name, key in _STREAMS.items()}
+    return Wanted(**{**asked, "stderr": asked["stderr"] and not asked["tty"]})
 
 
 def _last_state(pod: Pod, name: str) -> str:

@@ -12,6 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from netemu.kernel.inside import Stdio
+from netemu.kernel.pidfd import Process
 from netemu.model.errors import NetemuError
 from netemu.model.meta import Struct
 
@@ -186,6 +188,10 @@ class Runtime(Protocol):
 
     async def exec_sync(self, container_id: str, command: tuple[str, ...], timeout: float) -> ExecResult:
         """Run a command in the container. Raises TimeoutError, RuntimeFailure."""
+        ...
+
+    async def exec(self, container_id: str, command: tuple[str, ...], stdio: Stdio) -> Process:
+        """Start a command in a running container; the caller waits for its end. Raises RuntimeFailure, KernelError."""
         ...
 
     def container_log_path(self, container_id: str) -> Path | None:

@@ -3,9 +3,10 @@
 A socket belongs for ever to the namespace in which it was opened, so opening it is all that happens there; accepting
 and answering are ordinary asyncio. A thousand echo Pods cost one process and a few KiB each.
 
-What follows from there being no process: init containers end at once with success, commands given by exec (probes too)
-succeed without running (only `sleep` takes its time), and a container needs no time to start (`instant`). On SIGTERM a
-server closes idle connections and ends; while others are open it serves on until they end or the grace period does.
+What follows from there being no process: init containers end at once with success, commands of probes and hooks succeed
+without running (only `sleep` takes its time), and a container needs no time to start (`instant`). On SIGTERM a server
+closes idle connections and ends; while others are open it serves on until they end or the grace period does. Commands
+that a person gives do run (`shells`).
 
 Connections that are open when this process dies are lost. Listening sockets are not, where somebody keeps them
 meanwhile (`socket_store`): a restarted runtime takes those of running containers back, and opens what nobody kept.
@@ -22,6 +23,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from netemu.kernel import netns
+from netemu.kernel.inside import Stdio
+from netemu.kernel.pidfd import Process
 from netemu.model import times
 from netemu.model.errors import KernelError
 from netemu.runtime import logs
@@ -40,6 +43,7 @@ from netemu.runtime.sandboxes import Container, Sandbox
 from netemu.runtime.servers.identity import Identity
 from netemu.runtime.servers.tcp import TcpServer
 from netemu.runtime.servers.udp import UdpServer
+from netemu.runtime.shells import Shells
 from netemu.runtime.socket_store import NoSocketStore, SocketStore, socket_name
 
 log = logging.getLogger(__name__)
@@ -64,6 +68,7 @@ class EmulatedRuntime:
         self._strict = strict_images
         self._store: SocketStore = store or NoSocketStore()
         self._servers: dict[str, list[Server]] = {}
+        self._shells = Shells(self._records)
 
     async def start(self) -> None:
         """See cri.Runtime."""
@@ -77,6 +82,7 @@ class EmulatedRuntime:
         """See cri.Runtime; serving ends, and state stays, as do sockets that are kept."""
         for container_id in list(self._servers):
             self._shut(container_id)
+        await self._shells.close()
 
     def subscribe(self, handler: Callable[[ContainerEvent], None]) -> None:
         """See cri.Runtime."""
@@ -129,6 +135,7 @@ class EmulatedRuntime:
         if timeout > 0:
             await asyncio.gather(*(server.drain(timeout) for server in servers))
         self._shut(container_id)
+        await self._shells.end(container_id)
         self._records.exited(container_id, 0)
 
     async def remove_container(self, container_id: str) -> None:
@@ -149,6 +156,10 @@ class EmulatedRuntime:
         self._records.entry(container_id)
         await asyncio.sleep(nap(command))
         return ExecResult(0, f"{' '.join(command)}: not run, the image is emulated\n")
+
+    async def exec(self, container_id: str, command: tuple[str, ...], stdio: Stdio) -> Process:
+        """See cri.Runtime."""
+        return await self._shells.exec(container_id, command, stdio)
 
     def container_log_path(self, container_id: str) -> Path | None:
         """See cri.Runtime."""

@@ -16,13 +16,12 @@ import contextlib
 import fcntl
 import logging
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from netemu.kernel.inside import Stdio, start_inside
 from netemu.kernel.pidfd import Process, adopt
-from netemu.kernel.sandbox import DEFAULT_PATH, spawn
-from netemu.kernel.sandbox import Sandbox as View
+from netemu.kernel.sandbox import spawn
 from netemu.model import times
 from netemu.model.errors import KernelError
 from netemu.runtime.cri import (
@@ -38,6 +37,7 @@ from netemu.runtime.cri import (
 from netemu.runtime.logs import Splitter
 from netemu.runtime.records import Records
 from netemu.runtime.sandboxes import Container, Sandbox
+from netemu.runtime.views import environment_of, view_of
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class ProcessRuntime:
         argv = ("nsenter", f"--target={running.process.pid}", *inside, "--", *command)
         child = await asyncio.create_subprocess_exec(
             *argv,
-            env=_environment(config),
+            env=environment_of(config),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -184,6 +184,17 @@ class ProcessRuntime:
             await child.wait()
             raise
         return ExecResult(child.returncode or 0, output[:_LONGEST_OUTPUT].decode(errors="replace"))
+
+    async def exec(self, container_id: str, command: tuple[str, ...], stdio: Stdio) -> Process:
+        """See cri.Runtime."""
+        running = self._running.get(container_id)
+        if running is None:
+            raise RuntimeFailure("ContainerNotRunning", f"container {container_id} is not running")
+        container = self._records.entry(container_id).container
+        config, sandbox = container.config, self._records.sandbox(container.sandbox_id)
+        env = environment_of(config, sandbox.config.hostname)
+        cwd = config.working_dir or "/"
+        return await asyncio.to_thread(start_inside, running.process, command, env=env, cwd=cwd, stdio=stdio)
 
     def container_log_path(self, container_id: str) -> Path | None:
         """See cri.Runtime."""
@@ -280,8 +291,8 @@ def _start(sandbox: Sandbox, container: Container) -> tuple[Process, list[int]]:
                 fcntl.fcntl(ends[-1], fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         process = spawn(
             (*config.command, *config.args),
-            _view(sandbox, config),
-            env=_environment(config, sandbox.config.hostname),
+            view_of(sandbox, config),
+            env=environment_of(config, sandbox.config.hostname),
             cwd=config.working_dir or "/",
             stdout=ends[0],
             stderr=ends[1],
@@ -291,21 +302,3 @@ def _start(sandbox: Sandbox, container: Container) -> tuple[Process, list[int]]:
             os.close(end)
         raise
     return process, ends
-
-
-def _view(sandbox: Sandbox, config: ContainerConfig) -> View:
-    return View(
-        netns=sandbox.config.netns,
-        hostname=sandbox.config.hostname,
-        domainname=sandbox.config.domainname,
-        mounts={**sandbox.mounts, **{mount.container_path: mount.host_path for mount in config.mounts}},
-        read_only=frozenset(mount.container_path for mount in config.mounts if mount.readonly),
-    )
-
-
-def _environment(config: ContainerConfig, hostname: str = "") -> dict[str, str]:
-    scripts = str(Path(sys.executable).parent)
-    env = {"PATH": f"{scripts}:{DEFAULT_PATH}", "HOME": "/root"}
-    if hostname:
-        env["HOSTNAME"] = hostname
-    return env | dict(config.env)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from netemu.kernel.inside import Stdio
+from netemu.kernel.pidfd import Process
 from netemu.model import times
 from netemu.runtime.cri import (
     ContainerConfig,
@@ -147,6 +149,10 @@ class FakeRuntime:
     async def exec_sync(self, container_id: str, command: tuple[str, ...], timeout: float) -> ExecResult:
         """See cri.Runtime: `exec_result`, whatever the command."""
         return self.exec_result
+
+    async def exec(self, container_id: str, command: tuple[str, ...], stdio: Stdio) -> Process:
+        """See cri.Runtime; there is nothing here in which a command could run."""
+        raise RuntimeFailure("ExecError", "this runtime has no processes")
 
     def container_log_path(self, container_id: str) -> Path | None:
         """See cri.Runtime; there are none."""

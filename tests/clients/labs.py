@@ -44,11 +44,11 @@ class LabKubectl:
         assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}{done.stdout}"
         return done.stdout
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """For commands that do not end by themselves, or shall run beside others."""
+    def start(self, *arguments: str, tty: int | None = None) -> subprocess.Popen[str]:
+        """For commands that do not end by themselves, or shall run beside others; `tty`: on that terminal."""
         return subprocess.Popen(
             [self.program, *self._options, *arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self._environment,
+            stdin=tty, stdout=tty or subprocess.PIPE, stderr=tty or subprocess.PIPE, text=True, env=self._environment,
         )  # fmt: skip
 
     def get(self, *arguments: str) -> Any:

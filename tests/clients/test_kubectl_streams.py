@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import select
+import signal
+import struct
+import termios
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from netemu.lab.remains import lab_processes
 from tests.clients.apiserver import find_kubectl
 from tests.clients.labs import LabKubectl
 from tests.cluster.labs import eventually, netemu, run
@@ -139,3 +149,158 @@ def test_a_service_without_endpoints_cannot_be_proxied(kubectl: LabKubectl) -> N
     done = kubectl.run("get", "--raw", "/api/v1/namespaces/default/services/empty:80/proxy/")
 
     assert (done.returncode, "no endpoints available for service" in done.stderr) == (1, True)
+
+
+# --- exec and cp
+
+EVERY = tuple(range(27, 34))
+"""The minor versions of kubectl: up to 1.29 they speak SPDY, from 1.30 on WebSocket."""
+
+
+def of_version(kubectl: LabKubectl, minor: int) -> LabKubectl:
+    return LabKubectl(kubectl.lab, find_kubectl(minor), kubectl.cache.with_name(f"cache{minor}"))
+
+
+@pytest.mark.parametrize("minor", EVERY)
+@pytest.mark.parametrize("pod", ["talker", "web"])
+def test_a_command_has_input_outputs_and_an_exit_code(kubectl: LabKubectl, pod: str, minor: int) -> None:
+    script = "cat; hostname; echo no >&2; exit 7"
+    done = of_version(kubectl, minor).run("exec", "-i", pod, "--", "sh", "-c", script, stdin="given\n")
+
+    assert done.stdout == f"given\n{pod}\n"
+    assert {"no", "command terminated with exit code 7"} <= set(done.stderr.splitlines())
+    assert done.returncode == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("web", "--", "no-such"), 'exec: "no-such": executable file not found in $PATH'),
+        (("web", "--", "/no/such"), 'exec: "/no/such": no such file or directory'),
+        (("web", "-c", "none", "--", "true"), "container none is not valid for pod web"),
+        (("talker", "-c", "first", "--", "true"), 'container not found ("first")'),
+        (("homeless", "--", "true"), "pod homeless does not have a host assigned"),
+    ],
+)
+def test_a_command_that_cannot_run(kubectl: LabKubectl, arguments: tuple[str, ...], why: str) -> None:
+    done = kubectl.run("exec", *arguments)
+
+    assert why in done.stderr
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_a_killed_command_has_the_exit_code_of_its_signal(kubectl: LabKubectl) -> None:
+    assert kubectl.run("exec", "web", "--", "sh", "-c", "kill -9 $$").returncode == 137
+
+
+@pytest.mark.parametrize("minor", [29, 32])
+def test_what_one_command_leaves_the_next_one_finds(kubectl: LabKubectl, minor: int, tmp_path: Path) -> None:
+    mine = of_version(kubectl, minor)
+    (tmp_path / "sent").write_bytes(bytes(range(256)) * 20_000)
+
+    mine("cp", str(tmp_path / "sent"), "web:/tmp/kept")
+    mine("cp", "web:/tmp/kept", str(tmp_path / "back"))
+
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "sent").read_bytes()
+    assert netemu("exec", "--lab", kubectl.lab, "web", "--", "stat", "-c", "%s", "/tmp/kept") == "5120000\n"
+
+
+@pytest.mark.parametrize("minor", EVERY)
+def test_a_terminal_has_a_size_and_interrupts_what_runs(kubectl: LabKubectl, minor: int) -> None:
+    with Terminal(of_version(kubectl, minor), "exec", "-it", "web", "--", "sh") as terminal:
+        terminal.resize(101, 33)
+        terminal.type("until [ \"$(stty size)\" = '33 101' ]; do sleep 0.05; done; echo sized; tty\n")
+        assert "/dev/pts/" in terminal.until("sized\r\n/dev/pts/")
+
+        terminal.type("echo ready$((1 + 1)); sleep 1000\n")
+        terminal.until("ready2")
+        terminal.type("\x03echo was $?; exit 5\n")
+        terminal.until("was 130")
+        assert terminal.exit_code() == 5
+
+
+@pytest.mark.parametrize("minor", [29, 32])
+@pytest.mark.parametrize("pod", ["talker", "web"])
+def test_a_command_ends_with_its_client(kubectl: LabKubectl, pod: str, minor: int) -> None:
+    script = "echo started; sleep 54321 & sleep 54321; true"
+    with of_version(kubectl, minor).start("exec", pod, "--", "sh", "-c", script) as client:
+        assert client.stdout is not None
+        client.stdout.readline()
+        client.kill()
+
+    eventually(lambda: not processes("sleep", "54321"), "no sleep left")
+
+
+def test_a_deleted_pod_takes_its_commands_along(kubectl: LabKubectl) -> None:
+    kubectl("run", "short", "--image=nginx")
+    kubectl("wait", "--for=condition=Ready", "pod/short", "--timeout=20s")
+    kubectl("exec", "short", "--", "sh", "-c", "setsid sleep 65432 > /dev/null 2>&1 &")
+    eventually(lambda: processes("sleep", "65432"), "a sleep that its command left")
+
+    kubectl("delete", "pod", "short", "--now")
+
+    eventually(lambda: not processes("sleep", "65432"), "no sleep left")
+
+
+def test_a_restarted_node_agent_leaves_what_commands_left(kubectl: LabKubectl) -> None:
+    kubectl("exec", "web", "--", "touch", "/tmp/stays")
+    os.kill(lab_processes(kubectl.lab)["node-agent"], signal.SIGKILL)
+
+    def there() -> bool:
+        return kubectl.run("exec", "web", "--", "ls", "/tmp/stays").stdout == "/tmp/stays\n"
+
+    eventually(there, "/tmp/stays")
+
+
+def processes(*argv: str) -> list[int]:
+    """The processes with exactly that command line."""
+    wanted = "".join(f"{word}\0" for word in argv).encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and (entry / "cmdline").read_bytes() == wanted:
+                found.append(int(entry.name))
+    return found
+
+
+class Terminal:
+    """A kubectl with a terminal, and somebody who types."""
+
+    def __init__(self, kubectl: LabKubectl, *arguments: str) -> None:
+        self._fd, inside = pty.openpty()
+        self._inside = inside
+        self._process = kubectl.start(*arguments, tty=inside)
+        self._said = ""
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._inside)
+        os.close(self._fd)
+
+    def resize(self, columns: int, rows: int) -> None:
+        """As a window does it."""
+        fcntl.ioctl(self._inside, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self._process.send_signal(signal.SIGWINCH)
+
+    def type(self, text: str) -> None:
+        """Press keys."""
+        os.write(self._fd, text.encode())
+
+    def until(self, text: str, within: float = 20.0) -> str:
+        """What has been shown since the last time, once it holds `text`."""
+        deadline = time.monotonic() + within
+        while text not in self._said:
+            left = deadline - time.monotonic()
+            assert left > 0, f"{text!r} not shown within {within:.0f} s: {self._said!r}"
+            if select.select([self._fd], [], [], left)[0]:
+                self._said += os.read(self._fd, 65536).decode(errors="replace")
+        shown, self._said = self._said, ""
+        return shown
+
+    def exit_code(self) -> int:
+        """When it has ended."""
+        return self._process.wait(timeout=20)

@@ -1,0 +1,71 @@
+"""Requests of a kubelet's API that become streams: what a client offers, what it gets, and who carries on from there.
+
+Upstream's streaming servers take SPDY and WebSockets alike; which one a client speaks, its first request tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from aiohttp import web
+
+from netemu.client.upgrade import accept
+from netemu.kernel.inside import Stdio
+from netemu.kernel.pidfd import Process
+from netemu.kubelet.execution import RemoteStreams, Wanted, execute
+from netemu.kubelet.remote import CHANNEL_PROTOCOLS, SPDY_PROTOCOLS, ChannelStreams, SpdyStreams
+from netemu.kubelet.spdy_session import SpdySession
+
+_SPDY = "SPDY/3.1"
+_PROTOCOL_HEADER = "X-Stream-Protocol-Version"
+_GOODBYE = 5.0
+
+
+async def serve_command(
+    request: web.Request, wanted: Wanted, start: Callable[[Stdio], Awaitable[Process]]
+) -> web.StreamResponse:
+    """Answer a request to `/exec`. Raises HTTPBadRequest, HTTPForbidden."""
+    if not (wanted.stdin or wanted.stdout or wanted.stderr):
+        raise web.HTTPBadRequest(text="you must specify at least 1 of stdin, stdout, stderr")
+    response, client = await _client_of(request, wanted)
+    async with client as streams:
+        if streams is not None:
+            await execute(start, wanted, streams)
+    return response
+
+
+async def _client_of(
+    request: web.Request, wanted: Wanted
+) -> tuple[web.StreamResponse, contextlib.AbstractAsyncContextManager[RemoteStreams | None]]:
+    if is_websocket(request):
+        socket = web.WebSocketResponse(protocols=CHANNEL_PROTOCOLS, timeout=_GOODBYE, max_msg_size=0)
+        await socket.prepare(request)
+        return socket, ChannelStreams(socket)
+    response, session, protocol = await spdy_of(request, SPDY_PROTOCOLS)
+
+    @contextlib.asynccontextmanager
+    async def streams() -> AsyncIterator[RemoteStreams | None]:
+        async with session:
+            yield await SpdyStreams.opened(session, protocol, wanted)
+
+    return response, streams()
+
+
+def is_websocket(request: web.Request) -> bool:
+    """Whether a request asks for a WebSocket."""
+    return request.headers.get("Upgrade", "").lower() == "websocket"
+
+
+async def spdy_of(request: web.Request, known: Sequence[str]) -> tuple[web.StreamResponse, SpdySession, str]:
+    """Agree to SPDY, in the first of the `known` protocols that the client offers. Raises HTTPException."""
+    if request.headers.get("Upgrade", "").lower() != _SPDY.lower():
+        raise web.HTTPBadRequest(text="Upgrade request required")
+    offered = ",".join(request.headers.getall(_PROTOCOL_HEADER, [])).split(",")
+    offers = {one.strip() for one in offered}
+    protocol = next((one for one in known if one in offers), "" if offers != {""} else known[-1])
+    if not protocol:
+        raise web.HTTPForbidden(text=f"unable to negotiate protocol: client supports {sorted(offers)}, server {known}")
+    headers = {"Connection": "Upgrade", "Upgrade": _SPDY, _PROTOCOL_HEADER: protocol}
+    response, duplex = await accept(request, headers)
+    return response, SpdySession(duplex), protocol

@@ -1,0 +1,90 @@
+"""Commands in containers that have no process: where `kubectl exec` leads in an emulated one.
+
+The first command makes a view of the Pod (`kernel.sandbox`) and a process in it that does nothing but hold it; this and
+every later command runs there, so what one leaves, files or processes, the next finds, as in any container. The holder
+ends with the container and takes everything inside with it. It is written down with the container's record, so a
+restarted runtime, and `netemu exec`, find the same view.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+from netemu.kernel.inside import Stdio, start_inside
+from netemu.kernel.pidfd import Process, adopt
+from netemu.kernel.sandbox import Sandbox as View
+from netemu.kernel.sandbox import spawn
+from netemu.model.errors import KernelError
+from netemu.runtime.cri import ContainerState, RuntimeFailure
+from netemu.runtime.records import Records
+from netemu.runtime.views import environment_of, view_of
+
+# The shell waits for whatever is left to the first process of a container, as pause does.
+_HOLD = ("sh", "-c", "sleep infinity & wait")
+
+
+class Shells:
+    """The holders of one runtime's containers."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._making: dict[str, asyncio.Lock] = {}
+        self._reaping: set[asyncio.Task[int | None]] = set()
+
+    async def exec(self, container_id: str, command: Sequence[str], stdio: Stdio) -> Process:
+        """Start a command in a running container. Raises RuntimeFailure, KernelError."""
+        async with self._making.setdefault(container_id, asyncio.Lock()):
+            holder = await self._holder(container_id)
+        config = self._records.entry(container_id).container.config
+        sandbox = self._records.sandbox(self._records.entry(container_id).container.sandbox_id)
+        env = environment_of(config, sandbox.config.hostname)
+        cwd = config.working_dir or "/"
+        return await asyncio.to_thread(start_inside, holder, command, env=env, cwd=cwd, stdio=stdio)
+
+    async def end(self, container_id: str) -> None:
+        """Kill what holds the view of a container, if anything does, and everything in it."""
+        self._making.pop(container_id, None)
+        entry = self._records.entries.get(container_id)
+        if entry is None or not entry.container.pid:
+            return
+        holder = Process(entry.container.pid, entry.container.process_started)
+        self._records.change(container_id, pid=0, process_started=0)
+        holder.kill()
+        await holder.wait()
+
+    async def _holder(self, container_id: str) -> Process:
+        container = self._records.entry(container_id).container
+        if container.state is not ContainerState.RUNNING:
+            raise RuntimeFailure("ContainerNotRunning", f"container {container.config.name} is not running")
+        found = adopt(container.pid, container.process_started) if container.pid else None
+        if found is not None:
+            return found
+        view = view_of(self._records.sandbox(container.sandbox_id), container.config)
+        holder = await asyncio.to_thread(_hold, view)
+        if self._records.entry(container_id).container.state is not ContainerState.RUNNING:
+            holder.kill()
+            await holder.wait()
+            raise RuntimeFailure("ContainerNotRunning", f"container {container.config.name} has ended")
+        self._records.change(container_id, pid=holder.pid, process_started=holder.started)
+        reaping = asyncio.create_task(holder.wait(), name=f"holder of {container.config.name}")
+        self._reaping.add(reaping)
+        reaping.add_done_callback(self._reaping.discard)
+        return holder
+
+    async def close(self) -> None:
+        """Let go of the holders; they stay."""
+        for task in list(self._reaping):
+            task.cancel()
+        await asyncio.gather(*self._reaping, return_exceptions=True)
+
+
+def _hold(view: View) -> Process:
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        return spawn(_HOLD, view, env={"PATH": os.defpath}, stdout=null, stderr=null)
+    except KernelError as error:
+        raise RuntimeFailure("ExecError", str(error)) from error
+    finally:
+        os.close(null)
