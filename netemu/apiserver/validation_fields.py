@@ -22,6 +22,7 @@ NOT_NEGATIVE = "must be greater than or equal to 0"
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _LABEL_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = _LABEL + r"(\." + _LABEL + ")*"
+_SUBDOMAIN_UNDERSCORES = r"_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*"
 _QUALIFIED = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _LABEL_VALUE = "(" + _QUALIFIED + ")?"
 _CONFIG_KEY = "[-._a-zA-Z0-9]+"
@@ -135,6 +136,18 @@ def dns1123_subdomain(value: str) -> list[str]:
             "and must start and end with an alphanumeric character"
         )
         reasons.append(_regex_error(text, _SUBDOMAIN, "example.com"))
+    return reasons
+
+
+def dns1123_subdomain_with_underscores(value: str) -> list[str]:
+    """Reasons why this is no search path of a Pod's resolver; a label may begin with `_` and have more inside."""
+    reasons = _too_long_reason(value, 253)
+    if not _matches(_SUBDOMAIN_UNDERSCORES, value):
+        text = (
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', "
+            "and must start and end with an alphanumeric character"
+        )
+        reasons.append(_regex_error(text, _SUBDOMAIN_UNDERSCORES, "example.com"))
     return reasons
 
 

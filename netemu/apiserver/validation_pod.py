@@ -10,6 +10,7 @@ from netemu.apiserver.validation_fields import (
     between,
     dns1123_label,
     dns1123_subdomain,
+    dns1123_subdomain_with_underscores,
     duplicate,
     forbidden,
     immutable,
@@ -163,7 +164,7 @@ def _dns_config(path: str, spec: Obj) -> list[FieldError]:
             return [required(where, "must provide `dnsConfig` when `dnsPolicy` is None")]
         if not config.get("nameservers"):
             text = "must provide at least one DNS nameserver when `dnsPolicy` is None"
-            errors.append(required(f"{where}.nameservers", text))
+            return [required(f"{where}.nameservers", text)]
     if config is None:
         return errors
     servers, searches = config.get("nameservers") or [], config.get("searches") or []
@@ -180,7 +181,9 @@ def _dns_config(path: str, spec: Obj) -> list[FieldError]:
         errors.append(invalid(f"{where}.searches", searches, text))
     for index, name in enumerate(searches):
         if name != ".":
-            errors += invalid_for(f"{where}.searches[{index}]", name, dns1123_subdomain(name.removesuffix(".")))
+            # The value that is named in an error is the one without its last dot, as upstream.
+            name = name.removesuffix(".")
+            errors += invalid_for(f"{where}.searches[{index}]", name, dns1123_subdomain_with_underscores(name))
     for index, option in enumerate(config.get("options") or ()):
         if not option.get("name"):
             errors.append(required(f"{where}.options[{index}]", "must not be empty"))
@@ -193,8 +196,8 @@ def _host_aliases(path: str, aliases: list[Obj]) -> list[FieldError]:
         ip = alias.get("ip") or ""
         if not is_ip(ip):
             errors += invalid_for(f"{path}[{index}].ip", ip, ip_text(ip))
-        for name in alias.get("hostnames") or ():
-            errors += invalid_for(f"{path}[{index}].hostnames", name, dns1123_subdomain(name))
+        for at, name in enumerate(alias.get("hostnames") or ()):
+            errors += invalid_for(f"{path}[{index}].hostnames[{at}]", name, dns1123_subdomain(name))
     return errors
 
 

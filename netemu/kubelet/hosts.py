@@ -45,7 +45,7 @@ def pod_names(pod: Pod, node_name: str, cluster_domain: str) -> Names:
         return Names(hostname, domain, hostname)
     if len(full) > _LONGEST_HOSTNAME:
         raise UserError(
-            f'Failed to construct FQDN from pod hostname and cluster domain, FQDN "{full}" is too long '
+            f"failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long "
             f"({_LONGEST_HOSTNAME} characters is the max, {len(full)} characters requested)"
         )
     return Names(hostname, domain, full)

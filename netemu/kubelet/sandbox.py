@@ -160,16 +160,28 @@ class Sandboxes:
 
     def _write_files(self, pod: Pod, pod_name: Names, addresses: tuple[str, ...], directory: Path) -> list[Warned]:
         settings = self.settings
-        resolver, warnings = resolv_conf(pod, settings.cluster_dns, settings.cluster_domain, self._host_resolver())
-        if pod.spec.host_network:
-            hosts = host_network_hosts_text(_read(settings.hosts_file), pod.spec.host_aliases)
-        else:
-            hosts = hosts_text(pod_name, addresses, pod.spec.host_aliases)
+        resolver, warnings = resolv_conf(
+            pod, settings.cluster_dns, settings.cluster_domain, self._host_resolver(), self.node.addresses
+        )
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "resolv.conf").write_text(resolver.text())
-        (directory / "hosts").write_text(hosts)
         (directory / "hostname").write_text(f"{pod_name.kernel}\n")
+        self.write_hosts(pod, addresses)
         return warnings
+
+    def write_hosts(self, pod: Pod, addresses: Sequence[str]) -> None:
+        """The Pod's /etc/hosts as it should be; a file that is so already is left alone, for it may be being read.
+
+        As upstream, it is written before each start of a container: what a container did to it ends with that.
+        """
+        if pod.spec.host_network:
+            text = host_network_hosts_text(_read(self.settings.hosts_file), pod.spec.host_aliases)
+        else:
+            pod_name = pod_names(pod, self.node.name, self.settings.cluster_domain)
+            text = hosts_text(pod_name, addresses, pod.spec.host_aliases)
+        path = self.directory(pod.metadata.uid) / "hosts"
+        if _read(str(path)) != text:
+            path.write_text(text)
 
     def _host_resolver(self) -> ResolvConf | None:
         return parse(_read(self.settings.resolv_conf)) if self.settings.resolv_conf else None

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from netemu.client.events import EventRecorder
 from netemu.kubelet.env import Place
 from netemu.kubelet.materials import Materials
-from netemu.kubelet.settings import KubeletSettings, NodeFacts
+from netemu.kubelet.sandbox import Sandboxes
 from netemu.kubelet.slots import Slot
 from netemu.model.errors import UserError
 from netemu.model.pods import Pod
@@ -41,11 +41,8 @@ class PodVoice:
 class Starter:
     """Starts the containers of one Pod."""
 
-    def __init__(
-        self, runtime: Runtime, materials: Materials, node: NodeFacts, settings: KubeletSettings, say: PodVoice
-    ) -> None:
-        self._runtime, self._materials, self._node, self._settings = runtime, materials, node, settings
-        self._say = say
+    def __init__(self, runtime: Runtime, materials: Materials, sandboxes: Sandboxes, say: PodVoice) -> None:
+        self._runtime, self._materials, self._sandboxes, self._say = runtime, materials, sandboxes, say
 
     async def start(self, slot: Slot, pod: Pod, sandbox: SandboxConfig, places: Mapping[str, str]) -> bool:
         """Start it unless it must wait; a failure becomes its waiting reason. Whether anything was tried."""
@@ -84,10 +81,12 @@ class Starter:
     async def _attempt(
         self, slot: Slot, pod: Pod, sandbox: SandboxConfig, places: Mapping[str, str], *, restart: bool
     ) -> None:
-        allocatable = {"cpu": self._settings.cpu, "memory": self._settings.memory}
-        place = Place(self._node.name, self._node.addresses, sandbox.addresses, allocatable)
+        node, settings = self._sandboxes.node, self._sandboxes.settings
+        place = Place(node.name, node.addresses, sandbox.addresses, {"cpu": settings.cpu, "memory": settings.memory})
         ends = slot.init and slot.spec.restart_policy != "Always"
         config = await self._materials.config(pod, slot.spec, place, places, attempt=slot.next_attempt, init=ends)
+        if all(mount.container_path != "/etc/hosts" for mount in config.mounts):
+            self._sandboxes.write_hosts(pod, sandbox.addresses)
         container_id = await self._runtime.create_container(sandbox.pod_uid, config)
         if not restart:
             self._say("Normal", "Pulled", f'Container image "{slot.spec.image}" already present on machine', slot)

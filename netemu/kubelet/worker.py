@@ -70,7 +70,7 @@ class PodWorker:
         self._finished = False
         self._reporter = Reporter(around.client)
         self._say = PodVoice(around.events, pod)
-        self._starter = Starter(runtime, around.materials, around.node, around.settings, self._say)
+        self._starter = Starter(runtime, around.materials, around.sandboxes, self._say)
         self._start_time = pod.status.start_time or times.now()
         first, longest = around.settings.back_off
         self._init = [Slot(one, True, BackOff(first, longest)) for one in pod.spec.init_containers]
@@ -201,7 +201,12 @@ class PodWorker:
             raise NetemuError(str(error)) from error
         self._sandbox = config
         for warning in warnings:
-            self._say("Warning", warning.reason, warning.message)
+            if warning.of_node:
+                node = around.node.name  # as its uid too: upstream's kubelet says so before it knows the real one
+                about = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node, "uid": node}}
+                around.events.event(about, "Warning", warning.reason, warning.message)
+            else:
+                self._say("Warning", warning.reason, warning.message)
         return True
 
     async def _mount_volumes(self) -> Mapping[str, str] | None:

@@ -82,6 +82,13 @@ SUBDOMAIN = (
     "end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
     r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
 )
+SEARCH = (
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', "
+    "and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
+    r"'_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')"
+)
+DOTS = "must not contain dots"
+LONG = "s" * 249
 DNS_1035 = (
     "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, "
     "and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is "
@@ -328,6 +335,11 @@ def test_containers(kind: str, fields: dict[str, Any], errors: list[str]) -> Non
     check(kind, fields, errors)
 
 
+def go_list(words: list[str]) -> str:
+    """As Go prints a slice of strings."""
+    return "[]string{" + ", ".join(f'"{word}"' for word in words) + "}"
+
+
 @pytest.mark.parametrize(("kind", "fields", "errors"), [
     case("Pod", 'spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "Never", "OnFailure"',
          spec__restartPolicy="Sometimes"),
@@ -342,8 +354,19 @@ def test_containers(kind: str, fields: dict[str, Any], errors: list[str]) -> Non
     case("Pod", 'spec.dnsConfig.nameservers: Invalid value: []string{"1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.1.4"}: '
          "must not have more than 3 nameservers",
          spec__dnsConfig={"nameservers": [f"1.1.1.{n}" for n in range(1, 5)]}),
-    case("Pod", f'spec.dnsConfig.searches[0]: Invalid value: "a b": {SUBDOMAIN}',
-         spec__dnsConfig={"searches": ["a b", "."]}),
+    case("Pod", f'spec.dnsConfig.searches[0]: Invalid value: "a b": {SEARCH}',
+         f'spec.dnsConfig.searches[2]: Invalid value: "a_.b": {SEARCH}',
+         spec__dnsConfig={"searches": ["a b", ".", "a_.b.", "_tcp.a_b.c."]}),
+    case("Pod", f"spec.dnsConfig.searches: Invalid value: {go_list([f's{n}' for n in range(33)])}: "
+         "must not have more than 32 search paths", spec__dnsConfig={"searches": [f"s{n}" for n in range(33)]}),
+    case("Pod", f"spec.dnsConfig.searches: Invalid value: {go_list([LONG] * 9)}: "
+         "must not have more than 2048 characters (including spaces) in the search list",
+         spec__dnsConfig={"searches": [LONG] * 9}),
+    case("Pod", "spec.dnsConfig.options[1]: Required value: must not be empty",
+         spec__dnsConfig={"options": [{"name": "ndots", "value": "2"}, {"value": "x"}]}),
+    case("Pod", spec__dnsPolicy="None", spec__dnsConfig={"nameservers": ["192.0.2.1", "2001:db8::1"]}),
+    case("Pod", spec__dnsPolicy="Default", spec__dnsConfig={}),
+    case("Pod", spec__dnsPolicy="ClusterFirstWithHostNet", spec__hostNetwork=True),
     case("Pod", "spec.terminationGracePeriodSeconds: Invalid value: -1: must be greater than or equal to 0",
          spec__terminationGracePeriodSeconds=-1),
     case("Pod", "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive",
@@ -362,6 +385,10 @@ def test_containers(kind: str, fields: dict[str, Any], errors: list[str]) -> Non
          spec__tolerations=[{"key": "a", "operator": "Exists", "effect": "NoSchedule", "tolerationSeconds": 1}]),
     case("Pod", f'spec.hostAliases[0].ip: Invalid value: "x": {IP}',
          spec__hostAliases=[{"ip": "x", "hostnames": ["a"]}]),
+    case("Pod", f'spec.hostAliases[1].hostnames[1]: Invalid value: "a_b": {SUBDOMAIN}', spec__hostNetwork=True,
+         spec__hostAliases=[{"ip": "::1"}, {"ip": "192.0.2.1", "hostnames": ["a.b", "a_b"]}]),
+    case("Pod", f'spec.hostname: Invalid value: "a.b": {DOTS}', f'spec.subdomain: Invalid value: "c.d": {DOTS}',
+         spec__hostname="a.b", spec__subdomain="c.d"),
     case("Pod", "spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than zero",
          spec__topologySpreadConstraints=[{"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]),
     case("Pod", f"{NODE}.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms: Required value: "

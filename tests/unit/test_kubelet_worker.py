@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +319,69 @@ async def test_a_missing_config_map_is_waited_for(node: Bed) -> None:
     await node.until(ready)
 
     assert ("A", "1") in next(iter(node.runtime.configs.values())).env
+
+
+async def test_each_start_of_a_container_finds_the_hosts_file_as_it_should_be(node: Bed, tmp_path: Path) -> None:
+    await node.pod(hostname="h", subdomain="s", hostAliases=[{"ip": "192.0.2.7", "hostnames": ["x.y"]}])
+    pod = await node.until(ready)
+    hosts = tmp_path / pod["metadata"]["uid"] / "hosts"
+    before = hosts.read_text()
+
+    hosts.write_text("what a container wrote")
+    node.runtime.end("web", 1)
+    await node.until(lambda status: first(status).get("restartCount") == 1 and ready(status))
+
+    own = f"{pod['status']['podIP']}\th.s.shop.svc.cluster.local\th\n"
+    assert before.endswith(f"{own}\n# Entries added by HostAliases.\n192.0.2.7\tx.y\n")
+    assert hosts.read_text() == before
+
+
+async def test_a_container_with_a_hosts_file_of_its_own_leaves_the_pods_alone(node: Bed, tmp_path: Path) -> None:
+    mount = {"name": "own", "mountPath": "/etc/hosts"}
+    await node.pod(containers=[{**WEB, "volumeMounts": [mount]}], volumes=[{"name": "own", "emptyDir": {}}])
+    pod = await node.until(ready)
+    hosts = tmp_path / pod["metadata"]["uid"] / "hosts"
+
+    hosts.write_text("as it was")
+    node.runtime.end("web", 1)
+    await node.until(lambda status: first(status).get("restartCount") == 1 and ready(status))
+
+    assert hosts.read_text() == "as it was"
+
+
+async def test_a_full_name_the_kernel_would_not_take_keeps_the_pod_from_starting(node: Bed) -> None:
+    await node.pod(hostname="h" * 40, subdomain="sub", setHostnameAsFQDN=True)
+
+    said = await node.said("FailedCreatePodSandBox")
+    pod = await node.until(lambda status: status.get("phase") == "Pending")
+    assert said == (
+        "Failed to create pod sandbox: failed to construct FQDN from pod hostname and cluster domain, "
+        f"FQDN {'h' * 40}.sub.shop.svc.cluster.local is too long (64 characters is the max, 67 characters requested)"
+    )
+    assert waits("ContainerCreating")(pod["status"])
+
+
+async def test_a_resolver_file_that_had_to_be_cut_is_told(node: Bed) -> None:
+    await node.pod(dnsConfig={"nameservers": ["192.0.2.1", "192.0.2.2", "192.0.2.3"]})
+
+    assert await node.said("DNSConfigForming") == (
+        "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: "
+        "10.96.0.10 192.0.2.1 192.0.2.2"
+    )
+
+
+async def test_a_node_without_cluster_dns_is_told_of_itself_too(tmp_path: Path) -> None:
+    bed = Bed(tmp_path, FakeRuntime())
+    bed.settings = replace(bed.settings, cluster_dns=())
+    async with bed.run():
+        await bed.pod()
+        await bed.until(ready)
+
+    events = [event for event in (await bed.client.list(EVENTS)).items if event["reason"] == "MissingClusterDNS"]
+    assert {event["involvedObject"]["kind"]: event["message"].startswith('pod: "p_shop(') for event in events} == {
+        "Node": False,
+        "Pod": True,
+    }
 
 
 async def test_an_unknown_runtime_class_is_named(node: Bed) -> None:
