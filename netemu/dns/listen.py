@@ -12,7 +12,7 @@ import contextlib
 import errno
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from netemu.dns.datagrams import QUESTION, REPLY, SLOTS, Batch, Envelope, want_destination
@@ -49,9 +49,10 @@ FinishedFor = Callable[[tuple[str, int]], FinishedReplies]
 
 
 def open_sockets(addresses: tuple[str, ...], port: int) -> list[socket.socket]:
-    """UDP and TCP sockets on each address (none: all of both families), all on one port. Raises UserError.
+    """UDP and TCP sockets on each address (empty, or none at all: all of both families), all on one port.
 
-    Port 0 means any that is free on all of them.
+    Port 0 means any that is free on all of them. Beside those of all addresses the kernel prefers an address's own.
+    Raises UserError.
     """
     for tries_left in reversed(range(1 if port else _TRIES)):
         try:
@@ -63,14 +64,13 @@ def open_sockets(addresses: tuple[str, ...], port: int) -> list[socket.socket]:
 
 
 def _open_all(addresses: tuple[str, ...], port: int) -> list[socket.socket]:
-    wanted = [(socket.AF_INET6 if ":" in address else socket.AF_INET, address) for address in addresses]
-    every = not wanted
+    shared = "" in addresses and len(addresses) > 1
     found: list[socket.socket] = []
-    for family, address in wanted or [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")]:
+    for family, address, every in _places(addresses or ("",)):
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
             number = port or (found[0].getsockname()[1] if found else 0)
             try:
-                found.append(_open(family, kind, address, number))
+                found.append(_open(family, kind, address, number, shared=shared))
             except OSError as error:
                 if every and family == socket.AF_INET6 and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                     continue  # no IPv6 here
@@ -81,11 +81,22 @@ def _open_all(addresses: tuple[str, ...], port: int) -> list[socket.socket]:
     return found
 
 
-def _open(family: int, kind: int, address: str, port: int) -> socket.socket:
+def _places(addresses: tuple[str, ...]) -> Iterator[tuple[int, str, bool]]:
+    """(family, address, whether it stands for all)."""
+    for address in addresses:
+        if address:
+            yield socket.AF_INET6 if ":" in address else socket.AF_INET, address, False
+        else:
+            yield socket.AF_INET, "0.0.0.0", True
+            yield socket.AF_INET6, "::", True
+
+
+def _open(family: int, kind: int, address: str, port: int, *, shared: bool) -> socket.socket:
     sock = socket.socket(family, kind)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind == socket.SOCK_STREAM))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_DGRAM:

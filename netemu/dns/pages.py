@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+from collections.abc import Collection
 
 from netemu.dns.plugin import Page
 from netemu.model.errors import UserError
@@ -17,36 +18,58 @@ log = logging.getLogger(__name__)
 _PATIENCE = 5.0
 
 
+PagesByAddress = dict[str, dict[str, Page]]
+"""Pages by address and path; several plugins may share an address."""
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `:8080`, `127.0.0.1:8080` or `[::1]:8080`. Raises ValueError.
+
+    >>> split_address("[::1]:8080")
+    ('::1', 8080)
+    """
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{address!r} is not an address like :8080")
+    return host.strip("[]"), int(port)
+
+
 class Pages:
-    """Pages by address and path; several plugins may share an address."""
+    """The pages that are served now."""
 
     def __init__(self) -> None:
-        self._pages: dict[str, dict[str, Page]] = {}
+        self._pages: PagesByAddress = {}
         self._servers: dict[str, asyncio.Server] = {}
 
-    def add(self, address: str, path: str, page: Page) -> None:
-        """Remember a page; it is served from `start` on."""
-        self._pages.setdefault(address, {})[path] = page
-
-    async def start(self) -> None:
-        """Open the addresses. Raises UserError for one that cannot be had."""
-        for address, pages in self._pages.items():
-            host, _, port = address.rpartition(":")
+    async def serve(self, pages: PagesByAddress) -> None:
+        """Serve these and no others. An address that stays is not closed in between, and nothing changes if a new one
+        cannot be had: raises UserError."""
+        opened: dict[str, asyncio.Server] = {}
+        for address in set(pages) - set(self._servers):
+            host, port = split_address(address)
+            handler = functools.partial(self._answer, address)
             try:
-                handler = functools.partial(_serve, pages)
-                server = await asyncio.start_server(handler, host.strip("[]") or None, int(port))
-            except (OSError, ValueError) as error:
-                await self.close()
-                raise UserError(f"cannot listen on {address} for {', '.join(pages)}: {error}") from error
-            self._servers[address] = server
+                opened[address] = await asyncio.start_server(handler, host or None, port)
+            except OSError as error:
+                for server in opened.values():
+                    server.close()
+                raise UserError(f"cannot listen on {address} for {', '.join(pages[address])}: {error}") from error
+        self._servers |= opened
+        self._pages = pages
+        await self._close(set(self._servers) - set(pages))
 
     async def close(self, path: str = "") -> None:
         """Close the addresses (only the one that has `path`)."""
-        for address in list(self._servers):
-            if not path or path in self._pages[address]:
-                server = self._servers.pop(address)
-                server.close()
-                await server.wait_closed()
+        await self._close({address for address in self._servers if not path or path in self._pages[address]})
+
+    async def _close(self, addresses: Collection[str]) -> None:
+        for address in addresses:
+            server = self._servers.pop(address)
+            server.close()
+            await server.wait_closed()
+
+    async def _answer(self, address: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _serve(self._pages.get(address, {}), reader, writer)
 
     def port_of(self, path: str) -> int:
         """The port that a page is served on."""

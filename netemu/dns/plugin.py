@@ -82,7 +82,7 @@ class Host(Protocol):
         ...
 
     def page(self, address: str, path: str, page: Page) -> None:
-        """Serve a status page over HTTP."""
+        """Serve a status page over HTTP. Raises ValueError for what is no address."""
         ...
 
     def not_ready(self) -> list[str]:

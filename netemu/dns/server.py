@@ -17,7 +17,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from netemu.dns.chain import Chain
 from netemu.dns.corefile import ServerBlock
 from netemu.dns.faults import Faults, FaultTable
 from netemu.dns.metrics import Metrics
-from netemu.dns.pages import Pages
+from netemu.dns.pages import Pages, PagesByAddress, split_address
 from netemu.dns.plugin import Page, Plugin
 from netemu.dns.port import Port
 from netemu.dns.wire import Query, Response
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from netemu.client.events import EventRecorder
 
 log = logging.getLogger(__name__)
+
+_Zones = dict[int, dict[str, dict[bytes, Chain]]]
+"""Who answers, by port, address (empty: all) and zone."""
 
 
 class Server:
@@ -69,7 +72,10 @@ class Server:
         self._client: Any = None
         self._events: EventRecorder | None = None
         self._pages = Pages()
-        self._ports: dict[int, Port] = {}
+        self._wanted_pages: PagesByAddress = {}
+        self._zones: _Zones = {}
+        self._ports: dict[int, dict[str, Port]] = {}
+        """By port and address (empty: all that no other server block is bound to)."""
         self._chains: list[Chain] = []
         self._listeners: dict[int, list[Any]] = {}
         self._connections = listen.Connections()
@@ -78,14 +84,13 @@ class Server:
 
     async def start(self, blocks: list[ServerBlock], ports: dict[int, int] | None = None) -> None:
         """Listen and answer. `ports` maps ports of the Corefile to others (0: any free one). Raises UserError."""
-        zones, self._chains, binds = self._build(blocks)
+        zones, self._chains = self._build(blocks)
         try:
-            for port, addresses in binds.items():
-                self._ports[port] = Port(zones[port], self.metrics, port)
-                await self._listen(port, addresses, (ports or {}).get(port, port))
-            await self._pages.start()
-            for plugin in self.plugins():
-                await plugin.start()
+            self.ports = dict(ports or {})
+            await self._listen(zones)
+            self._route(zones)
+            await self._pages.serve(self._wanted_pages)
+            await self._begin(self._chains)
             if self._faults:
                 self._following = asyncio.create_task(self._faults.run(), name="dns faults")
         except BaseException:
@@ -99,8 +104,8 @@ class Server:
         self._listeners.clear()
         for connection in list(self._connections):
             connection.close()
-        for port in self._ports.values():
-            await port.close()
+        for answers in self._answering():
+            await answers.close()
         await self._pages.close()
         if self._following:
             self._following.cancel()
@@ -111,6 +116,11 @@ class Server:
         if self._client is not None and self._client is not self._given:
             await self._client.close()
         self._client = None
+
+    @staticmethod
+    async def _begin(chains: list[Chain]) -> None:
+        for plugin in (plugin for each in chains for plugin in each.plugins):
+            await plugin.start()
 
     @staticmethod
     async def _stop(chains: list[Chain]) -> None:
@@ -128,32 +138,53 @@ class Server:
         if pause:
             await asyncio.sleep(pause)
 
-    def _build(
-        self, blocks: list[ServerBlock]
-    ) -> tuple[dict[int, dict[bytes, Chain]], list[Chain], dict[int, tuple[str, ...]]]:
-        zones: dict[int, dict[bytes, Chain]] = {}
-        binds: dict[int, tuple[str, ...]] = {}
+    def _build(self, blocks: list[ServerBlock]) -> tuple[_Zones, list[Chain]]:
+        self._wanted_pages = {}
+        zones: _Zones = {}
         chains = []
         for block in blocks:
             built, bind = chain.build(block, self, (Faults(self._faults),) if self._faults else ())
             chains.append(built)
             for zone, port in block.keys:
-                zones.setdefault(port, {})[zone] = built
-                binds[port] = (*binds.get(port, ()), *(each for each in bind if each not in binds.get(port, ())))
-        return zones, chains, binds
+                for address in bind or ("",):
+                    zones.setdefault(port, {}).setdefault(address, {})[zone] = built
+        return zones, chains
 
-    async def _listen(self, port: int, addresses: tuple[str, ...], number: int) -> None:
-        loop, answers = asyncio.get_running_loop(), self._ports[port]
-        with namespaces.entered(self._netns):
-            sockets = listen.open_sockets(addresses, number)
-        self.ports[port] = sockets[0].getsockname()[1]
-        group = self._listeners.setdefault(port, [])
-        for sock in sockets:
-            if sock.type == socket.SOCK_DGRAM:
-                finished = answers.finished("udp", sock.getsockname()[0])
-                group.append(listen.UdpListener(sock, answers.handle, finished))
-            else:
-                group.append(await loop.create_server(lambda: self._connection(answers), sock=sock))
+    async def _listen(self, wanted: Mapping[int, Collection[str]]) -> None:
+        """Open what is not open yet. A port whose addresses change is closed for a moment. Raises UserError."""
+        for port, addresses in wanted.items():
+            answers = self._ports.setdefault(port, {})
+            if port in self._listeners and set(addresses) == set(answers):
+                continue
+            self._leave(port)
+            number = self.ports.get(port, port)
+            with namespaces.entered(self._netns):
+                sockets = listen.open_sockets(tuple(addresses), number)
+            self.ports[port] = sockets[0].getsockname()[1]
+            self._ports[port] = {each: answers.get(each) or Port({}, self.metrics, port) for each in addresses}
+            self._listeners[port] = [await self._listener(port, sock) for sock in sockets]
+            for gone in set(answers) - set(addresses):
+                await answers[gone].close()
+
+    async def _listener(self, port: int, sock: socket.socket) -> Any:
+        address, answers = sock.getsockname()[0], self._ports[port]
+        chosen = answers[address if address in answers else ""]
+        if sock.type == socket.SOCK_DGRAM:
+            return listen.UdpListener(sock, chosen.handle, chosen.finished("udp", address))
+        return await asyncio.get_running_loop().create_server(lambda: self._connection(chosen), sock=sock)
+
+    def _leave(self, port: int) -> None:
+        for listener in self._listeners.pop(port, ()):
+            listener.close()
+
+    def _route(self, zones: _Zones) -> None:
+        for port, answers in self._ports.items():
+            for address, each in answers.items():
+                each.zones = zones.get(port, {}).get(address, {})
+        self._zones = zones
+
+    def _answering(self) -> list[Port]:
+        return [answers for group in self._ports.values() for answers in group.values()]
 
     def _connection(self, answers: Port) -> listen.TcpConnection:
         return listen.TcpConnection(
@@ -164,8 +195,10 @@ class Server:
 
     async def resolve(self, query: Query, port: int) -> Response:
         """See Host."""
-        where = self._ports[port].route(query)
-        return await where[1].serve(query) if where else Response(wire.REFUSED, aa=False)
+        found = [where for answers in self._ports[port].values() if (where := answers.route(query))]
+        if not found:
+            return Response(wire.REFUSED, aa=False)
+        return await max(found, key=lambda where: len(where[0]))[1].serve(query)
 
     async def client(self, credentials: object) -> Client:
         """See Host. The import takes a third of a second, so a thread does it while questions are answered."""
@@ -188,8 +221,8 @@ class Server:
 
     def invalidate(self, changed: Collection[bytes] | None = None) -> None:
         """See Host."""
-        for port in self._ports.values():
-            port.invalidate(changed)
+        for answers in self._answering():
+            answers.invalidate(changed)
 
     def fail(self, cause: str) -> None:
         """See Host."""
@@ -209,7 +242,8 @@ class Server:
 
     def page(self, address: str, path: str, page: Page) -> None:
         """See Host."""
-        self._pages.add(address, path, page)
+        split_address(address)
+        self._wanted_pages.setdefault(address, {})[path] = page
 
     def page_port(self, path: str) -> int:
         """The port of a status page."""
@@ -223,34 +257,40 @@ class Server:
         """See Host. The new plugins are ready (or 5 s have passed) before the first question reaches them."""
         if self.corefile is None:
             return
-        old_pages, self._pages = self._pages, Pages()
+        pages, chains = self._wanted_pages, list[Chain]()
         try:
-            zones, chains, binds = self._build(corefile.load(self.corefile))
+            zones, chains = self._build(corefile.load(self.corefile))
+            await self._listen(zones)
+            await self._pages.serve(self._wanted_pages)
+            self.metrics.forget("coredns_plugin_enabled")
+            await self._begin(chains)
         except NetemuError:
-            self._pages = old_pages
             self.metrics.add("coredns_reload_failed_total")
+            await self._stop(chains)
+            self._wanted_pages = pages
+            await self._pages.serve(pages)
+            await self._listen(self._zones)
+            await self._end_ports(self._zones)
+            self._route(self._zones)
             raise
-        await old_pages.close()
-        await self._pages.start()
-        for port in set(binds) - set(self._listeners):
-            self._ports[port] = Port({}, self.metrics, port)
-            await self._listen(port, binds[port], port)
+        await self._ready(chains)
+        old, self._chains = self._chains, chains
+        self._route(zones)
+        self.invalidate()
+        await self._end_ports(zones)
+        await self._stop(old)
+
+    async def _ready(self, chains: list[Chain]) -> None:
         plugins = [plugin for each in chains for plugin in each.plugins]
-        self.metrics.forget("coredns_plugin_enabled")
-        for plugin in plugins:
-            await plugin.start()
         deadline = time.monotonic() + 5
         while not all(plugin.ready for plugin in plugins) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-        old, self._chains = self._chains, chains
-        for number, port_zones in zones.items():
-            self._ports[number].zones = port_zones
-        self.invalidate()
-        for port in set(self._listeners) - set(binds):
-            for listener in self._listeners.pop(port):
-                listener.close()
-            await self._ports.pop(port).close()
-        await self._stop(old)
+
+    async def _end_ports(self, wanted: Collection[int]) -> None:
+        for port in set(self._ports) - set(wanted):
+            self._leave(port)
+            for answers in self._ports.pop(port).values():
+                await answers.close()
 
 
 def _local_addresses() -> tuple[str, ...]:

@@ -27,8 +27,11 @@ class Bench(Server):
 
     def __init__(self, text: str, client: Client | None = None) -> None:
         super().__init__(None, client=client or FakeClient())
-        zones, self._chains, _ = self._build(corefile.parse(text))
-        self._ports = {port: Port(found, self.metrics) for port, found in zones.items()}
+        zones, self._chains = self._build(corefile.parse(text))
+        self._ports = {
+            port: {address: Port(found, self.metrics) for address, found in group.items()}
+            for port, group in zones.items()
+        }
 
     async def ask(self, question: str, client: str = "10.244.1.9", port: int = 53, **options: Any) -> Response:
         """The response to `NAME TYPE`, as a client at that address gets it."""

@@ -132,8 +132,8 @@ def parsed(packet: bytes) -> dnslib.DNSRecord:
     return dnslib.DNSRecord.parse(packet)
 
 
-async def rcode(to: Server, name: str, kind: str = "A") -> str:
-    return wire.rcode_name(parsed(await exchange(to, question(name, kind))).header.rcode)
+async def rcode(to: Server, name: str, kind: str = "A", address: str = "127.0.0.1") -> str:
+    return wire.rcode_name(parsed(await exchange(to, question(name, kind), address)).header.rcode)
 
 
 async def addresses(to: Server, name: str, kind: str = "A") -> list[str]:
@@ -722,6 +722,57 @@ async def test_reload_serves_the_new_file_and_keeps_the_old_one_when_it_is_bad(t
         await found.close()
 
     assert seen == ["192.0.2.8"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("EXTRA", "health 192.0.2.1:0", id="an address of another machine"),
+        pytest.param("EXTRA", "health 127.0.0.1:99999", id="no port"),
+        pytest.param("EXTRA", "}\n.:1 {\n bind 192.0.2.1", id="a port that cannot be had"),
+        pytest.param("EXTRA", "bind 192.0.2.1", id="another address of the port"),
+        pytest.param("bind 127.0.0.1", "bind 127.0.0.2\nhealth 192.0.2.1:0", id="after the port has moved"),
+    ],
+)
+async def test_a_reload_that_fails_late_changes_nothing(tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "Corefile"
+    text = ".:53 {\n bind 127.0.0.1\n ready 127.0.0.1:0\n hosts {\n 192.0.2.7 gate\n }\n EXTRA\n }"
+    path.write_text(text.replace("EXTRA", ""))
+    found = Server(path, client=FakeClient())
+    await found.start(corefile.load(path), {53: 0})
+    try:
+        path.write_text(text.replace("192.0.2.7", "192.0.2.8").replace(old, new).replace("EXTRA", ""))
+        with pytest.raises(UserError):
+            await found.reload()
+        seen = (await addresses(found, "gate"), await page(found, "/ready"))
+        path.write_text(text.replace("192.0.2.7", "192.0.2.9").replace("EXTRA", ""))
+        await found.reload()
+        later = await addresses(found, "gate")
+    finally:
+        await found.close()
+
+    assert seen == (["192.0.2.7"], (200, "OK"))
+    assert later == ["192.0.2.9"]
+
+
+async def test_a_block_answers_where_it_is_bound_alone_and_a_reload_moves_it(tmp_path: Path) -> None:
+    path = tmp_path / "Corefile"
+    text = "a:53 {\n hosts {\n 192.0.2.7 x.a\n }\n }\nb:53 {\n bind 127.0.0.2\n hosts {\n 192.0.2.8 x.b\n }\n }"
+    path.write_text(text)
+    found = Server(path, client=FakeClient())
+    await found.start(corefile.load(path), {53: 0})
+    try:
+        before = [
+            await rcode(found, name, address=host) for host in ("127.0.0.1", "127.0.0.2") for name in ("x.a", "x.b")
+        ]
+        path.write_text(text.replace(" bind 127.0.0.2\n", ""))
+        await found.reload()
+        after = [await rcode(found, name) for name in ("x.a", "x.b")]
+    finally:
+        await found.close()
+
+    assert before == ["NOERROR", "REFUSED", "REFUSED", "NOERROR"]
+    assert after == ["NOERROR", "NOERROR"]
 
 
 async def test_a_port_in_use_is_named() -> None:

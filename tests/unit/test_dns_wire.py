@@ -200,7 +200,8 @@ class Entered(Server):
     @property
     def entry(self) -> Port:
         """Port 53 of the Corefile."""
-        return self._ports[53]
+        (entry,) = self._ports[53].values()
+        return entry
 
 
 @asynccontextmanager
