@@ -48,6 +48,7 @@ class ResolvConf(msgspec.Struct, frozen=True, rename="camel"):
     attempts: int = 2
     rotate: bool = False
     single_request: bool = False
+    single_request_reopen: bool = False
     use_vc: bool = False
     no_aaaa: bool = False
     edns0: bool = False
@@ -134,7 +135,9 @@ def _option(option: str) -> dict[str, object]:
         return {name: max(min(int(value), bounds[name]), 0 if name == "ndots" else 1)}
     flags = {"rotate", "single-request", "single-request-reopen", "use-vc", "no-aaaa", "edns0"}
     if option in flags:
-        return {option.removesuffix("-reopen").replace("-", "_"): True}
+        # To ask from a socket of its own each, glibc asks one after the other.
+        implied = {"single_request": True} if option == "single-request-reopen" else {}
+        return {**implied, option.replace("-", "_"): True}
     return {}
 
 
@@ -185,15 +188,35 @@ def _found(name: str, replies: Sequence[Reply]) -> Result:
 # --- glibc -----------------------------------------------------------------------------------------------------------
 
 
+class _Care(msgspec.Struct):
+    """How glibc asks: from the first time that of two questions one alone is answered, one after the other; from the
+    second time, each from a socket of its own. It stays so for the rest of the lookup (res_send.c, send_dg)."""
+
+    single: bool
+    reopen: bool
+
+    def grows(self, outcomes: Sequence[str]) -> bool:
+        """Whether to ask the same server once more, with more care than before."""
+        if not _half(outcomes) or self.reopen:
+            return False
+        self.single, self.reopen = True, self.single
+        return True
+
+
+def _half(outcomes: Sequence[str]) -> bool:
+    return "timeout" in outcomes and not {"NOERROR", "NXDOMAIN"}.isdisjoint(outcomes)
+
+
 def glibc(name: str, conf: ResolvConf, types: Sequence[str]) -> Walk:
     """NODATA, NXDOMAIN and failures go on to the next name; silence leaves only the absolute one."""
+    care = _Care(conf.single_request, conf.single_request_reopen)
     if conf.no_aaaa:
         types = [kind for kind in types if kind != "AAAA"]
     tries, again, empty = candidates(name, conf), False, False
     absolute = name.rstrip(".") + "."
     while tries:
         current = tries.pop(0)
-        replies = yield from _glibc_name(current, conf, tuple(types))
+        replies = yield from _glibc_name(current, conf, tuple(types), care)
         if good := [reply for reply in replies if _has_answer(reply)]:
             return _found(current, good)
         if any(reply.outcome == "NOERROR" and reply.answers for reply in replies):
@@ -208,10 +231,11 @@ def glibc(name: str, conf: ResolvConf, types: Sequence[str]) -> Walk:
     return Result("try again" if again else "no data" if empty else "not found")
 
 
-def _glibc_name(name: str, conf: ResolvConf, types: tuple[str, ...]) -> Generator[Ask, Sequence[Reply], list[Reply]]:
+def _glibc_name(
+    name: str, conf: ResolvConf, types: tuple[str, ...], care: _Care
+) -> Generator[Ask, Sequence[Reply], list[Reply]]:
     """All attempts for one name: the last reply of each type."""
     last: dict[str, Reply] = {}
-    single = conf.single_request
     edns = _GLIBC_EDNS if conf.edns0 else 0
     for attempt in range(1, conf.attempts + 1):
         for index, server in enumerate(conf.nameservers):
@@ -219,18 +243,20 @@ def _glibc_name(name: str, conf: ResolvConf, types: tuple[str, ...]) -> Generato
             patience = max(1, (conf.timeout << index) // (len(conf.nameservers) if index else 1))
             ask = Ask(
                 name, types, (server,), "tcp" if conf.use_vc else "udp", patience, attempt,
-                "turns" if single else "one", edns,
+                "turns" if care.single else "one", edns,
             )  # fmt: skip
             replies = yield ask
+            while care.grows([reply.outcome for reply in replies]):
+                ask = msgspec.structs.replace(ask, sockets="turns")
+                replies = yield ask
             last |= {reply.type: reply for reply in replies}
             if short := _truncated(ask, replies):
                 replies = yield msgspec.structs.replace(ask, types=short, transport="tcp", timeout=float(conf.timeout))
                 last |= {reply.type: reply for reply in replies}
-            outcomes = {last[kind].outcome for kind in types}
+            outcomes = [last[kind].outcome for kind in types]
             answered = any(_has_answer(last[kind]) for kind in types)
-            if outcomes <= {"NOERROR", "NXDOMAIN"} or (answered and "timeout" not in outcomes):
+            if set(outcomes) <= {"NOERROR", "NXDOMAIN"} or answered or _half(outcomes):
                 return list(last.values())
-            single = single or "timeout" in outcomes
     return list(last.values())
 
 

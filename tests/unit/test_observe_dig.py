@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -101,10 +101,37 @@ def test_one_family_is_enough() -> None:
 
 def test_a_lost_aaaa_is_asked_again_one_at_a_time() -> None:
     result, asked = walk(
-        "web", lambda ask, kind: "10.96.0.5" if kind == "A" else "NODATA" if ask.attempt > 1 else "timeout"
+        "web", lambda ask, kind: "10.96.0.5" if kind == "A" else "NODATA" if ask.sockets == "turns" else "timeout"
     )
 
     assert (result.status, [ask.sockets for ask in asked]) == ("found", ["one", "turns"])
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        pytest.param({}, 15, id="together, in turns, from sockets of their own"),
+        pytest.param({"single_request": True}, 10, id="in turns, from sockets of their own"),
+        pytest.param({"single_request": True, "single_request_reopen": True}, 5, id="from sockets of their own"),
+        pytest.param({"timeout": 1, "attempts": 5}, 3, id="attempts do not matter"),
+    ],
+)
+def test_an_aaaa_that_never_comes_costs_three_timeouts_at_most(options: dict[str, Any], seconds: float) -> None:
+    conf = msgspec.structs.replace(CONF, **options)
+    result, asked = walk("web", lambda ask, kind: "10.96.0.5" if kind == "A" else "timeout", conf)
+
+    assert (result.addresses, sum(ask.timeout for ask in asked)) == (("10.96.0.5",), seconds)
+
+
+def test_one_loss_makes_the_rest_of_a_lookup_careful() -> None:
+    def answers(ask: Ask, kind: str) -> str:
+        if ask.sockets == "one" and kind == "AAAA":
+            return "timeout"
+        return "10.96.0.5" if (kind, ask.name) == ("A", "web.svc.cluster.local.") else "NXDOMAIN"
+
+    _, asked = walk("web", answers)
+
+    assert [ask.sockets for ask in asked] == ["one", "turns", "turns"]
 
 
 def test_silence_uses_up_attempts_and_then_leaves_only_the_absolute_name() -> None:
@@ -253,7 +280,7 @@ def test_resolv_conf_is_read_as_glibc_reads_it() -> None:
 
     assert resolvers.parse_resolv_conf(text) == ResolvConf(
         nameservers=("10.96.0.10", "192.0.2.1", "192.0.2.2"), search=("shop.svc.cluster.local", "svc.cluster.local"),
-        ndots=5, timeout=1, attempts=5, rotate=True, single_request=True, use_vc=True,
+        ndots=5, timeout=1, attempts=5, rotate=True, single_request=True, single_request_reopen=True, use_vc=True,
     )  # fmt: skip
 
 
