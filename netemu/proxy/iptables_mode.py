@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from netemu.kernel import sysctl
 from netemu.kernel.iptables import IptablesTool, choose
 from netemu.kernel.iptables_resident import ResidentIptables
-from netemu.model.errors import KernelError
+from netemu.model.errors import KernelError, UserError
 from netemu.proxy import rulefiles
 from netemu.proxy.config import KubeProxyConfiguration
 from netemu.proxy.iptables_programmer import PIECE, IptablesProgrammer
@@ -56,14 +56,18 @@ class IptablesMode:
     async def cleanup(self, config: KubeProxyConfiguration, site: Site, *, successor: str = "") -> None:
         """Both kinds of the tool: somebody may have switched between them."""
         kept = rulefiles.load("ipvs", ("base.rules",)) if successor == "ipvs" else None
+        refused: list[KernelError] = []
         for family in Family:
             name = "ip6tables" if family is Family.IPV6 else "iptables"
             for kind in ("nft", "legacy"):
                 tool = IptablesTool(f"{name}-{kind}", site.netns, site.lock_file)
-                try:
-                    await IptablesProgrammer(tool, base_rules(config, family, liberal=False)).cleanup(kept)
-                except KernelError as error:
-                    log.debug("proxy: %s not cleaned up: %s", tool.prefix, error)
+                if await _answers(tool):
+                    try:
+                        await IptablesProgrammer(tool, base_rules(config, family, liberal=False)).cleanup(kept)
+                    except KernelError as error:
+                        refused.append(error)
+        if refused:
+            raise refused[0]
 
     async def remains(self, site: Site) -> bool:
         """See Mode."""
@@ -83,6 +87,16 @@ def base_rules(config: KubeProxyConfiguration, family: Family, *, liberal: bool)
     if family is Family.IPV4 and config.iptables.localhost_node_ports:
         names.append("localhost-nodeports.rules")
     return rulefiles.load("iptables", names, mark=f"{1 << config.iptables.masquerade_bit:#x}")
+
+
+async def _answers(tool: IptablesTool) -> bool:
+    """Whether machine and kernel have this kind of the tool; what they lack cannot have left anything."""
+    try:
+        await tool.save()
+    except (KernelError, UserError) as error:
+        log.debug("proxy: nothing of %s to clean up: %s", tool.prefix, error)
+        return False
+    return True
 
 
 def liberal_conntrack(netns: str) -> bool:

@@ -201,12 +201,16 @@ class ProxyServer:
         await engine.until()
         names = _others(engine.name) if self._mode_annotation else left_overs(engine.name)
         for name in names:
-            try:
-                if await mode_of(name).remains(self._site):
-                    await to_its_end(mode_of(name).cleanup(self.config, self._site, successor=engine.name))
-            except NetemuError as error:
-                log.warning("proxy %s: rules of mode %s not removed: %s", self.node_name, name, error)
+            if await mode_of(name).remains(self._site):
+                await to_its_end(self._remove(name, engine.name))
         await self._tidy(names)
+
+    async def _remove(self, name: str, successor: str) -> None:
+        """Remove what a mode has left; what cannot be removed must not keep the mode in force from its work."""
+        try:
+            await mode_of(name).cleanup(self.config, self._site, successor=successor)
+        except NetemuError as error:
+            log.warning("proxy %s: rules of mode %s not removed: %s", self.node_name, name, error)
 
     async def _tidy(self, names: Sequence[str]) -> None:
         """Remove what modes have left for the sake of open connections, as these end."""
@@ -307,7 +311,7 @@ class ProxyServer:
         self._engine = new
         await _stop(work)
         old.close()
-        await old.mode.cleanup(self.config, self._site, successor=new.name)
+        await self._remove(old.name, new.name)
         self._tidying = tasks.create_task(self._tidy(_others(new.name)))
         log.info("proxy %s: mode %s instead of %s", self.node_name, new.name, old.name)
         return next_work

@@ -38,8 +38,7 @@ async def run_standalone(
     if not node_name:
         raise UserError("no node name: set hostnameOverride or give --hostname-override")
     if cleanup:
-        for mode in MODES:
-            await mode_of(mode).cleanup(config, Site())
+        await _clean_up(config)
         return
     found = await families(config, Site())
     if init_only:
@@ -60,6 +59,18 @@ async def run_standalone(
             raise _first(group) from group
         finally:
             settling.cancel()
+
+
+async def _clean_up(config: KubeProxyConfiguration) -> None:
+    """Every mode, also where one of them cannot be removed. Raises NetemuError, the first there was, after that."""
+    refused: list[NetemuError] = []
+    for mode in MODES:
+        try:
+            await mode_of(mode).cleanup(config, Site())
+        except NetemuError as error:
+            refused.append(error)
+    if refused:
+        raise refused[0]
 
 
 async def _settle(server: ProxyServer) -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from netemu.model.errors import KernelError
 from netemu.model.meta import decode
 from netemu.model.objects import Node
 from netemu.proxy.server import ProxyServer
@@ -253,6 +254,19 @@ async def test_cleanup_leaves_only_what_the_kubelet_shares(tmp_path: Path) -> No
 
     chains = {line.split()[0] for line in sh(NODE, "iptables-save").splitlines() if line.startswith(":KUBE")}
     assert chains == {":KUBE-MARK-MASQ", ":KUBE-FIREWALL", ":KUBE-PROXY-CANARY"}
+
+
+async def test_cleanup_tells_what_it_could_not_remove(tmp_path: Path) -> None:
+    foreign = ("OUTPUT", "-d", "198.51.100.1", "-g", "KUBE-SERVICES")
+    async with proxy(api_with(*HERE), tmp_path) as server:
+        sh(NODE, "iptables", "-t", "nat", "-A", *foreign)
+        with pytest.raises(KernelError, match="KUBE-SERVICES"):
+            await server.cleanup()
+
+        sh(NODE, "iptables", "-t", "nat", "-D", *foreign)
+        await server.cleanup()
+
+    assert ":KUBE-SERVICES" not in sh(NODE, "iptables-save")
 
 
 async def test_restart_changes_nothing_when_nothing_changed(tmp_path: Path) -> None:
