@@ -1,6 +1,6 @@
 """What the registry needs of a cluster store, and nothing more.
 
-A store maps keys (`/registry/GROUP/PLURAL/NAMESPACE/NAME`) to bytes. Every write that succeeds gets the next *revision*
+A store maps keys (`/registry/pods/NAMESPACE/NAME`) to bytes. Every write that succeeds gets the next *revision*
 of the whole store; a key remembers the revision of its last write. Writes may demand that a key is still at the
 revision the writer has seen, which is all the concurrency control there is. The changes after a revision can be watched
 until `compact` forgets them. These are etcd v3's notions (`mod_revision`, transactions that compare it, watch with
@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from netemu.model.errors import NetemuError
+from netemu.model.errors import NetemuError, ServiceUnavailable
 
 
 class StoreError(NetemuError):
@@ -41,6 +41,10 @@ class Compacted(StoreError):
     def __init__(self, revision: int) -> None:
         self.revision = revision
         super().__init__(f"history up to revision {revision} is gone")
+
+
+class OutcomeUnknown(ServiceUnavailable):
+    """A write was sent, and nobody could be found in time who knows whether it took place."""
 
 
 class KeyValue(NamedTuple):
@@ -71,7 +75,8 @@ class Snapshot:
 class Store(Protocol):
     """Keys, values, revisions. Every call may raise ServiceUnavailable: nothing was written then.
 
-    A write that returned survives the death of the process. One that was cancelled may or may not have happened.
+    A write that returned survives the death of the process. One that was cancelled, or that raised OutcomeUnknown, may
+    or may not have happened.
     """
 
     async def get(self, key: str) -> KeyValue | None:
