@@ -1,21 +1,23 @@
 """Who asks, and whether they may.
 
 Over TLS a client shows a certificate that the lab's CA signed: the common name is the user, the organisations are its
-groups, as upstream's x509 authenticator reads them. A certificate of another CA fails the handshake. Over a plain
-listener, which only tests and trusted loopback callers have, everybody is `system:unsecured` in `system:masters`, as on
-the insecure port that kube-apiserver had. Authorisation is a function handed to the server; the one here allows
-whoever is known.
+groups, as upstream's x509 authenticator reads them. A certificate of another CA fails the handshake; who shows nothing
+is `system:anonymous`. Over a plain listener, which only tests and trusted loopback callers have, everybody is
+`system:unsecured` in `system:masters`, as on the insecure port that kube-apiserver had. Authorisation is handed to the
+server (`authorization.ClusterAuthorizer` in a lab); the one here allows whoever is known.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 AUTHENTICATED = "system:authenticated"
+MASTERS = "system:masters"
+"""The group whose members may do everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +26,20 @@ class User:
 
     name: str
     groups: tuple[str, ...] = ()
+    uid: str = ""
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """What else its credentials tell, by key."""
+
+    def info(self) -> dict[str, Any]:
+        """As `UserInfo` of authentication.k8s.io."""
+        info: dict[str, Any] = {"username": self.name, "groups": list(self.groups)}
+        if self.uid:
+            info["uid"] = self.uid
+        return info | ({"extra": {key: list(values) for key, values in self.extra}} if self.extra else {})
 
 
-UNSECURED = User("system:unsecured", ("system:masters", AUTHENTICATED))
+UNSECURED = User("system:unsecured", (MASTERS, AUTHENTICATED))
+ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +54,38 @@ class Attributes:
     namespace: str = ""
     name: str = ""
     path: str = ""
+    fields: str = ""
+    """The field selector of a list or watch."""
 
 
-Authorize = Callable[[User, Attributes], bool]
+class Authorizer(Protocol):
+    """Decides who may do what."""
+
+    def why(self, user: User, wanted: Attributes) -> str:
+        """Why a user may do something, in a few words; empty if they may not."""
+        ...
+
+    def rules(self, user: User, namespace: str) -> dict[str, Any]:
+        """What a user may do in a namespace, as the `status` of a SelfSubjectRulesReview."""
+        ...
 
 
-def allow_authenticated(user: User, attributes: Attributes) -> bool:
+class AllowAuthenticated:
     """Whoever is known may do anything."""
-    return True
+
+    def why(self, user: User, wanted: Attributes) -> str:
+        """See Authorizer."""
+        return "known" if AUTHENTICATED in user.groups else ""
+
+    def rules(self, user: User, namespace: str) -> dict[str, Any]:
+        """See Authorizer."""
+        if not self.why(user, Attributes("*")):
+            return {"incomplete": False, "resourceRules": [], "nonResourceRules": []}
+        return {
+            "incomplete": False,
+            "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
+            "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
+        }
 
 
 def user_of(certificate: Mapping[str, Any] | None) -> User | None:
@@ -64,12 +101,15 @@ def user_of(certificate: Mapping[str, Any] | None) -> User | None:
 
 
 def forbidden_message(user: User, wanted: Attributes) -> str:
-    """Upstream's text of a 403, without the `X is forbidden: ` in front."""
-    if wanted.path:
-        return f'User "{user.name}" cannot {wanted.verb} path "{wanted.path}"'
+    """Upstream's text of a 403."""
+    if not wanted.resource:
+        return f'forbidden: User "{user.name}" cannot {wanted.verb} path "{wanted.path}"'
+    about = f"{wanted.resource}.{wanted.group}" if wanted.group else wanted.resource
+    named = f'{about} "{wanted.name}"' if wanted.name else about
     resource = f"{wanted.resource}/{wanted.subresource}" if wanted.subresource else wanted.resource
     where = f' in the namespace "{wanted.namespace}"' if wanted.namespace else " at the cluster scope"
-    return f'User "{user.name}" cannot {wanted.verb} resource "{resource}" in API group "{wanted.group}"{where}'
+    what = f'cannot {wanted.verb} resource "{resource}" in API group "{wanted.group}"{where}'
+    return f'{named} is forbidden: User "{user.name}" {what}'
 
 
 def server_tls(certificate: Path, key: Path, client_ca: Path) -> ssl.SSLContext:

@@ -1,5 +1,5 @@
 """What every cluster has before anybody asks: the system namespaces, Service and ServiceCIDR `kubernetes`, runtime
-classes.
+classes, roles and their bindings.
 
 Idempotent: after a restart what is there stays, and only the API server's address is brought up to date.
 Upstream: `pkg/controlplane/controller/{systemnamespaces,kubernetesservice,defaultservicecidr}` and
@@ -8,10 +8,12 @@ Upstream: `pkg/controlplane/controller/{systemnamespaces,kubernetesservice,defau
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from netemu.apiserver.rbac_policy import default_policy
 from netemu.client.base import Client, Obj
 from netemu.model import times
 from netemu.model.errors import AlreadyExists
@@ -60,6 +62,15 @@ async def bootstrap(
     await _service_cidrs(client, service_cidrs)
     for name in RUNTIMES:
         await _ensure(client, RUNTIMECLASSES, {**_object(RUNTIMECLASSES, name), "handler": name})
+    await ensure_policy(client, default_policy())
+
+
+async def ensure_policy(client: Client, policy: Iterable[tuple[Resource, Obj]]) -> None:
+    """Create the roles and bindings that are missing, all at once: each alone would wait for the disk."""
+    async with asyncio.TaskGroup() as tasks:
+        for resource, obj in policy:
+            named = {"apiVersion": resource.api_version, "kind": resource.kind, **obj}
+            tasks.create_task(_ensure(client, resource, named, obj["metadata"].get("namespace", "")))
 
 
 async def _service_cidrs(client: Client, cidrs: Sequence[str]) -> None:

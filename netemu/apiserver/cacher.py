@@ -115,6 +115,10 @@ class Cacher:
         """One object."""
         return self._of(resource).find(namespace if resource.namespaced else "", name)
 
+    def changed(self, resource: Resource) -> int:
+        """The revision of the last change of a resource."""
+        return self._of(resource).revision
+
     def objects(self, resource: Resource, namespace: str = "") -> Iterator[Obj]:
         """All objects of a resource, or of one of its namespaces."""
         return self._of(resource).objects(namespace)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from netemu.apiserver.defaults_pod import default_pod, default_pod_template
 from netemu.apiserver.defaults_service import default_service
+from netemu.apiserver.rbac import GROUP as RBAC
 from netemu.client.base import Obj
 from netemu.model.resources import Resource
 
@@ -95,6 +96,16 @@ def _default_secret(obj: Obj) -> None:
         obj.setdefault("data", {})[key] = base64.b64encode(text.encode()).decode()
 
 
+def _default_binding(obj: Obj) -> None:
+    ref = obj.setdefault("roleRef", {})
+    ref["apiGroup"] = ref.get("apiGroup") or RBAC
+    for subject in obj.get("subjects") or ():
+        if not subject.get("apiGroup") and subject.get("kind") in ("User", "Group"):
+            subject["apiGroup"] = RBAC
+        if obj["kind"] == "RoleBinding" and subject.get("kind") == "ServiceAccount" and not subject.get("namespace"):
+            subject["namespace"] = obj["metadata"].get("namespace", "")
+
+
 _DEFAULTS: dict[tuple[str, str], Callable[[Obj], None]] = {
     ("", "Namespace"): _default_namespace,
     ("", "Node"): _default_node,
@@ -105,5 +116,7 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Obj], None]] = {
     ("apps", "Deployment"): _default_deployment,
     ("apps", "ReplicaSet"): _default_replicaset,
     ("discovery.k8s.io", "EndpointSlice"): _default_endpointslice,
+    (RBAC, "ClusterRoleBinding"): _default_binding,
+    (RBAC, "RoleBinding"): _default_binding,
 }
 """Kinds without an entry (ConfigMap, Event, Lease, RuntimeClass, ServiceAccount) have no defaults upstream either."""

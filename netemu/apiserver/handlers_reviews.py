@@ -1,6 +1,7 @@
-"""Resources that are questions: who am I, and may I. They are answered at once and stored nowhere.
+"""Resources that are questions: who am I, and who may do what. They are answered at once and stored nowhere.
 
-`kubectl auth whoami` and `kubectl auth can-i` POST them, the second with the authorisation function as the answer.
+`kubectl auth whoami` and `kubectl auth can-i` POST them, and so do servers that leave their decisions to the cluster.
+Upstream: `pkg/registry/authorization`, `pkg/registry/authentication`.
 """
 
 from __future__ import annotations
@@ -8,34 +9,53 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from netemu.apiserver.authentication import Attributes, Authorize, User
+from netemu.apiserver.authentication import Attributes, Authorizer, User
+from netemu.apiserver.routing import Target
 from netemu.client.base import Obj
 from netemu.model.errors import BadRequest
 from netemu.model.resources import Resource
 
 _CREATE = ("create",)
-SELF_REVIEWS = Resource("authentication.k8s.io", "v1", "SelfSubjectReview", "selfsubjectreviews", False, verbs=_CREATE)
-SELF_ACCESS_REVIEWS = Resource(
-    "authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", False, verbs=_CREATE
-)
-SELF_RULES_REVIEWS = Resource(
-    "authorization.k8s.io", "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews", False, verbs=_CREATE
-)
-REVIEWS = (SELF_REVIEWS, SELF_ACCESS_REVIEWS, SELF_RULES_REVIEWS)
+_AUTHORIZATION = "authorization.k8s.io"
 
 
-def answer(resource: Resource, review: Mapping[str, Any], user: User, authorize: Authorize) -> Obj:
+def _review(group: str, kind: str, *, namespaced: bool = False) -> Resource:
+    return Resource(group, "v1", kind, f"{kind.lower()}s", namespaced, verbs=_CREATE)
+
+
+SELF_REVIEWS = _review("authentication.k8s.io", "SelfSubjectReview")
+LOCAL_ACCESS_REVIEWS = _review(_AUTHORIZATION, "LocalSubjectAccessReview", namespaced=True)
+SELF_ACCESS_REVIEWS = _review(_AUTHORIZATION, "SelfSubjectAccessReview")
+SELF_RULES_REVIEWS = _review(_AUTHORIZATION, "SelfSubjectRulesReview")
+ACCESS_REVIEWS = _review(_AUTHORIZATION, "SubjectAccessReview")
+REVIEWS = (SELF_REVIEWS, LOCAL_ACCESS_REVIEWS, SELF_ACCESS_REVIEWS, SELF_RULES_REVIEWS, ACCESS_REVIEWS)
+
+
+def answer(target: Target, review: Mapping[str, Any], user: User, authorizer: Authorizer) -> Obj:
     """The review with its `status` filled in. Raises BadRequest."""
-    spec = review.get("spec") or {}
+    resource, spec = target.resource, review.get("spec") or {}
     if resource == SELF_REVIEWS:
-        status: dict[str, Any] = {"userInfo": {"username": user.name, "groups": list(user.groups)}}
-    elif resource == SELF_ACCESS_REVIEWS:
-        status = {"allowed": authorize(user, _attributes(spec))}
+        status: dict[str, Any] = {"userInfo": user.info()}
+    elif resource == SELF_RULES_REVIEWS:
+        if not spec.get("namespace"):
+            raise BadRequest("no namespace on request")
+        status = authorizer.rules(user, spec["namespace"])
     else:
-        status = _rules(user, authorize)
+        asked = _attributes(spec)
+        if resource == LOCAL_ACCESS_REVIEWS:
+            _check_local(spec, asked, target.namespace)
+        why = authorizer.why(user if resource == SELF_ACCESS_REVIEWS else _subject(spec), asked)
+        status = {"allowed": bool(why)} | ({"reason": why} if why else {})
     metadata = {"creationTimestamp": None, **(review.get("metadata") or {})}
     return {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata, "spec": spec,
             "status": status}  # fmt: skip
+
+
+def _subject(spec: Mapping[str, Any]) -> User:
+    if not spec.get("user") and not spec.get("groups"):
+        raise BadRequest("spec: at least one of user or group must be specified")
+    extra = tuple((key, tuple(values)) for key, values in (spec.get("extra") or {}).items())
+    return User(spec.get("user", ""), tuple(spec.get("groups") or ()), spec.get("uid", ""), extra)
 
 
 def _attributes(spec: Mapping[str, Any]) -> Attributes:
@@ -48,12 +68,8 @@ def _attributes(spec: Mapping[str, Any]) -> Attributes:
     return Attributes(**{name: (asked or {}).get(name, "") for name in names})
 
 
-def _rules(user: User, authorize: Authorize) -> dict[str, Any]:
-    """Everything or nothing: there are no finer rules than the authorisation function tells."""
-    if not authorize(user, Attributes(verb="*", group="*", resource="*")):
-        return {"incomplete": True, "resourceRules": [], "nonResourceRules": []}
-    return {
-        "incomplete": False,
-        "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
-        "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
-    }
+def _check_local(spec: Mapping[str, Any], asked: Attributes, namespace: str) -> None:
+    if spec.get("nonResourceAttributes"):
+        raise BadRequest("spec.nonResourceAttributes: disallowed on this kind of request")
+    if asked.namespace != namespace:
+        raise BadRequest(f"spec.resourceAttributes.namespace must match namespace: {namespace}")

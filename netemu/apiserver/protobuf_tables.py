@@ -15,14 +15,21 @@ ROOTS: dict[tuple[str, str], str] = {
     ("apps/v1", "ReplicaSet"): "ReplicaSet",
     ("authentication.k8s.io/v1", "SelfSubjectReview"): "SelfSubjectReview",
     ("authentication.k8s.io/v1", "TokenRequest"): "TokenRequest",
+    ("authentication.k8s.io/v1", "TokenReview"): "TokenReview",
+    ("authorization.k8s.io/v1", "LocalSubjectAccessReview"): "SubjectAccessReview",
     ("authorization.k8s.io/v1", "SelfSubjectAccessReview"): "SelfSubjectAccessReview",
     ("authorization.k8s.io/v1", "SelfSubjectRulesReview"): "SelfSubjectRulesReview",
+    ("authorization.k8s.io/v1", "SubjectAccessReview"): "SubjectAccessReview",
     ("autoscaling/v1", "Scale"): "Scale",
     ("coordination.k8s.io/v1", "Lease"): "Lease",
     ("discovery.k8s.io/v1", "EndpointSlice"): "EndpointSlice",
     ("events.k8s.io/v1", "Event"): "events.Event",
     ("networking.k8s.io/v1", "ServiceCIDR"): "ServiceCIDR",
     ("node.k8s.io/v1", "RuntimeClass"): "RuntimeClass",
+    ("rbac.authorization.k8s.io/v1", "ClusterRole"): "ClusterRole",
+    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): "RoleBinding",
+    ("rbac.authorization.k8s.io/v1", "Role"): "Role",
+    ("rbac.authorization.k8s.io/v1", "RoleBinding"): "RoleBinding",
     ("v1", "Binding"): "Binding",
     ("v1", "ConfigMap"): "ConfigMap",
     ("v1", "Endpoints"): "Endpoints",
@@ -39,6 +46,7 @@ ROOTS: dict[tuple[str, str], str] = {
 MESSAGES = """
 AWSElasticBlockStoreVolumeSource: 1 volumeID, 2 fsType, 3 partition i, 4 readOnly b
 Affinity: 1 nodeAffinity NodeAffinity, 2 podAffinity PodAffinity, 3 podAntiAffinity PodAntiAffinity
+AggregationRule: 1 clusterRoleSelectors [LabelSelector]
 AppArmorProfile: 1 type, 2 localhostProfile s?
 AttachedVolume: 1 name, 2 devicePath
 AzureDiskVolumeSource: 1 diskName, 2 diskURI, 3 cachingMode s?, 4 fsType s?, 5 readOnly b?, 6 kind s?
@@ -51,6 +59,7 @@ Capabilities: 1 add [s], 2 drop [s]
 CephFSVolumeSource: 1 monitors [s], 2 path, 3 user, 4 secretFile, 5 secretRef LocalObjectReference, 6 readOnly b
 CinderVolumeSource: 1 volumeID, 2 fsType, 3 readOnly b, 4 secretRef LocalObjectReference
 ClientIPConfig: 1 timeoutSeconds i?
+ClusterRole: 1 metadata ObjectMeta, 2 rules [PolicyRule], 3 aggregationRule AggregationRule
 ClusterTrustBundleProjection: 1 name s?, 2 signerName s?, 3 labelSelector LabelSelector, 5 optional b?, 4 path
 Condition: 1 type, 2 status, 3 observedGeneration i, 4 lastTransitionTime time, 5 reason, 6 message
 ConfigMap: 1 metadata ObjectMeta, 4 immutable b?, 2 data {s}, 3 binaryData {bytes}
@@ -228,6 +237,7 @@ PodStatus: 1 phase, 2 conditions [PodCondition], 3 message, 4 reason, 11 nominat
     containerStatuses [ContainerStatus], 9 qosClass, 13 ephemeralContainerStatuses [ContainerStatus], 14 resize, 15
     resourceClaimStatuses [PodResourceClaimStatus]
 PodTemplateSpec: 1 metadata ObjectMeta, 2 spec PodSpec
+PolicyRule: 1 verbs [s], 2 apiGroups [s], 3 resources [s], 4 resourceNames [s], 5 nonResourceURLs [s]
 PortStatus: 1 port i, 2 protocol, 3 error s?
 PortworxVolumeSource: 1 volumeID, 2 fsType, 3 readOnly b
 Preconditions: 1 uid s?, 2 resourceVersion s?
@@ -252,6 +262,9 @@ ResourceHealth: 1 resourceID, 2 health
 ResourceRequirements: 1 limits {quantity}, 2 requests {quantity}, 3 claims [ResourceClaim]
 ResourceRule: 1 verbs [s], 2 apiGroups [s], 3 resources [s], 4 resourceNames [s]
 ResourceStatus: 1 name, 2 resources [ResourceHealth]
+Role: 1 metadata ObjectMeta, 2 rules [PolicyRule]
+RoleBinding: 1 metadata ObjectMeta, 2 subjects [Subject], 3 roleRef RoleRef
+RoleRef: 1 apiGroup, 2 kind, 3 name
 RollingUpdateDeployment: 1 maxUnavailable intstr?, 2 maxSurge intstr?
 RuntimeClass: 1 metadata ObjectMeta, 2 handler, 3 overhead Overhead, 4 scheduling Scheduling
 SELinuxOptions: 1 user, 2 role, 3 type, 4 level
@@ -293,6 +306,10 @@ ServiceStatus: 1 loadBalancer LoadBalancerStatus, 2 conditions [Condition]
 SessionAffinityConfig: 1 clientIP ClientIPConfig
 SleepAction: 1 seconds i
 StorageOSVolumeSource: 1 volumeName, 2 volumeNamespace, 3 fsType, 4 readOnly b, 5 secretRef LocalObjectReference
+Subject: 1 kind, 2 apiGroup, 3 name, 4 namespace
+SubjectAccessReview: 1 metadata ObjectMeta, 2 spec SubjectAccessReviewSpec, 3 status SubjectAccessReviewStatus
+SubjectAccessReviewSpec: 1 resourceAttributes ResourceAttributes, 2 nonResourceAttributes NonResourceAttributes, 3
+    user, 4 groups [s], 5 extra {strings}, 6 uid
 SubjectAccessReviewStatus: 1 allowed b, 4 denied b, 2 reason, 3 evaluationError
 SubjectRulesReviewStatus: 1 resourceRules [ResourceRule], 2 nonResourceRules [NonResourceRule], 3 incomplete b, 4
     evaluationError
@@ -302,6 +319,9 @@ Taint: 1 key, 2 value, 3 effect, 4 timeAdded time
 TokenRequest: 1 metadata ObjectMeta, 2 spec TokenRequestSpec, 3 status TokenRequestStatus
 TokenRequestSpec: 1 audiences [s], 4 expirationSeconds i?, 3 boundObjectRef BoundObjectReference
 TokenRequestStatus: 1 token, 2 expirationTimestamp time
+TokenReview: 1 metadata ObjectMeta, 2 spec TokenReviewSpec, 3 status TokenReviewStatus
+TokenReviewSpec: 1 token, 2 audiences [s]
+TokenReviewStatus: 1 authenticated b, 2 user UserInfo, 3 error, 4 audiences [s]
 Toleration: 1 key, 2 operator, 3 value, 4 effect, 5 tolerationSeconds i?
 TopologySpreadConstraint: 1 maxSkew i, 2 topologyKey, 3 whenUnsatisfiable, 4 labelSelector LabelSelector, 5 minDomains
     i?, 6 nodeAffinityPolicy s?, 7 nodeTaintsPolicy s?, 8 matchLabelKeys [s]

@@ -17,7 +17,7 @@ For the front end:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any
 
 from netemu.apiserver import deletion, events, strategy, subresources
@@ -68,6 +68,18 @@ class Registry:
     def revision(self) -> int:
         """The newest revision reflected here."""
         return self._cacher.revision
+
+    def changed(self, *resources: Resource) -> tuple[int, ...]:
+        """For each resource, the revision of its last change; equal ones tell that nothing has changed since."""
+        return tuple(self._cacher.changed(resource) for resource in resources)
+
+    def objects(self, resource: Resource, namespace: str = "") -> Iterator[Obj]:
+        """All objects of a resource, or of one of its namespaces, in the order of their keys."""
+        return self._cacher.objects(resource, namespace)
+
+    def find(self, resource: Resource, name: str, namespace: str = "") -> Obj | None:
+        """One object, None where it is not there: `get` for those who decide and do not answer."""
+        return self._cacher.find(resource, namespace, name)
 
     async def get(
         self, resource: Resource, name: str, namespace: str = "", *, subresource: str = "", resource_version: str = ""

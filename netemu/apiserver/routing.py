@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from netemu.apiserver.authentication import Attributes
 from netemu.model.errors import BadRequest
-from netemu.model.resources import Resource
+from netemu.model.resources import NAMESPACES, Resource
 
 FindResource = Callable[[str, str, str], Resource | None]
 
@@ -65,12 +65,25 @@ def verb_of(method: str, target: Target, query: Mapping[str, str]) -> str:
     return "deletecollection" if method == "DELETE" else ""
 
 
-def attributes(verb: str, target: Target) -> Attributes:
-    """What authorisation decides on."""
-    resource = target.resource
+def attributes(verb: str, target: Target, query: Mapping[str, str]) -> Attributes:
+    """What authorisation decides on.
+
+    A selector of one name counts as that name, and a Namespace as being in itself, so that a role in a namespace can
+    speak of it.
+    """
+    resource, name = target.resource, target.name
+    fields = query.get("fieldSelector", "") if verb in _COLLECTIVE else ""
+    if fields and not name:
+        named = [part.partition("=")[2].lstrip("=") for part in fields.split(",") if _BY_NAME.match(part)]
+        name = named[0] if named else ""
+    namespace = target.name if resource is NAMESPACES else target.namespace
     return Attributes(
-        verb, resource.group, resource.version, resource.plural, target.subresource, target.namespace, target.name
+        verb, resource.group, resource.version, resource.plural, target.subresource, namespace, name, fields=fields
     )
+
+
+_COLLECTIVE = frozenset({"list", "watch", "deletecollection"})
+_BY_NAME = re.compile(r"metadata\.name={1,2}(?!=)")
 
 
 def flag(query: Mapping[str, str], name: str) -> bool:

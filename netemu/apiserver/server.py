@@ -18,11 +18,12 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
 from netemu.apiserver.authentication import (
+    ANONYMOUS,
     UNSECURED,
+    AllowAuthenticated,
     Attributes,
-    Authorize,
+    Authorizer,
     User,
-    allow_authenticated,
     forbidden_message,
     user_of,
 )
@@ -37,7 +38,7 @@ from netemu.apiserver.responses import RequestEntityTooLarge, error_response, js
 from netemu.apiserver.routing import Target, attributes, parse_path, verb_of
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.watching import Watches
-from netemu.model.errors import ApiError, BadRequest, Forbidden, InternalError, MethodNotAllowed, NotFound, Unauthorized
+from netemu.model.errors import ApiError, BadRequest, Forbidden, InternalError, MethodNotAllowed, NotFound
 from netemu.model.resources import RESOURCES, Resource
 
 log = logging.getLogger(__name__)
@@ -59,13 +60,14 @@ class ApiServer:
         registry: Registry,
         schema: Schema,
         *,
-        authorize: Authorize = allow_authenticated,
+        authorizer: Authorizer | None = None,
         resources: Sequence[Resource] = RESOURCES,
         reach: Reach | None = None,
     ) -> None:
-        """`reach`: how it connects to kubelets, Pods and Services; default: as this process does."""
+        """`authorizer`: default: whoever is known may do everything. `reach`: how it connects to kubelets, Pods and
+        Services; default: as this process does."""
         self._reach = reach or Reach()
-        self._authorize = authorize
+        self._authorizer = authorizer or AllowAuthenticated()
         every = (*resources, *REVIEWS)
         self._by_path = {(r.group, r.version, r.plural): r for r in every}
         self.watches = Watches()
@@ -122,8 +124,8 @@ class ApiServer:
                 response = self._document(request, path, wanted)
             else:
                 verb = verb_of(request.method, target, request.query)
-                wanted = attributes(verb, target)
-                user = self._authenticated(request, wanted)
+                wanted = attributes(verb, target, request.query)
+                user = self._authorized(request, wanted)
                 response = await self._resource(verb, request, target, user)
         except ApiError as error:
             response = error_response(error)
@@ -143,7 +145,7 @@ class ApiServer:
 
     def _document(self, request: web.Request, path: str, wanted: Attributes) -> web.StreamResponse:
         if path not in PUBLIC and not path.startswith(("/livez/", "/readyz/", "/healthz/")):
-            self._authenticated(request, wanted)
+            self._authorized(request, wanted)
         if request.method in ("GET", "HEAD"):
             response = self._meta.handle(request, path)
             if response is not None:
@@ -160,24 +162,22 @@ class ApiServer:
         content_type = request.headers.get("Content-Type", "")
         review = self._bodies.read(target, await request.read(), content_type, FieldValidation("Ignore"))
         review = self._schema.decoded(target.resource, review)
-        return json_response(answer(target.resource, review, user, self._authorize), 201)
+        return json_response(answer(target, review, user, self._authorizer), 201)
 
-    def _authenticated(self, request: web.Request, wanted: Attributes) -> User:
+    def _authorized(self, request: web.Request, wanted: Attributes) -> User:
         """Who asks, if they may. Raises Unauthorized, Forbidden."""
+        user = self._authenticated(request)
+        if not self._authorizer.why(user, wanted):
+            raise Forbidden(forbidden_message(user, wanted))
+        return user
+
+    def _authenticated(self, request: web.Request) -> User:
         transport = request.transport
         if transport is None:  # the client is gone; nobody reads the answer
-            user: User | None = None
-        elif transport.get_extra_info("ssl_object") is None:
-            user = UNSECURED
-        else:
-            user = user_of(transport.get_extra_info("peercert"))
-        if user is None:
-            raise Unauthorized("Unauthorized")
-        if not self._authorize(user, wanted):
-            about = f"{wanted.resource}.{wanted.group}" if wanted.group else wanted.resource or "request"
-            named = f'{about} "{wanted.name}"' if wanted.name else about
-            raise Forbidden(f"{named} is forbidden: {forbidden_message(user, wanted)}")
-        return user
+            return ANONYMOUS
+        if transport.get_extra_info("ssl_object") is None:
+            return UNSECURED
+        return user_of(transport.get_extra_info("peercert")) or ANONYMOUS
 
 
 def _address(sock: socket.socket) -> str:

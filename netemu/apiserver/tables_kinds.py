@@ -41,6 +41,10 @@ COLUMNS: dict[str, str] = {
     "ServiceAccount": "Name,Secrets:i,Age",
     "Lease": "Name,Holder,Age",
     "RuntimeClass": "Name,Handler,Age",
+    "Role": "Name,Created At",
+    "ClusterRole": "Name,Created At",
+    "RoleBinding": "Name,Role,Age|Users,Groups,ServiceAccounts",
+    "ClusterRoleBinding": "Name,Role,Age|Users,Groups,ServiceAccounts",
     # The wide columns of an event stand in the middle.
     "Event": "Last Seen,Type,Reason,Object|Subobject,Source|Message|First Seen,Count:i,Name",
     "Scale": "Name,Desired:i,Available:i,Age",
@@ -258,6 +262,23 @@ def _event_source(event: Json) -> str:
     return ", ".join(word for word in words if word)
 
 
+# --- roles -------------------------------------------------------------------------------------------------------
+
+
+def _role(role: Json, now: datetime) -> list[Any]:
+    return [role["metadata"]["name"], role["metadata"].get("creationTimestamp", "")]
+
+
+def _binding(binding: Json, now: datetime) -> list[Any]:
+    meta, ref = binding["metadata"], binding["roleRef"]
+    subjects: dict[str, list[str]] = {"User": [], "Group": [], "ServiceAccount": []}
+    for subject in binding.get("subjects") or ():
+        prefix = f"{subject.get('namespace', '')}/" if subject["kind"] == "ServiceAccount" else ""
+        subjects.setdefault(subject["kind"], []).append(f"{prefix}{subject['name']}")
+    who = [", ".join(subjects[kind]) for kind in ("User", "Group", "ServiceAccount")]
+    return [meta["name"], f"{ref['kind']}/{ref['name']}", age(meta.get("creationTimestamp"), now), *who]
+
+
 def _data_size(obj: Json) -> int:
     return len(obj.get("data") or ()) + len(obj.get("binaryData") or ())
 
@@ -277,6 +298,10 @@ _CELLS: dict[str, Cells] = {
     "ServiceAccount": _around_age(lambda obj: len(obj.get("secrets") or ())),
     "Lease": _around_age(lambda obj: (obj.get("spec") or {}).get("holderIdentity") or ""),
     "RuntimeClass": _around_age(lambda obj: obj.get("handler", "")),
+    "Role": _role,
+    "ClusterRole": _role,
+    "RoleBinding": _binding,
+    "ClusterRoleBinding": _binding,
     "Event": _event,
     "Scale": _scale,
 }

@@ -22,6 +22,7 @@ from netemu.apiserver.validation_cluster import (
 from netemu.apiserver.validation_discovery import validate_endpoints, validate_endpointslice
 from netemu.apiserver.validation_meta import validate_meta, validate_meta_update
 from netemu.apiserver.validation_pod import validate_pod
+from netemu.apiserver.validation_rbac import validate_binding, validate_role
 from netemu.apiserver.validation_service import validate_service
 from netemu.apiserver.validation_workloads import validate_deployment, validate_replicaset
 from netemu.client.base import Obj
@@ -46,6 +47,10 @@ _RULES: dict[tuple[str, str], _Rule] = {
     ("events.k8s.io", "Event"): validate_event,
     ("networking.k8s.io", "ServiceCIDR"): validate_servicecidr,
     ("node.k8s.io", "RuntimeClass"): validate_runtimeclass,
+    ("rbac.authorization.k8s.io", "ClusterRole"): validate_role,
+    ("rbac.authorization.k8s.io", "ClusterRoleBinding"): validate_binding,
+    ("rbac.authorization.k8s.io", "Role"): validate_role,
+    ("rbac.authorization.k8s.io", "RoleBinding"): validate_binding,
 }
 
 

@@ -18,8 +18,10 @@ import msgspec
 from netemu import controllers, scheduler
 from netemu.apiserver.allocation import ServiceAllocator
 from netemu.apiserver.authentication import server_tls
-from netemu.apiserver.bootstrap import bootstrap
+from netemu.apiserver.authorization import ClusterAuthorizer
+from netemu.apiserver.bootstrap import bootstrap, ensure_policy
 from netemu.apiserver.local import LocalClient
+from netemu.apiserver.rbac_policy import dns_policy
 from netemu.apiserver.reach import Reach
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.schema import Schema
@@ -54,7 +56,8 @@ async def control_plane(lab: str) -> None:
     registry = Registry(store, schema, ServiceAllocator(config.service_cidrs))
     await registry.start()
     node = names.node_netns(config.name, config.control_plane.name)
-    server = ApiServer(registry, schema, reach=Reach(node, pki.kubelet_client_tls(lab)))
+    reach = Reach(node, pki.kubelet_client_tls(lab))
+    server = ApiServer(registry, schema, authorizer=ClusterAuthorizer(registry), reach=reach)
     client = LocalClient(registry)
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -68,6 +71,7 @@ async def control_plane(lab: str) -> None:
                 service_address=config.api_service_ip,
                 service_cidrs=config.service_cidrs,
             )
+            await ensure_policy(client, dns_policy(addons.SYSTEM, addons.FAULTS))
             root_ca = pki.server_certificate(lab)[2].read_text()
             tasks.create_task(controllers.run(client, load_balancer_pools=config.load_balancer_pools, root_ca=root_ca))
             tasks.create_task(scheduler.run(client))

@@ -79,10 +79,15 @@ EVENTS_V1 = Resource("events.k8s.io", "v1", "Event", "events", True, ("ev",))
 """The same objects as `EVENTS`, in the newer shape. One store behind both."""
 SERVICECIDRS = Resource("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", False, (), (), ("status",))
 RUNTIMECLASSES = Resource("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", False)
+ROLES = Resource("rbac.authorization.k8s.io", "v1", "Role", "roles")
+ROLEBINDINGS = Resource("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings")
+CLUSTERROLES = Resource("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", False)
+CLUSTERROLEBINDINGS = Resource("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", False)
 
 RESOURCES: tuple[Resource, ...] = (
     NAMESPACES, NODES, PODS, SERVICES, ENDPOINTS, CONFIGMAPS, SECRETS, SERVICEACCOUNTS, EVENTS,
     DEPLOYMENTS, REPLICASETS, LEASES, ENDPOINTSLICES, EVENTS_V1, SERVICECIDRS, RUNTIMECLASSES,
+    CLUSTERROLEBINDINGS, CLUSTERROLES, ROLEBINDINGS, ROLES,
 )  # fmt: skip
 
 _BY_PATH = {(r.group, r.version, r.plural): r for r in RESOURCES}

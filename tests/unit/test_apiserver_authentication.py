@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from netemu.apiserver.allocation import ServiceAllocator
 from netemu.apiserver.authentication import (
+    AllowAuthenticated,
     Attributes,
-    Authorize,
+    Authorizer,
     User,
-    allow_authenticated,
     forbidden_message,
     server_tls,
     user_of,
@@ -57,7 +57,7 @@ class Https:
 
 
 @asynccontextmanager
-async def serving(folder: Path, authorize: Authorize = allow_authenticated) -> AsyncIterator[Https]:
+async def serving(folder: Path, authorizer: Authorizer | None = None) -> AsyncIterator[Https]:
     ca = Authority.create("test-ca")
     (folder / "ca.crt").write_bytes(ca.certificate.public_bytes(Encoding.PEM))
     for file, pem in zip(("server.crt", "server.key"), ca.issue("server", hosts=("127.0.0.1",)), strict=True):
@@ -65,7 +65,7 @@ async def serving(folder: Path, authorize: Authorize = allow_authenticated) -> A
     store, schema = await SqliteStore.open(folder / "store.db"), Schema.load()
     registry = Registry(store, schema, ServiceAllocator(["10.96.0.0/16"]))
     await registry.start()
-    server = ApiServer(registry, schema, authorize=authorize)
+    server = ApiServer(registry, schema, authorizer=authorizer)
     listener = socket.create_server(("127.0.0.1", 0))
     try:
         await server.start([listener], server_tls(folder / "server.crt", folder / "server.key", folder / "ca.crt"))
@@ -96,14 +96,15 @@ async def test_a_second_listener_in_clear_trusts_its_callers(tmp_path: Path) -> 
             trusted = answer.status
         strangers, _ = await https.get("/api/v1/pods", https.context())
 
-    assert (trusted, strangers) == (200, 401)
+    assert (trusted, strangers) == (200, 403)
 
 
-async def test_nobody_is_unauthorized(tmp_path: Path) -> None:
+async def test_who_shows_nothing_is_anonymous(tmp_path: Path) -> None:
     async with serving(tmp_path) as https:
         status, body = await https.get("/api/v1/pods", https.context())
 
-    assert (status, b'"reason":"Unauthorized"' in body) == (401, True)
+    message = b'pods is forbidden: User \\"system:anonymous\\" cannot list resource \\"pods\\"'
+    assert (status, message in body) == (403, True)
 
 
 @pytest.mark.parametrize("path", ["/version", "/healthz", "/readyz?verbose", "/livez"])
@@ -119,7 +120,7 @@ async def test_other_documents_need_a_user(tmp_path: Path, path: str) -> None:
     async with serving(tmp_path) as https:
         status, _ = await https.get(path, https.context())
 
-    assert status == 401
+    assert status == 403
 
 
 async def test_a_certificate_of_another_ca_fails_the_handshake(tmp_path: Path) -> None:
@@ -133,11 +134,12 @@ async def test_a_certificate_of_another_ca_fails_the_handshake(tmp_path: Path) -
 async def test_authorisation_sees_user_and_request(tmp_path: Path) -> None:
     asked: list[tuple[User, Attributes]] = []
 
-    def deny(user: User, attributes: Attributes) -> bool:
-        asked.append((user, attributes))
-        return False
+    class Deny(AllowAuthenticated):
+        def why(self, user: User, wanted: Attributes) -> str:
+            asked.append((user, wanted))
+            return ""
 
-    async with serving(tmp_path, deny) as https:
+    async with serving(tmp_path, Deny()) as https:
         status, body = await https.get("/api/v1/namespaces/shop/pods?watch=1", https.context(user="reader"))
 
     assert asked[0][0] == User("reader", ("viewers", "system:authenticated"))
@@ -159,14 +161,15 @@ def test_a_certificate_without_a_name_is_nobody() -> None:
 @pytest.mark.parametrize(
     ("wanted", "text"),
     [
-        (Attributes("get", path="/metrics"), 'User "reader" cannot get path "/metrics"'),
+        (Attributes("get", path="/metrics"), 'forbidden: User "reader" cannot get path "/metrics"'),
         (
             Attributes("patch", "apps", "v1", "deployments", "scale", "shop", "web"),
-            'User "reader" cannot patch resource "deployments/scale" in API group "apps" in the namespace "shop"',
+            'deployments.apps "web" is forbidden: User "reader" cannot patch resource "deployments/scale" in API '
+            'group "apps" in the namespace "shop"',
         ),
         (
             Attributes("list", "", "v1", "nodes"),
-            'User "reader" cannot list resource "nodes" in API group "" at the cluster scope',
+            'nodes is forbidden: User "reader" cannot list resource "nodes" in API group "" at the cluster scope',
         ),
     ],
 )

@@ -1,0 +1,252 @@
+"""The roles and bindings that every cluster has from the start, and those that kubeadm and cluster DNS add.
+
+Upstream: `plugin/pkg/auth/authorizer/rbac/bootstrappolicy/policy.go` of Kubernetes 1.32, for the users and components
+that there are here. `admin`, `edit` and `view` collect their rules from labelled roles, as upstream's do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from netemu.apiserver.rbac import GROUP
+from netemu.client.base import Obj
+from netemu.model.resources import CLUSTERROLEBINDINGS, CLUSTERROLES, ROLEBINDINGS, ROLES, Resource
+
+_READ = ("get", "list", "watch")
+_WRITE = ("create", "delete", "deletecollection", "patch", "update")
+_ALL = (*_READ, *_WRITE)
+_AGGREGATE = f"{GROUP}/aggregate-to-"
+_BOOTSTRAPPING = {"kubernetes.io/bootstrapping": "rbac-defaults"}
+_PUBLIC_PATHS = ("/healthz", "/livez", "/readyz", "/version", "/version/")
+_DISCOVERY_PATHS = (
+    "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version",
+    "/version/",
+)  # fmt: skip
+
+
+def _rule(
+    verbs: Sequence[str], group: str | Sequence[str], resources: str, names: Sequence[str] = ()
+) -> dict[str, Any]:
+    groups = [group] if isinstance(group, str) else list(group)
+    rule: dict[str, Any] = {"verbs": sorted(verbs), "apiGroups": groups, "resources": resources.split()}
+    return rule | ({"resourceNames": list(names)} if names else {})
+
+
+def _paths(verbs: Sequence[str], paths: Sequence[str]) -> dict[str, Any]:
+    return {"verbs": list(verbs), "nonResourceURLs": list(paths)}
+
+
+_EVENTS = _rule(("create", "patch", "update"), ("", "events.k8s.io"), "events")
+_APPS = ("daemonsets daemonsets/status deployments deployments/scale deployments/status replicasets replicasets/scale"
+         " replicasets/status statefulsets statefulsets/scale statefulsets/status controllerrevisions")  # fmt: skip
+_APPS_EDITED = ("daemonsets deployments deployments/rollback deployments/scale replicasets replicasets/scale"
+                " statefulsets statefulsets/scale")  # fmt: skip
+
+_VIEW = [
+    _rule(_READ, "", "configmaps endpoints persistentvolumeclaims persistentvolumeclaims/status pods"
+          " replicationcontrollers replicationcontrollers/scale serviceaccounts services services/status"),
+    _rule(_READ, "", "bindings events limitranges namespaces/status pods/log pods/status"
+          " replicationcontrollers/status resourcequotas resourcequotas/status"),
+    _rule(_READ, "", "namespaces"),
+    _rule(_READ, "discovery.k8s.io", "endpointslices"),
+    _rule(_READ, "apps", _APPS),
+    _rule(_READ, "autoscaling", "horizontalpodautoscalers horizontalpodautoscalers/status"),
+    _rule(_READ, "batch", "cronjobs cronjobs/status jobs jobs/status"),
+    _rule(_READ, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
+    _rule(_READ, "networking.k8s.io", "ingresses ingresses/status networkpolicies"),
+]  # fmt: skip
+_EDIT = [
+    _rule(_READ, "", "pods/attach pods/exec pods/portforward pods/proxy secrets services/proxy"),
+    _rule(("impersonate",), "", "serviceaccounts"),
+    _rule(_WRITE, "", "pods pods/attach pods/exec pods/portforward pods/proxy"),
+    _rule(("create",), "", "pods/eviction"),
+    _rule(_WRITE, "", "configmaps events persistentvolumeclaims replicationcontrollers replicationcontrollers/scale"
+          " secrets serviceaccounts services services/proxy"),
+    _rule(("create",), "", "serviceaccounts/token"),
+    _rule(_WRITE, "apps", _APPS_EDITED),
+    _rule(_WRITE, "autoscaling", "horizontalpodautoscalers"),
+    _rule(_WRITE, "batch", "cronjobs jobs"),
+    _rule(_WRITE, "policy", "poddisruptionbudgets"),
+    _rule(_WRITE, "networking.k8s.io", "ingresses networkpolicies"),
+    _rule(_ALL, "coordination.k8s.io", "leases"),
+]  # fmt: skip
+_ADMIN = [
+    _rule(("create",), "authorization.k8s.io", "localsubjectaccessreviews"),
+    _rule(_ALL, GROUP, "rolebindings roles"),
+]
+
+_PROXIER = [
+    _rule(("list", "watch"), "", "endpoints services"),
+    _rule(_READ, "", "nodes"),
+    _EVENTS,
+    _rule(("list", "watch"), "discovery.k8s.io", "endpointslices"),
+    _rule(("list", "watch"), "networking.k8s.io", "servicecidrs"),
+]
+_SCHEDULER = [
+    _EVENTS,
+    _rule(("create",), "coordination.k8s.io", "leases"),
+    _rule(("get", "list", "update", "watch"), "coordination.k8s.io", "leases", ("kube-scheduler",)),
+    _rule(_READ, "", "nodes"),
+    _rule(("delete", "get", "list", "watch"), "", "pods"),
+    _rule(("create",), "", "bindings pods/binding"),
+    _rule(("patch", "update"), "", "pods/status"),
+    _rule(_READ, "", "persistentvolumeclaims persistentvolumes replicationcontrollers services namespaces"),
+    _rule(_READ, "apps", "replicasets statefulsets"),
+    _rule(_READ, "policy", "poddisruptionbudgets"),
+    _rule(("create",), "authentication.k8s.io", "tokenreviews"),
+    _rule(("create",), "authorization.k8s.io", "subjectaccessreviews"),
+]
+_CONTROLLER_MANAGER = [
+    _EVENTS,
+    _rule(("create",), "coordination.k8s.io", "leases"),
+    _rule(("get", "update"), "coordination.k8s.io", "leases", ("kube-controller-manager",)),
+    _rule(("create",), "", "secrets serviceaccounts serviceaccounts/token"),
+    _rule(("delete",), "", "secrets"),
+    _rule(("get",), "", "configmaps namespaces secrets serviceaccounts"),
+    _rule(("update",), "", "secrets serviceaccounts"),
+    _rule(("create",), "authentication.k8s.io", "tokenreviews"),
+    _rule(("create",), "authorization.k8s.io", "subjectaccessreviews"),
+    _rule(("list", "watch"), "*", "*"),
+]
+_NODE = [
+    _rule(("create",), "authentication.k8s.io", "tokenreviews"),
+    _rule(("create",), "authorization.k8s.io", "localsubjectaccessreviews subjectaccessreviews"),
+    _rule(_READ, "", "services"),
+    _rule(("create", "get", "list", "watch"), "", "nodes"),
+    _rule(("patch", "update"), "", "nodes nodes/status"),
+    _rule(("create", "delete", "get", "list", "watch"), "", "pods"),
+    _rule(("patch", "update"), "", "pods/status"),
+    _rule(("create",), "", "pods/eviction"),
+    _EVENTS,
+    _rule(_READ, "", "configmaps secrets"),
+    _rule(("create",), "", "serviceaccounts/token"),
+    _rule(("create", "delete", "get", "patch", "update"), "coordination.k8s.io", "leases"),
+    _rule(_READ, "node.k8s.io", "runtimeclasses"),
+]
+_SELF_REVIEWS = "selfsubjectaccessreviews selfsubjectrulesreviews"
+
+_CLUSTER_ROLES: dict[str, list[dict[str, Any]]] = {
+    "cluster-admin": [_rule("*", "*", "*"), _paths("*", "*")],
+    "system:discovery": [_paths(("get",), _DISCOVERY_PATHS)],
+    "system:monitoring": [_paths(("get",), ("/metrics", "/metrics/slis", "/livez", "/readyz", "/healthz", "/livez/*",
+                                            "/readyz/*", "/healthz/*"))],
+    "system:basic-user": [
+        _rule(("create",), "authorization.k8s.io", _SELF_REVIEWS),
+        _rule(("create",), "authentication.k8s.io", "selfsubjectreviews"),
+    ],
+    "system:public-info-viewer": [_paths(("get",), _PUBLIC_PATHS)],
+    "system:aggregate-to-admin": _ADMIN,
+    "system:aggregate-to-edit": _EDIT,
+    "system:aggregate-to-view": _VIEW,
+    "system:node": _NODE,
+    "system:node-problem-detector": [
+        _rule(("get",), "", "nodes"), _rule(("patch",), "", "nodes/status"), _EVENTS,
+    ],
+    "system:node-proxier": _PROXIER,
+    "system:kubelet-api-admin": [
+        _rule(_READ, "", "nodes"), _rule(("proxy",), "", "nodes"),
+        _rule("*", "", "nodes/log nodes/metrics nodes/proxy nodes/stats"),
+    ],
+    "system:auth-delegator": [
+        _rule(("create",), "authentication.k8s.io", "tokenreviews"),
+        _rule(("create",), "authorization.k8s.io", "subjectaccessreviews"),
+    ],
+    "system:kube-scheduler": _SCHEDULER,
+    "system:kube-controller-manager": _CONTROLLER_MANAGER,
+    "system:service-account-issuer-discovery": [
+        _paths(("get",), ("/.well-known/openid-configuration", "/.well-known/openid-configuration/",
+                          "/openid/v1/jwks", "/openid/v1/jwks/")),
+    ],
+}  # fmt: skip
+_AGGREGATED = {"view": ("edit", _VIEW), "edit": ("admin", _EDIT + _VIEW), "admin": ("", _EDIT + _VIEW + _ADMIN)}
+"""Each role made of others: the role that it is part of itself, and what it has collected, in the order of the names of
+those that it collects from."""
+
+_USER, _SERVICE_ACCOUNT = "User", "ServiceAccount"
+_CLUSTER_BINDINGS: dict[str, tuple[tuple[str, str], ...]] = {
+    "cluster-admin": (("Group", "system:masters"),),
+    "system:monitoring": (("Group", "system:monitoring"),),
+    "system:discovery": (("Group", "system:authenticated"),),
+    "system:basic-user": (("Group", "system:authenticated"),),
+    "system:public-info-viewer": (("Group", "system:authenticated"), ("Group", "system:unauthenticated")),
+    "system:node-proxier": ((_USER, "system:kube-proxy"),),
+    "system:kube-controller-manager": ((_USER, "system:kube-controller-manager"),),
+    "system:kube-scheduler": ((_USER, "system:kube-scheduler"),),
+    "system:node": (),
+    "system:service-account-issuer-discovery": (("Group", "system:serviceaccounts"),),
+}
+
+
+def default_policy() -> list[tuple[Resource, Obj]]:
+    """The cluster roles and bindings of every cluster."""
+    roles = [_cluster_role(name, rules) for name, rules in _CLUSTER_ROLES.items()]
+    roles += [_aggregated(name) for name in _AGGREGATED]
+    bindings = [
+        _cluster_binding(name, [_subject(kind, who) for kind, who in subjects], _BOOTSTRAPPING)
+        for name, subjects in _CLUSTER_BINDINGS.items()
+    ]
+    return [*((CLUSTERROLES, role) for role in roles), *((CLUSTERROLEBINDINGS, binding) for binding in bindings)]
+
+
+def dns_policy(namespace: str, faults: str) -> list[tuple[Resource, Obj]]:
+    """What cluster DNS may do: kubeadm's role for CoreDNS, and to follow the ConfigMap of its faults and tell of them.
+
+    Upstream: `cmd/kubeadm/app/phases/addons/dns/manifests.go`.
+    """
+    name = "system:coredns"
+    rules = [
+        _rule(("list", "watch"), "", "endpoints namespaces pods services"),
+        _rule(("list", "watch"), "discovery.k8s.io", "endpointslices"),
+    ]
+    subject = {"kind": _SERVICE_ACCOUNT, "name": "coredns", "namespace": namespace}
+    local = {"name": "netemu:coredns", "namespace": namespace}
+    role = {"metadata": local, "rules": [
+        _rule(_READ, "", "configmaps", (faults,)),
+        _EVENTS,
+    ]}  # fmt: skip
+    binding = {
+        "metadata": local,
+        "roleRef": {"apiGroup": GROUP, "kind": "Role", "name": "netemu:coredns"},
+        "subjects": [subject],
+    }
+    return [
+        (CLUSTERROLES, {"metadata": {"name": name}, "rules": rules}),
+        (CLUSTERROLEBINDINGS, _cluster_binding(name, [subject], {})),
+        (ROLES, role),
+        (ROLEBINDINGS, binding),
+    ]
+
+
+def _cluster_role(name: str, rules: list[dict[str, Any]]) -> Obj:
+    labels = dict(_BOOTSTRAPPING)
+    if (part := name.removeprefix("system:aggregate-to-")) != name:
+        labels[f"{_AGGREGATE}{part}"] = "true"
+    return {"metadata": _default_metadata(name, labels), "rules": rules}
+
+
+def _aggregated(name: str) -> Obj:
+    wider, rules = _AGGREGATED[name]
+    labels = _BOOTSTRAPPING | ({f"{_AGGREGATE}{wider}": "true"} if wider else {})
+    selector = {"matchLabels": {f"{_AGGREGATE}{name}": "true"}}
+    return {
+        "metadata": _default_metadata(name, labels),
+        "aggregationRule": {"clusterRoleSelectors": [selector]},
+        "rules": rules,
+    }
+
+
+def _cluster_binding(name: str, subjects: list[dict[str, str]], labels: dict[str, str]) -> Obj:
+    return {
+        "metadata": _default_metadata(name, labels) if labels else {"name": name},
+        "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": name},
+        "subjects": subjects,
+    }
+
+
+def _subject(kind: str, name: str) -> dict[str, str]:
+    return {"kind": kind, "apiGroup": GROUP, "name": name}
+
+
+def _default_metadata(name: str, labels: dict[str, str]) -> dict[str, Any]:
+    return {"name": name, "labels": dict(labels), "annotations": {f"{GROUP}/autoupdate": "true"}}
