@@ -13,7 +13,8 @@ from aiohttp import web
 
 from netemu.apiserver.bodies import Bodies, FieldValidation
 from netemu.apiserver.discovery import subresource_verbs
-from netemu.apiserver.negotiation import decode_body, decode_patch, form_of
+from netemu.apiserver.field_managers import check_patch_options, manager_of
+from netemu.apiserver.negotiation import APPLY, decode_body, decode_patch, form_of
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.responses import json_response
 from netemu.apiserver.routing import Target, dry_run, flag, number
@@ -126,7 +127,8 @@ class ResourceHandlers:
                 target.resource, target.name, target.subresource, obj, target.namespace, dry_run=trial
             )
         else:
-            made = await self._registry.create(target.resource, obj, target.namespace, dry_run=trial)
+            manager = manager_of(request)
+            made = await self._registry.create(target.resource, obj, target.namespace, manager=manager, dry_run=trial)
         return _object_response(request, target, made, 201, validation.warnings)
 
     async def _update(self, request: web.Request, target: Target) -> web.Response:
@@ -139,6 +141,7 @@ class ResourceHandlers:
             obj,
             target.namespace,
             subresource=target.subresource,
+            manager=manager_of(request),
             dry_run=dry_run(request.query.getall("dryRun", [])),
         )
         return _object_response(request, target, updated, warnings=validation.warnings)
@@ -147,8 +150,11 @@ class ResourceHandlers:
         form_of(request.headers.get("Accept", ""))
         validation = FieldValidation.of(request.query)
         patch, media = decode_patch(await request.read(), _content_type(request))
+        check_patch_options(request, apply=media == APPLY)
+        if media == APPLY:
+            return await self._apply(request, target, patch)
         self._bodies.check_patch(target, patch, media, validation)
-        options = {"subresource": target.subresource, "content_type": media}
+        options = {"subresource": target.subresource, "content_type": media, "manager": manager_of(request)}
         if isinstance(patch, list) and not target.subresource:
             before = await self._registry.get(target.resource, target.name, target.namespace)
             self._bodies.check_json_patch(target, before, patch, validation)
@@ -157,6 +163,19 @@ class ResourceHandlers:
             target.resource, target.name, patch, target.namespace, **options, dry_run=trial
         )
         return _object_response(request, target, patched, warnings=validation.warnings)
+
+    async def _apply(self, request: web.Request, target: Target, config: Obj) -> web.Response:
+        obj, new = await self._registry.apply(
+            target.resource,
+            target.name,
+            config,
+            target.namespace,
+            manager=manager_of(request),
+            subresource=target.subresource,
+            force=flag(request.query, "force"),
+            dry_run=dry_run(request.query.getall("dryRun", [])),
+        )
+        return _object_response(request, target, obj, 201 if new else 200)
 
     async def _delete(self, request: web.Request, target: Target) -> web.Response:
         options, trial = await _delete_options(request)

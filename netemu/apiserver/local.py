@@ -13,8 +13,9 @@ from netemu.model.resources import Resource
 class LocalClient:
     """Implements `Client`. Objects that come out are the registry's own and must not be changed."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    def __init__(self, registry: Registry, manager: str = "netemu") -> None:
+        """`manager` is who owns the fields that it writes, as over HTTP the user agent is."""
+        self._registry, self._manager = registry, manager
 
     async def get(self, resource: Resource, name: str, namespace: str = "") -> Obj:
         """See Client."""
@@ -61,13 +62,18 @@ class LocalClient:
 
     async def create(self, resource: Resource, obj: Mapping[str, Any], namespace: str = "") -> Obj:
         """See Client."""
-        return await self._registry.create(resource, obj, namespace)
+        return await self._registry.create(resource, obj, namespace, manager=self._manager)
 
     async def update(self, resource: Resource, obj: Mapping[str, Any], *, subresource: str = "") -> Obj:
         """See Client."""
         metadata = obj["metadata"]
         return await self._registry.update(
-            resource, metadata["name"], obj, metadata.get("namespace", ""), subresource=subresource
+            resource,
+            metadata["name"],
+            obj,
+            metadata.get("namespace", ""),
+            subresource=subresource,
+            manager=self._manager,
         )
 
     async def patch(
@@ -82,7 +88,13 @@ class LocalClient:
     ) -> Obj:
         """See Client."""
         return await self._registry.patch(
-            resource, name, patch, namespace, subresource=subresource, content_type=content_type
+            resource,
+            name,
+            patch,
+            namespace,
+            subresource=subresource,
+            content_type=content_type,
+            manager=self._manager,
         )
 
     async def delete(

@@ -22,7 +22,7 @@ PATCH_TYPES = (
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 )
-_APPLY = "application/apply-patch+yaml"
+APPLY = "application/apply-patch+yaml"
 _ACCEPTED = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
 
 
@@ -88,22 +88,33 @@ def decode_body(raw: bytes, content_type: str, *, api_version: str = "", kind: s
 
 
 def decode_patch(raw: bytes, content_type: str) -> tuple[Any, str]:
-    """A patch and which of the three kinds it is. Raises BadRequest, UnsupportedMediaType."""
+    """A patch and which of the four kinds it is. Raises BadRequest, UnsupportedMediaType."""
     media = media_type(content_type)
-    if media == _APPLY:
-        raise UnsupportedMediaType(
-            "server-side apply (application/apply-patch+yaml) is not supported by this server; "
-            "use kubectl apply without --server-side"
-        )
+    if media == APPLY:
+        config = _yaml_or_json(raw)
+        if not isinstance(config, dict):
+            raise BadRequest("error decoding YAML: the configuration that is applied must be an object")
+        return config, media
     if media not in PATCH_TYPES:
+        accepted = ", ".join((*PATCH_TYPES, APPLY))
         raise UnsupportedMediaType(
-            "the body of the request was in an unknown format - accepted media types include: " + ", ".join(PATCH_TYPES)
+            f"the body of the request was in an unknown format - accepted media types include: {accepted}"
         )
     patch = json_values.decode(raw)
     expected = list if media == PATCH_TYPES[0] else dict
     if not isinstance(patch, expected):
         raise BadRequest(f"error decoding patch: {media} must be a JSON {'array' if expected is list else 'object'}")
     return patch, media
+
+
+def _yaml_or_json(raw: bytes) -> Any:
+    """YAML; clients that say so mostly send JSON, which is decoded much faster."""
+    if raw.lstrip()[:1] == b"{":
+        try:
+            return json_values.decode(raw)
+        except BadRequest:
+            pass
+    return _yaml(raw)
 
 
 def _yaml(raw: bytes) -> Any:

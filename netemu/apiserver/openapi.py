@@ -17,7 +17,7 @@ import msgspec
 
 from netemu import __version__
 from netemu.apiserver.discovery import subresource_kind
-from netemu.apiserver.negotiation import PATCH_TYPES
+from netemu.apiserver.negotiation import APPLY, PATCH_TYPES
 from netemu.apiserver.schema import VERSION, Schema
 from netemu.model.resources import Resource
 
@@ -166,7 +166,7 @@ def _operation(resource: Resource, action: str, schema: str, subresource: str = 
             {"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": True}}
             for name in ("dryRun", "fieldManager", "fieldValidation")
         ]
-        patch = {media: {"schema": {"$ref": f"{_SCHEMAS}{_META}Patch"}} for media in PATCH_TYPES}
+        patch = {media: {"schema": {"$ref": f"{_SCHEMAS}{_META}Patch"}} for media in (*PATCH_TYPES, APPLY)}
         operation["requestBody"] = {"required": True, "content": patch if action == "patch" else body}
     return operation
 
@@ -180,7 +180,7 @@ def v2_document() -> bytes:
     query = _text(2, "query") + _text(4, "fieldValidation") + _text(6, "string")
     parameter = _message(1, _message(2, _message(3, query)))
     patch = (
-        b"".join(_text(7, media) for media in PATCH_TYPES)
+        b"".join(_text(7, media) for media in (*PATCH_TYPES, APPLY))
         + _message(8, parameter)
         + _message(13, _text(1, "x-kubernetes-action") + _message(2, _text(2, "patch\n")))
         + _message(13, _text(1, "x-kubernetes-group-version-kind") + _message(2, _text(2, gvk)))

@@ -17,6 +17,7 @@ For the front end:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any
 
@@ -24,20 +25,24 @@ from netemu.apiserver import deletion, events, strategy, subresources
 from netemu.apiserver.cacher import Cacher, revision_number
 from netemu.apiserver.expiry import expire_events
 from netemu.apiserver.json_values import copied
+from netemu.apiserver.managed_fields import bare, updater
 from netemu.apiserver.paging import ListResult, Pages
 from netemu.apiserver.rules import Allocator, Rules
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.selection import Selection
+from netemu.apiserver.server_side_apply import Application, applied, scale_application
 from netemu.apiserver.watchcache import RegistryEvent
 from netemu.apiserver.writer import Writer
 from netemu.client.base import MERGE_PATCH, Obj
-from netemu.model.errors import BadRequest, MethodNotAllowed, NotFound
+from netemu.model.errors import AlreadyExists, BadRequest, MethodNotAllowed, NotFound
 from netemu.model.resources import PODS, SERVICES, Resource
 from netemu.store.base import Store
 
 __all__ = ["ListResult", "Registry", "RegistryEvent"]
 
 
+_UNKNOWN = "unknown"
+"""Who writes when nobody says."""
 _WRITABLE = frozenset({"", "status", "scale", "finalize"})
 
 
@@ -150,11 +155,19 @@ class Registry:
         return events.shown_stream(resource, stream) if stored_elsewhere(resource) else stream
 
     async def create(
-        self, resource: Resource, obj: Mapping[str, Any], namespace: str = "", *, dry_run: bool = False
+        self,
+        resource: Resource,
+        obj: Mapping[str, Any],
+        namespace: str = "",
+        *,
+        manager: str = _UNKNOWN,
+        dry_run: bool = False,
     ) -> Obj:
         """A new object as stored. Raises AlreadyExists, Invalid, Forbidden, NotFound (of its namespace)."""
         new = strategy.accept(self._schema, resource, obj, namespace)
-        stored = await self._writer.create(events.stored_as(resource), events.to_stored(resource, new), dry_run=dry_run)
+        kept_as = events.stored_as(resource)
+        who = updater(manager, kept_as.api_version)
+        stored = await self._writer.create(kept_as, events.to_stored(resource, new), who=who, dry_run=dry_run)
         return events.shown_as(resource, stored)
 
     async def update(
@@ -165,10 +178,11 @@ class Registry:
         namespace: str = "",
         *,
         subresource: str = "",
+        manager: str = _UNKNOWN,
         dry_run: bool = False,
     ) -> Obj:
         """Replace an object, its `status`, its `scale`, or a Namespace's finalizers (`finalize`). Raises Conflict."""
-        return await self._change(resource, namespace, name, subresource, lambda _: obj, dry_run)
+        return await self._change(resource, namespace, name, subresource, lambda _: obj, manager, dry_run)
 
     async def patch(
         self,
@@ -179,6 +193,7 @@ class Registry:
         *,
         subresource: str = "",
         content_type: str = MERGE_PATCH,
+        manager: str = _UNKNOWN,
         dry_run: bool = False,
     ) -> Obj:
         """Change an object or subresource by a patch; a resourceVersion in the result is a precondition."""
@@ -187,7 +202,56 @@ class Registry:
             shape = subresources.SCALES if subresource == "scale" else resource
             return self._writer.patched(shape, shown, patch, content_type)
 
-        return await self._change(resource, namespace, name, subresource, patched, dry_run)
+        # A patch that names no entry neither tests nor changes one; what it leaves out stays as it is.
+        entries = not isinstance(patch, dict) or "managedFields" in (patch.get("metadata") or ())
+        return await self._change(resource, namespace, name, subresource, patched, manager, dry_run, entries)
+
+    async def apply(
+        self,
+        resource: Resource,
+        name: str,
+        config: Mapping[str, Any],
+        namespace: str = "",
+        *,
+        manager: str,
+        subresource: str = "",
+        force: bool = False,
+        dry_run: bool = False,
+    ) -> tuple[Obj, bool]:
+        """Server-side apply: the object as stored, and whether it is new. Raises Conflict, BadRequest, Invalid."""
+        kept_as = events.stored_as(resource)
+        application = Application(resource, copied(config), manager, subresource, force)
+        if subresource == "scale":
+            application = scale_application(application)
+        while True:
+            try:
+                if subresource or self._cacher.find(kept_as, namespace, name):
+                    return await self._apply(application, name, namespace, dry_run), False
+            except NotFound:
+                if subresource:
+                    raise
+            new = applied(self._writer.types.root(resource), application, {})
+            accepted = strategy.accept(self._schema, resource, new, namespace, name)
+            with contextlib.suppress(AlreadyExists):  # somebody else was faster: apply to what they made
+                stored = await self._writer.create(kept_as, events.to_stored(resource, accepted), dry_run=dry_run)
+                return events.shown_as(resource, stored), True
+
+    async def _apply(self, application: Application, name: str, namespace: str, dry_run: bool) -> Obj:
+        """An apply to an object that there is. Raises NotFound."""
+        resource, subresource = application.resource, application.subresource
+        self._check_writable(resource, subresource)
+
+        def changed(old: Obj) -> Obj:
+            new = applied(self._writer.types.root(resource), application, events.shown_as(resource, old))
+            if application.expected:
+                new["metadata"]["resourceVersion"] = application.expected
+            return events.to_stored(resource, strategy.accept(self._schema, resource, new, namespace, name))
+
+        kept_as = events.stored_as(resource)
+        stored, _ = await self._writer.modify(
+            kept_as, namespace, name, changed, subresource=subresource, dry_run=dry_run
+        )
+        return subresources.scale_of(stored) if subresource == "scale" else events.shown_as(resource, stored)
 
     async def delete(
         self,
@@ -248,25 +312,42 @@ class Registry:
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
     async def _change(
-        self, resource: Resource, namespace: str, name: str, subresource: str, change: Any, dry_run: bool
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        subresource: str,
+        change: Any,
+        manager: str,
+        dry_run: bool,
+        entries: bool = False,
     ) -> Obj:
-        """Replace what a request sees of an object by `change(seen)`, however the object is stored."""
-        if subresource and subresource not in resource.subresources:
-            raise NotFound(f"{resource.plural} have no subresource {subresource}")
-        if subresource not in _WRITABLE:
-            raise MethodNotAllowed(f"{resource.plural}/{subresource} can only be created")
+        """Replace what a request sees of an object by `change(seen)`, however the object is stored.
+
+        `entries` tells that the change may look at metadata.managedFields, which are large and mostly left alone.
+        """
+        self._check_writable(resource, subresource)
 
         def replaced(old: Obj) -> Obj:
             if subresource == "scale":
                 scale = copied(change(subresources.scale_of(old)))
                 return subresources.scaled(old, self._schema.decoded(subresources.SCALES, scale))
-            given = change(events.shown_as(resource, old))
+            given = change(events.shown_as(resource, old if entries else bare(old)))
             return events.to_stored(resource, strategy.accept(self._schema, resource, given, namespace, name))
 
+        kept_as = events.stored_as(resource)
+        who = updater(manager, kept_as.api_version, subresource)
         stored, _ = await self._writer.modify(
-            events.stored_as(resource), namespace, name, replaced, subresource=subresource, dry_run=dry_run
+            kept_as, namespace, name, replaced, subresource=subresource, who=who, dry_run=dry_run
         )
         return subresources.scale_of(stored) if subresource == "scale" else events.shown_as(resource, stored)
+
+    @staticmethod
+    def _check_writable(resource: Resource, subresource: str) -> None:
+        if subresource and subresource not in resource.subresources:
+            raise NotFound(f"{resource.plural} have no subresource {subresource}")
+        if subresource not in _WRITABLE:
+            raise MethodNotAllowed(f"{resource.plural}/{subresource} can only be created")
 
     def _decision(self, options: Mapping[str, Any] | None) -> deletion.DeleteOptions:
         return deletion.parse(self._schema.decoded(deletion.DELETE_OPTIONS, copied(options or {}, "DeleteOptions")))

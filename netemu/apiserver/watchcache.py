@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from netemu.apiserver.fieldset import known_as
 from netemu.apiserver.selection import Selection
 from netemu.client.base import Obj, WatchEvent
 from netemu.model.errors import Expired
@@ -50,9 +51,50 @@ class RegistryEvent(WatchEvent):
 
 def read(value: bytes, revision: int) -> Obj:
     """A stored value as an object of that revision."""
-    obj: Obj = _decode(value)
-    obj["metadata"]["resourceVersion"] = str(revision)
+    text, _, entries = value.partition(_ENTRIES)
+    obj: Obj = _decode(text)
+    metadata = obj["metadata"]
+    metadata["resourceVersion"] = str(revision)
+    if entries:
+        metadata["managedFields"] = [entry.shown() for entry in _entries_decoder.decode(entries)]
     return obj
+
+
+def stored(obj: Obj) -> bytes:
+    """The value that `read` reads: without the revision, which the store itself knows.
+
+    managedFields stand behind the rest, on a line of their own. They are about as large, but few of their sets differ,
+    so that most need not be decoded.
+    """
+    metadata = {key: value for key, value in obj["metadata"].items() if key != "resourceVersion"}
+    entries = metadata.pop("managedFields", None)
+    value = encode({**obj, "metadata": metadata})
+    return value + _ENTRIES + encode(entries) if entries else value
+
+
+class _Entry(msgspec.Struct, omit_defaults=True):
+    """One of metadata.managedFields as it is stored."""
+
+    manager: str
+    operation: str
+    apiVersion: str  # noqa: N815
+    fieldsV1: msgspec.Raw  # noqa: N815
+    time: str = ""
+    subresource: str = ""
+
+    def shown(self) -> dict[str, Any]:
+        shown: dict[str, Any] = {"manager": self.manager, "operation": self.operation, "apiVersion": self.apiVersion}
+        if self.time:
+            shown["time"] = self.time
+        shown["fieldsType"] = "FieldsV1"
+        shown["fieldsV1"] = known_as(bytes(self.fieldsV1))
+        if self.subresource:
+            shown["subresource"] = self.subresource
+        return shown
+
+
+_entries_decoder: msgspec.json.Decoder[list[_Entry]] = msgspec.json.Decoder(list[_Entry])
+_ENTRIES = b"\n"
 
 
 def bookmark(api_version: str, kind: str, revision: int, *, initial: bool = False) -> RegistryEvent:

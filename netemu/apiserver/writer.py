@@ -5,6 +5,10 @@ and asks the store to replace exactly the revision it has read. When somebody wa
 left, unless the request itself names a revision, which then is a Conflict.
 
 Service addresses are taken before the commit and given back when it fails.
+
+Who writes is named by a `Manager`, who from then on owns the fields that the write changed (`managed_fields`). Without
+one, metadata.managedFields are taken as they come: for what applies, which has worked them out, and for what upstream
+does not track.
 """
 
 from __future__ import annotations
@@ -12,15 +16,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from netemu.apiserver import deletion, strategy
+from netemu.apiserver import deletion, managed_fields, strategy
 from netemu.apiserver.cacher import Cacher, key_of
 from netemu.apiserver.defaults_service import settle
+from netemu.apiserver.fieldset import FieldSet, difference
+from netemu.apiserver.managed_fields import Manager
 from netemu.apiserver.rules import Allocator, Rules
 from netemu.apiserver.schema import Schema
-from netemu.apiserver.watchcache import encode
+from netemu.apiserver.typed import Types
+from netemu.apiserver.watchcache import stored
 from netemu.client.base import Obj
 from netemu.model.errors import AlreadyExists, Conflict, FieldError, Forbidden, Invalid, NotFound
 from netemu.model.resources import NAMESPACES, SERVICES, Resource
@@ -37,10 +45,12 @@ class Writer:
     def __init__(self, store: Store, cacher: Cacher, allocator: Allocator, schema: Schema, rules: Rules) -> None:
         self._store, self._cacher, self._allocator = store, cacher, allocator
         self._schema, self._rules = schema, rules
+        self.types = Types(schema)
 
-    async def create(self, resource: Resource, obj: Obj, *, dry_run: bool = False) -> Obj:
+    async def create(self, resource: Resource, obj: Obj, *, who: Manager | None = None, dry_run: bool = False) -> Obj:
         """Store a new object; `obj` belongs to the writer. See Registry.create."""
         metadata = obj["metadata"]
+        unowned = strategy.unowned(resource, obj)
         base = "" if metadata.get("name") else metadata.get("generateName") or ""
         strategy.begin(resource, obj)
         self._check_namespace(resource, metadata)
@@ -48,13 +58,13 @@ class Writer:
             if base:
                 metadata["name"] = strategy.generated_name(base)
             try:
-                return await self._insert(resource, obj, dry_run)
+                return await self._insert(resource, obj, who, unowned, dry_run)
             except AlreadyExists:
                 if not base:
                     raise
         raise AlreadyExists.named(resource.plural, metadata["name"], resource.group)
 
-    async def _insert(self, resource: Resource, new: Obj, dry_run: bool) -> Obj:
+    async def _insert(self, resource: Resource, new: Obj, who: Manager | None, unowned: FieldSet, dry_run: bool) -> Obj:
         metadata = new["metadata"]
         if not metadata.get("name"):
             why = "Required value: name or generateName is required"
@@ -65,16 +75,28 @@ class Writer:
         name, namespace = metadata["name"], metadata.get("namespace", "")
         if self._cacher.find(resource, namespace, name) is not None:
             raise AlreadyExists.named(resource.plural, name, resource.group)
+        if who:
+            self._own_new(resource, new, who, unowned)
         with self._allocated(resource, new, None):
             if dry_run:
                 return new
             try:
-                revision = await self._store.create(key_of(resource, namespace, name), _value(new))
+                revision = await self._store.create(key_of(resource, namespace, name), stored(new))
             except KeyExists:
                 raise AlreadyExists.named(resource.plural, name, resource.group) from None
             await self._cacher.reached(revision)
         metadata["resourceVersion"] = str(revision)
         return new
+
+    def _own_new(self, resource: Resource, new: Obj, who: Manager, unowned: FieldSet) -> None:
+        """Give a new object to who made it, less what the server added of its own."""
+        managers = managed_fields.before(new["metadata"].pop("managedFields", None), {}, "")
+        seen = {name: value for name, value in new.items() if name != "status" or "status" not in resource.subresources}
+        managers = managed_fields.after_update(self.types.root(resource), managers, who, {}, seen)
+        if mine := managers.get(who):
+            managers = {**managers, who: replace(mine, fields=difference(mine.fields, unowned))}
+        if managers:
+            new["metadata"]["managedFields"] = managed_fields.encoded(managers)
 
     def patched(self, resource: Resource, shown: Obj, patch: Any, content_type: str) -> Obj:
         """The result of a patch. Raises ApiError."""
@@ -88,12 +110,13 @@ class Writer:
         change: Callable[[Obj], Obj],
         *,
         subresource: str = "",
+        who: Manager | None = None,
         dry_run: bool = False,
     ) -> tuple[Obj, bool]:
         """Replace an object by `change(object)`, a copy; the result, and whether it is gone by that."""
         for _ in range(_ATTEMPTS):
             old = self._existing(resource, namespace, name)
-            new = self._decide(resource, change(old), old, subresource)
+            new = self._decide(resource, change(old), old, subresource, who)
             if new == old:
                 return old, False
             gone = deletion.finished(resource, new)
@@ -133,7 +156,7 @@ class Writer:
             raise NotFound.named(resource.plural, name, resource.group)
         return obj
 
-    def _decide(self, resource: Resource, given: Obj, old: Obj, subresource: str) -> Obj:
+    def _decide(self, resource: Resource, given: Obj, old: Obj, subresource: str, who: Manager | None) -> Obj:
         """What a change leaves, checked by all rules."""
         metadata, seen = given["metadata"], old["metadata"]
         if (version := metadata.get("resourceVersion")) and version not in ("0", seen["resourceVersion"]):
@@ -145,14 +168,28 @@ class Writer:
             # It changes what the rules call immutable; what it may change is decided where it is made.
             self._check_rules(resource, given, None)
             return given
+        entries = metadata.pop("managedFields", None)
+        was = managed_fields.bare(old)
         self._rules.apply_defaults(resource, given)
-        new = strategy.replace(resource, given, old, subresource)
-        if new != old:
+        new = strategy.replace(resource, given, was, subresource)
+        if changed := new != was:
             if resource is SERVICES and not subresource:
                 # What was allocated once need not be sent again; it must be back before the rules look.
-                settle(new, old)
-            self._check_rules(resource, new, old)
-        return new
+                settle(new, was)
+            self._check_rules(resource, new, was)
+        if who:
+            entries = self._entries(resource, entries, old, new if changed else was, who)
+        before = seen.get("managedFields") or []
+        if not changed and (entries is before or managed_fields.same(entries or [], before)):
+            return old
+        return {**new, "metadata": {**new["metadata"], "managedFields": entries}} if entries else new
+
+    def _entries(self, resource: Resource, given: Any, old: Obj, new: Obj, who: Manager) -> managed_fields.Entries:
+        """The managedFields of `new`, which `who` made of `old`; the very ones of `old` where they are the same."""
+        managers = managed_fields.before(given, old, who.subresource)
+        after = managed_fields.after_update(self.types.root(resource), managers, who, managed_fields.bare(old), new)
+        before: managed_fields.Entries = old["metadata"].get("managedFields") or []
+        return before if after == managed_fields.of(old) else managed_fields.encoded(after)
 
     async def _commit(self, resource: Resource, old: Obj, new: Obj, *, gone: bool, dry_run: bool) -> Obj:
         """Replace or remove `old`; the result at its new revision. Raises RevisionMismatch."""
@@ -164,7 +201,7 @@ class Writer:
             if gone:
                 revision = await self._store.delete(key, seen)
             else:
-                revision = await self._store.update(key, _value(new), seen)
+                revision = await self._store.update(key, stored(new), seen)
             await self._cacher.reached(revision)
         return {**new, "metadata": {**new["metadata"], "resourceVersion": str(revision)}}
 
@@ -212,9 +249,3 @@ class Writer:
             self._allocator.release(obj)
         else:
             self._allocator.load([now])
-
-
-def _value(obj: Obj) -> bytes:
-    """The stored form: without the revision, which the store itself knows."""
-    metadata = {key: value for key, value in obj["metadata"].items() if key != "resourceVersion"}
-    return encode({**obj, "metadata": metadata})

@@ -5,12 +5,20 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
+from functools import lru_cache
 
 
 def now() -> str:
     """The present as `Time`: `2026-01-02T03:04:05Z`."""
-    return time_text(datetime.now(UTC))
+    return _second_text(int(time.time()))
+
+
+@lru_cache(maxsize=4)
+def _second_text(seconds: int) -> str:
+    # Every write tells the time; within a second it is the same text.
+    return time_text(datetime.fromtimestamp(seconds, UTC))
 
 
 def micro_now() -> str:

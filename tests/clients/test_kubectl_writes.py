@@ -113,13 +113,6 @@ async def test_a_value_of_the_wrong_type_is_refused(kubectl: Kubectl) -> None:
     assert "cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32" in answer.err
 
 
-async def test_server_side_apply_says_that_it_is_missing(kubectl: Kubectl) -> None:
-    answer = await kubectl.run("apply", "--server-side", "-f", "-", stdin=APP)
-
-    assert answer.code == 1
-    assert "server-side apply" in answer.err
-
-
 @pytest.mark.parametrize(
     ("kind", "patch"),
     [

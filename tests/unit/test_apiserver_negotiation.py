@@ -72,9 +72,16 @@ def test_unreadable_bodies_are_refused(content_type: str, raw: bytes, error: typ
         decode_body(raw, content_type)
 
 
-def test_server_side_apply_is_refused_in_words() -> None:
-    with pytest.raises(UnsupportedMediaType, match="server-side apply"):
-        decode_patch(b"{}", "application/apply-patch+yaml")
+@pytest.mark.parametrize("text", [b'{"spec":{"replicas":1}}', b"spec: {replicas: 1}", b"{spec: {replicas: 1}}"])
+def test_what_is_applied_may_be_json_or_yaml(text: bytes) -> None:
+    decoded = decode_patch(text, "application/apply-patch+yaml")
+
+    assert decoded == ({"spec": {"replicas": 1}}, "application/apply-patch+yaml")
+
+
+def test_what_is_applied_is_an_object() -> None:
+    with pytest.raises(BadRequest, match="must be an object"):
+        decode_patch(b"[1]", "application/apply-patch+yaml")
 
 
 @pytest.mark.parametrize(
