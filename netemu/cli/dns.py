@@ -21,7 +21,7 @@ from netemu.lab.addons import FAULTS, OUTSIDE_FAULTS, SYSTEM
 from netemu.lab.api import LabApi
 from netemu.lab.config import load_config
 from netemu.lab.targets import pods_by_link
-from netemu.model.errors import UserError
+from netemu.model.errors import Conflict, UserError
 from netemu.model.resources import CONFIGMAPS
 from netemu.model.suggest import instead
 from netemu.network import names
@@ -86,8 +86,7 @@ def fault(
         )  # fmt: skip
         text = msgspec.json.encode(made).decode()
         parse_fault(text)
-        there = table.read()
-        table.write({key or next(name for name in _numbered(made.fault) if name not in there): text})
+        table.add(key, made.fault, text)
     _print_faults(table.read(), output)
 
 
@@ -108,9 +107,18 @@ class _FaultTable:
         """The faults, by key."""
         return self.api.get(CONFIGMAPS, self.name, SYSTEM).get("data") or {}
 
-    def write(self, faults: Mapping[str, str | None]) -> None:
-        """Add and replace; None removes."""
-        self.api.merge_patch(CONFIGMAPS, self.name, {"data": dict(faults)}, SYSTEM)
+    def add(self, key: str, kind: str, text: str) -> None:
+        """Add a fault, or replace the one of that key; without one, under the first name of its kind that is free. That
+        name may be taken by somebody else meanwhile: then the next one is looked for."""
+        while True:
+            found = self.api.get(CONFIGMAPS, self.name, SYSTEM)
+            free = key or next(name for name in _numbered(kind) if name not in (found.get("data") or {}))
+            version = {"resourceVersion": found["metadata"]["resourceVersion"]}
+            try:
+                self.api.merge_patch(CONFIGMAPS, self.name, {"metadata": version, "data": {free: text}}, SYSTEM)
+            except Conflict:
+                continue
+            return
 
     def off(self, keys: Sequence[str]) -> None:
         """Remove these, or all. Raises UserError for one that is not there."""
@@ -120,7 +128,7 @@ class _FaultTable:
                 why = instead(key, list(there), "there are") if there else "there is none"
                 raise UserError(f"no fault {key!r}; {why}")
         if there:
-            self.write(dict.fromkeys(keys or there))
+            self.api.merge_patch(CONFIGMAPS, self.name, {"data": dict.fromkeys(keys or there)}, SYSTEM)
 
 
 def _print_faults(faults: Mapping[str, str], output: Format) -> None:

@@ -13,7 +13,6 @@ from netemu.cli.labs import pick
 from netemu.cli.output import Format, say, say_json, table
 from netemu.cli.root import need_root
 from netemu.lab.targets import Target, find_target
-from netemu.model.errors import UserError
 from netemu.observe.probe_result import Percentiles, ProbeResult
 
 
@@ -85,7 +84,7 @@ def dig(lab: str, source: str, namespace: str, name: str, words: list[str], *, r
             )
         )  # fmt: skip
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise typer.BadParameter(str(error)) from error
     if output == Format.json:
         say_json(found)
     else:

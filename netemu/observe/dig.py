@@ -67,7 +67,7 @@ async def lookup(
             name = ipaddress.ip_address(name).reverse_pointer + "."
     names.parse(name)
     for kind in types:
-        if kind not in wire.TYPES:
+        if wire.type_number(kind) is None:
             raise ValueError(f"{kind!r} is not a record type; expected for example A, AAAA, SRV, PTR")
     if resolver not in MODELS:
         raise ValueError(f"{resolver!r} is not a resolver; expected {', '.join(MODELS)}")
@@ -136,10 +136,11 @@ def render(found: Lookup) -> list[str]:
         where = f"{reply.server} {step.transport}{attempt}"
         lines.append(f"{number:3}  {step.name} {reply.type}  ->  {said}  [{where}, {reply.seconds * 1000:.1f} ms]")
     result = found.result
+    queries = "1 query" if len(found.steps) == 1 else f"{len(found.steps)} queries"
     if result.status == "found":
         what = ", ".join(result.addresses) or "; ".join(line.replace("\t", " ") for line in result.answers)
         origin = f"as {result.name}" if result.source == "dns" else f"from {result.source}"
-        lines.append(f"found: {what} {origin} after {len(found.steps)} queries, {found.seconds * 1000:.1f} ms")
+        lines.append(f"found: {what} {origin} after {queries}, {found.seconds * 1000:.1f} ms")
     else:
-        lines.append(f"{result.status} after {len(found.steps)} queries, {found.seconds * 1000:.1f} ms")
+        lines.append(f"{result.status} after {queries}, {found.seconds * 1000:.1f} ms")
     return lines

@@ -154,7 +154,9 @@ def _ids(count: int) -> list[int]:
 
 
 def _packet(ident: int, ask: Ask, kind: str) -> bytes:
-    return wire.build_query(ident, names.parse(ask.name), wire.TYPES[kind], edns_size=ask.edns)
+    number = wire.type_number(kind)
+    assert number is not None, kind
+    return wire.build_query(ident, names.parse(ask.name), number, edns_size=ask.edns)
 
 
 def _outcome(error: OSError) -> str:

@@ -80,10 +80,18 @@ def test_a_transport_can_be_asked_for(lab: str) -> None:
     assert [(step["transport"], step["reply"]["outcome"]) for step in found["steps"]] == [("tcp", "NOERROR")]
 
 
-def test_switches_that_do_not_exist_are_wrong_usage(lab: str) -> None:
-    done = run("dig", "--lab", lab, "client", "kubernetes", "+tpc")
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["+tpc"], "+tpc: expected +tcp"),
+        (["FOO"], "'FOO' is not a record type"),
+        (["--resolver", "java"], "'java' is not a resolver"),
+    ],
+)
+def test_words_that_mean_nothing_are_wrong_usage(lab: str, words: list[str], why: str) -> None:
+    done = run("dig", "--lab", lab, "client", "kubernetes", *words)
 
-    assert (done.returncode, "+tpc: expected +tcp" in done.stderr) == (2, True)
+    assert (done.returncode, why in done.stderr) == (2, True)
 
 
 def test_the_log_tells_queries_and_what_a_lookup_costs(lab: str, tmp_path: Path) -> None:
@@ -117,6 +125,18 @@ def test_a_fault_concerns_one_pod_and_ends(lab: str) -> None:
         ("servfail", "servfail", "default/client")
     ]
     assert (outcomes(other), mended) == (["NOERROR"], True)
+
+
+def test_faults_switched_on_at_once_all_stand(lab: str) -> None:
+    names = {f"n{number}.test" for number in range(6)}
+    together = [start("dns-fault", "--lab", lab, "drop", name) for name in sorted(names)]
+    try:
+        assert [each.wait(60) for each in together] == [0] * len(together)
+        listed = netemu_json("dns-fault", "--lab", lab)["faults"]
+    finally:
+        netemu("dns-fault", "--lab", lab, "off")
+
+    assert {fault["name"] for fault in listed} == names
 
 
 def test_a_fault_outside_is_seen_through_the_cluster(lab: str) -> None:
