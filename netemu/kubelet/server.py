@@ -2,6 +2,8 @@
 
     GET /containerLogs/NAMESPACE/POD/CONTAINER     what it wrote
     GET, POST /exec/NAMESPACE/POD/CONTAINER        a command, over WebSocket or SPDY
+    GET, POST /attach/NAMESPACE/POD/CONTAINER      what a container writes from now on
+    GET, POST /portForward/NAMESPACE/POD           connections to its ports
     GET /pods                                      the Pods of this node, as a PodList
     GET /healthz
 
@@ -26,7 +28,8 @@ from netemu.kernel.inside import Stdio
 from netemu.kernel.pidfd import Process
 from netemu.kubelet.container_logs import LogOptions, read
 from netemu.kubelet.execution import Wanted
-from netemu.kubelet.streaming import serve_command
+from netemu.kubelet.port_forward import dial, serve_port_forward
+from netemu.kubelet.streaming import serve_attach, serve_command
 from netemu.model.errors import NetemuError
 from netemu.model.pods import ContainerStatus as ApiContainerStatus
 from netemu.model.pods import Pod
@@ -69,6 +72,10 @@ class KubeletServer:
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
         for path in ("/exec/{namespace}/{pod}/{container}", "/exec/{namespace}/{pod}/{uid}/{container}"):
             app.router.add_route("*", path, self._exec)
+        for path in ("/attach/{namespace}/{pod}/{container}", "/attach/{namespace}/{pod}/{uid}/{container}"):
+            app.router.add_route("*", path, self._attach)
+        for path in ("/portForward/{namespace}/{pod}", "/portForward/{namespace}/{pod}/{uid}"):
+            app.router.add_route("*", path, self._port_forward)
         app.router.add_get("/pods", self._pods)
         app.router.add_get("/healthz", _healthz)
         self._runner = web.AppRunner(
@@ -116,6 +123,23 @@ class KubeletServer:
             return await runtime.exec(container.id, command, stdio)
 
         return await serve_command(request, _wanted(request), start)
+
+    async def _attach(self, request: web.Request) -> web.StreamResponse:
+        runtime, container = await self._running(request)
+        path = runtime.container_log_path(container.id)
+
+        async def status() -> ContainerStatus | None:
+            return await runtime.container_status(container.id)
+
+        return await serve_attach(request, _wanted(request), path, status)
+
+    async def _port_forward(self, request: web.Request) -> web.StreamResponse:
+        pod, runtime = await self._pod(request)
+        sandbox = await runtime.pod_sandbox_status(pod.metadata.uid) if runtime is not None else None
+        if sandbox is None or not sandbox.ready:
+            raise web.HTTPInternalServerError(text=f'sandbox of pod "{pod.name}" is not running')
+        namespace = sandbox.config.netns
+        return await serve_port_forward(request, lambda port: dial(namespace, port), pod.name)
 
     async def _running(self, request: web.Request) -> tuple[Runtime, ContainerStatus]:
         """The container that a URL names, and its runtime. Raises HTTPException."""

@@ -24,6 +24,8 @@ class SpdyStream:
     def __init__(self, number: int, headers: Mapping[str, str], duplex: Duplex) -> None:
         self.number, self.headers, self._duplex = number, headers, duplex
         self.received = Backlog()
+        self.reset_by_client = asyncio.Event()
+        """Set once the client gave it up."""
         self._ended = False
 
     async def read(self) -> bytes:
@@ -73,6 +75,11 @@ class SpdySession:
         """The next stream that the client opens; None when there will be none."""
         return await self._opened.get()
 
+    def forget(self, *streams: SpdyStream) -> None:
+        """They are done with."""
+        for stream in streams:
+            self._streams.pop(stream.number, None)
+
     async def goodbye(self) -> None:
         """Say that no more streams are taken, and let the client leave first, so that it has read everything."""
         with contextlib.suppress(OSError, TimeoutError):
@@ -108,4 +115,5 @@ class SpdySession:
             if event.ended:
                 await known.received.end()
         elif isinstance(event, spdy.Reset) and (gone := self._streams.pop(event.stream, None)):
+            gone.reset_by_client.set()
             await gone.received.end()

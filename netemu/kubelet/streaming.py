@@ -5,17 +5,21 @@ Upstream's streaming servers take SPDY and WebSockets alike; which one a client 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
 
 from aiohttp import web
 
 from netemu.client.upgrade import accept
 from netemu.kernel.inside import Stdio
 from netemu.kernel.pidfd import Process
-from netemu.kubelet.execution import RemoteStreams, Wanted, execute
+from netemu.kubelet.container_logs import entries
+from netemu.kubelet.execution import SUCCESS, RemoteStreams, Wanted, execute
 from netemu.kubelet.remote import CHANNEL_PROTOCOLS, SPDY_PROTOCOLS, ChannelStreams, SpdyStreams
 from netemu.kubelet.spdy_session import SpdySession
+from netemu.runtime.cri import ContainerState, ContainerStatus
 
 _SPDY = "SPDY/3.1"
 _PROTOCOL_HEADER = "X-Stream-Protocol-Version"
@@ -26,8 +30,6 @@ async def serve_command(
     request: web.Request, wanted: Wanted, start: Callable[[Stdio], Awaitable[Process]]
 ) -> web.StreamResponse:
     """Answer a request to `/exec`. Raises HTTPBadRequest, HTTPForbidden."""
-    if not (wanted.stdin or wanted.stdout or wanted.stderr):
-        raise web.HTTPBadRequest(text="you must specify at least 1 of stdin, stdout, stderr")
     response, client = await _client_of(request, wanted)
     async with client as streams:
         if streams is not None:
@@ -35,9 +37,52 @@ async def serve_command(
     return response
 
 
+async def serve_attach(
+    request: web.Request, wanted: Wanted, log: Path | None, status: Callable[[], Awaitable[ContainerStatus | None]]
+) -> web.StreamResponse:
+    """Answer a request to `/attach`: what a container writes to its log, until it ends. Raises HTTPException.
+
+    Containers read nothing, so what a client sends goes nowhere.
+    """
+    position = log.stat().st_size if log is not None and log.exists() else 0
+    response, client = await _client_of(request, wanted)
+    async with client as streams:
+        if streams is None:
+            return response
+        following = asyncio.create_task(_follow(log, position, wanted, status, streams))
+        leaving = asyncio.create_task(streams.gone())
+        try:
+            await asyncio.wait([following, leaving], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (following, leaving):
+                task.cancel()
+            await asyncio.gather(following, leaving, return_exceptions=True)
+    return response
+
+
+async def _follow(
+    log: Path | None,
+    position: int,
+    wanted: Wanted,
+    status: Callable[[], Awaitable[ContainerStatus | None]],
+    client: RemoteStreams,
+) -> None:
+    async def running() -> bool:
+        now = await status()
+        return now is not None and now.state is not ContainerState.EXITED
+
+    if log is not None and log.exists():
+        async for entry in entries(log, position, running):
+            if entry is not None and getattr(wanted, entry.stream):
+                await client.write(entry.stream, entry.output)
+    await client.finish(SUCCESS)
+
+
 async def _client_of(
     request: web.Request, wanted: Wanted
 ) -> tuple[web.StreamResponse, contextlib.AbstractAsyncContextManager[RemoteStreams | None]]:
+    if not (wanted.stdin or wanted.stdout or wanted.stderr):
+        raise web.HTTPBadRequest(text="you must specify at least 1 of stdin, stdout, stderr")
     if is_websocket(request):
         socket = web.WebSocketResponse(protocols=CHANNEL_PROTOCOLS, timeout=_GOODBYE, max_msg_size=0)
         await socket.prepare(request)

@@ -12,9 +12,12 @@ import signal
 import struct
 import termios
 import time
+import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from netemu.lab.remains import lab_processes
@@ -212,8 +215,8 @@ def test_a_terminal_has_a_size_and_interrupts_what_runs(kubectl: LabKubectl, min
         terminal.type("until [ \"$(stty size)\" = '33 101' ]; do sleep 0.05; done; echo sized; tty\n")
         assert "/dev/pts/" in terminal.until("sized\r\n/dev/pts/")
 
-        terminal.type("echo ready$((1 + 1)); sleep 1000\n")
-        terminal.until("ready2")
+        terminal.type(f"sleep {minor}000\n")
+        eventually(lambda: processes("sleep", f"{minor}000"), "a sleep to interrupt")
         terminal.type("\x03echo was $?; exit 5\n")
         terminal.until("was 130")
         assert terminal.exit_code() == 5
@@ -304,3 +307,129 @@ class Terminal:
     def exit_code(self) -> int:
         """When it has ended."""
         return self._process.wait(timeout=20)
+
+
+# --- port-forward
+
+
+@contextlib.contextmanager
+def forwarded(kubectl: LabKubectl, *arguments: str) -> Iterator[list[str]]:
+    """The local addresses, HOST:PORT, while `kubectl port-forward ARGUMENTS` runs."""
+    with kubectl.start("port-forward", *arguments) as client:
+        try:
+            assert client.stdout is not None
+            lines = [client.stdout.readline() for _ in range(2 * (len(arguments) - 1))]
+            yield [line.split()[2] for line in lines]
+        finally:
+            client.kill()
+
+
+def get(address: str, path: str = "/") -> str:
+    with urllib.request.urlopen(f"http://{address}{path}", timeout=20) as answer:
+        said: str = answer.read().decode()
+    return said
+
+
+@pytest.mark.parametrize("minor", EVERY)
+def test_forwarded_ports_carry_many_connections(kubectl: LabKubectl, minor: int) -> None:
+    with forwarded(of_version(kubectl, minor), "pod/web", ":80", ":80") as addresses:
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(get, addresses * 5))
+
+        assert len(addresses) == 4
+        assert {json.loads(answer)["pod"] for answer in answers} == {"web"}
+
+
+@pytest.mark.parametrize("target", ["service/web", "deployment/shop"])
+def test_services_and_deployments_lead_to_one_of_their_pods(kubectl: LabKubectl, target: str) -> None:
+    port = ":8080" if target == "service/web" else ":80"
+    kubectl("rollout", "status", "deployment/shop", "--timeout=20s")
+    with forwarded(kubectl, target, port) as addresses:
+        assert json.loads(get(addresses[0]))["pod"].startswith(target.partition("/")[2])
+
+
+def test_a_server_on_the_loopback_of_ipv6_is_reached(kubectl: LabKubectl) -> None:
+    listens = ("exec", "six", "--", "sh", "-c", "until curl -so /dev/null http://[::1]:8000/; do sleep 0.1; done")
+    kubectl(*listens)
+    with forwarded(kubectl, "pod/six", ":8000") as addresses:
+        assert get(addresses[0], "/hostname") == "six\n"
+
+
+@pytest.mark.parametrize("minor", [29, 32])
+def test_a_port_where_nobody_listens_is_told(kubectl: LabKubectl, minor: int) -> None:
+    with of_version(kubectl, minor).start("port-forward", "pod/web", ":81") as client:
+        assert client.stdout is not None
+        assert client.stderr is not None
+        address = client.stdout.readline().split()[2]
+        with pytest.raises(OSError):
+            get(address)
+        assert "connect: connection refused" in client.stderr.readline()
+        client.kill()
+
+
+# --- attach
+
+
+@pytest.mark.parametrize("minor", [29, 32])
+def test_attach_shows_what_comes_from_now_on(kubectl: LabKubectl, minor: int) -> None:
+    name = f"attached-{minor}"
+    script = "echo before; until [ -e /tmp/go ]; do echo tick; sleep 0.05; done; echo after; echo bad >&2"
+    main = {"name": name, "image": "x", "command": ["sh", "-c", script]}
+    spec = {"spec": {"runtimeClassName": "process", "containers": [main]}}
+    kubectl("run", name, "--image=x", "--restart=Never", f"--overrides={json.dumps(spec)}")
+    eventually(lambda: "before" in kubectl.run("logs", name).stdout, "the first line")
+
+    with of_version(kubectl, minor).start("attach", name) as client:
+        assert client.stdout is not None
+        assert client.stderr is not None
+        assert client.stdout.readline() == "tick\n"
+        kubectl("exec", name, "--", "touch", "/tmp/go")
+        said, told = client.stdout.read().split(), client.stderr.read()
+
+    assert (set(said) - {"tick"}, said[-1], client.returncode) == ({"after"}, "after", 0)
+    assert "bad" in told
+    kubectl("delete", "pod", name, "--now")
+    eventually(lambda: not any(name in one for one in kubectl.pod_networks()), "no network of it")
+
+
+# --- other clients
+
+
+@pytest.fixture(scope="module")
+def proxy(kubectl: LabKubectl) -> Iterator[str]:
+    """The API as `kubectl proxy` serves it: HOST:PORT."""
+    with kubectl.start("proxy", "--port=0", "--reject-paths=") as client:
+        assert client.stdout is not None
+        yield client.stdout.readline().split()[-1]
+        client.kill()
+
+
+def test_kubectl_proxy_passes_requests_on(proxy: str) -> None:
+    assert "web" in {pod["metadata"]["name"] for pod in json.loads(get(proxy, "/api/v1/pods"))["items"]}
+
+
+@pytest.mark.parametrize("protocols", [(), ("v4.channel.k8s.io",), ("v5.channel.k8s.io", "v4.channel.k8s.io")])
+async def test_a_websocket_of_channels_carries_a_connection(proxy: str, protocols: tuple[str, ...]) -> None:
+    url = f"http://{proxy}/api/v1/namespaces/default/pods/web/portforward?ports=80,81&name=web&namespace=default"
+    said = dict.fromkeys(range(4), b"")
+    async with aiohttp.ClientSession() as session, session.ws_connect(url, protocols=protocols) as ws:
+        await ws.send_bytes(b"\0GET /there HTTP/1.0\r\n\r\n")
+        async for message in ws:
+            said[message.data[0]] += message.data[1:]
+
+    assert [said[channel][:2] for channel in range(4)] == [b"P\0", b"P\0", b"Q\0", b"Q\0"]
+    assert b'"path":"/there"' in said[0]
+    assert b"connection refused" in said[3]
+
+
+@pytest.mark.parametrize("protocol", ["v4.channel.k8s.io", "v5.channel.k8s.io"])
+async def test_a_websocket_with_text_runs_a_command(proxy: str, protocol: str) -> None:
+    command = "&".join(f"command={word}" for word in ("sh", "-c", "read+line;echo+$line;exit+4"))
+    url = f"http://{proxy}/api/v1/namespaces/default/pods/web/exec?stdin=true&stdout=true&tty=false&{command}"
+    async with aiohttp.ClientSession() as session, session.ws_connect(url, protocols=(protocol,)) as ws:
+        await ws.send_str("\0hello\n")
+        frames = [message.data async for message in ws]
+
+    assert b"".join(frame[1:] for frame in frames if frame[0] == 1) == b"hello\n"
+    assert json.loads(frames[-1][1:])["details"]["causes"] == [{"reason": "ExitCode", "message": "4"}]
+    assert (frames[-1][0], ws.close_code) == (3, 1000)
