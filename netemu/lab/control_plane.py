@@ -58,7 +58,7 @@ async def control_plane(lab: str) -> None:
     node = names.node_netns(config.name, config.control_plane.name)
     reach = Reach(node, pki.kubelet_client_tls(lab))
     server = ApiServer(registry, schema, authorizer=ClusterAuthorizer(registry), reach=reach)
-    client = LocalClient(registry)
+    client = LocalClient(registry, "kube-apiserver")
     try:
         async with asyncio.TaskGroup() as tasks:
             await server.start([host], server_tls(*pki.server_certificate(lab)))
@@ -73,9 +73,10 @@ async def control_plane(lab: str) -> None:
             )
             await ensure_policy(client, dns_policy(addons.SYSTEM, addons.FAULTS))
             root_ca = pki.server_certificate(lab)[2].read_text()
-            tasks.create_task(controllers.run(client, load_balancer_pools=config.load_balancer_pools, root_ca=root_ca))
-            tasks.create_task(scheduler.run(client))
-            await _post_once(config, client)
+            manager = LocalClient(registry, "kube-controller-manager")
+            tasks.create_task(controllers.run(manager, load_balancer_pools=config.load_balancer_pools, root_ca=root_ca))
+            tasks.create_task(scheduler.run(LocalClient(registry, "kube-scheduler")))
+            await _post_once(config, LocalClient(registry, "kubectl-client-side-apply"))
             log.info("serving lab %s on 127.0.0.1:%d", lab, config.api_port)
     finally:
         await server.close()

@@ -60,7 +60,7 @@ async def node_agent(lab: str, channel: int = -1, index: int = -1) -> None:
     _write_node_files(config, paths)
     await until(paths.kubeconfig.exists)
     credentials = load_kubeconfig(paths.component_kubeconfig("node-agent"))
-    async with HttpClient(credentials, user_agent="netemu-node-agent") as client:
+    async with HttpClient(credentials, user_agent="kubelet") as client:
         proxies = {node.name: _proxy(config, node, client) for node in config.nodes}
         services = Informer(client, SERVICES, Service)
         kubelets = [_kubelet(config, node, client, services, store) for node in config.nodes]
