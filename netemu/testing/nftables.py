@@ -96,10 +96,6 @@ class FakeNft:
         """What `nft list ruleset` would print."""
         return "".join(listing(held.ruleset()) for held in self.tables.values())
 
-    def somebody_else(self, transaction: nft.Transaction) -> None:
-        """A change that is not ours: applied, and not recorded."""
-        self._apply(transaction)
-
     def _apply(self, transaction: nft.Transaction) -> None:
         before = self.tables.get(transaction.table.id)
         known = before.sets if before else {}
