@@ -2,6 +2,9 @@
 
 One task takes the store's changes in order and applies each to its resource's watch cache; `revision` is how far it
 has come. A writer waits for its own revision (`reached`), so whoever got an answer also sees it in the next read.
+
+A store that was away for so long that the changes since are compacted is read anew. What happened to each object in
+between is then unknown, so every watch ends, and its client lists again.
 """
 
 from __future__ import annotations
@@ -15,25 +18,20 @@ import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 
+from netemu.apiserver.keys import ROOT, parts_of
 from netemu.apiserver.selection import Selection
 from netemu.apiserver.watchcache import HISTORY, QUEUE, RegistryEvent, WatchCache, Watcher, bookmark, read
 from netemu.client.base import Obj
 from netemu.model.errors import ApiError, BadRequest, Expired, FieldError, Invalid, ServiceUnavailable
 from netemu.model.resources import Resource
-from netemu.store.base import Change, Compacted, Snapshot, Store
+from netemu.store.base import Change, Compacted, Snapshot, Store, StoreError
 
 log = logging.getLogger(__name__)
 
-_ROOT = "/registry/"
 _BOOKMARK_SECONDS = 60.0
 _RECONNECT_SECONDS = 0.5
 _REPLAY = 4 * HISTORY
 """Revisions of the store's history read back at the start: about what the caches' histories hold of them."""
-
-
-def key_of(resource: Resource, namespace: str, name: str) -> str:
-    """Where an object is stored."""
-    return f"{_ROOT}{resource.group or 'core'}/{resource.plural}/{namespace}/{name}"
 
 
 def revision_number(text: str) -> int:
@@ -48,11 +46,6 @@ def revision_number(text: str) -> int:
 _REVISION = re.compile(r"[0-9]{1,20}")
 
 
-def _parts(key: str) -> tuple[tuple[str, str], str, str]:
-    group, plural, namespace, name = key[len(_ROOT) :].split("/", 3)
-    return (group, plural), namespace, name
-
-
 class Cacher:
     """The watch caches of all resources."""
 
@@ -65,19 +58,20 @@ class Cacher:
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
         self._failure: ServiceUnavailable | None = None
+        self._behind = False
         self.revision = 0
 
     async def start(self) -> None:
         """Read everything, then follow."""
-        snapshot = await self._store.list(_ROOT)
+        snapshot = await self._store.list(ROOT)
         self.revision = snapshot.revision
         stream, first = await self._recent(snapshot)
         for item in snapshot.items:
-            resource, namespace, name = _parts(item.key)
+            resource, namespace, name = parts_of(item.key)
             self._cache(resource).load(namespace, name, read(item.value, item.revision))
         for change in first:
             if change.revision <= snapshot.revision:
-                self._cache(_parts(change.key)[0]).remember(change)
+                self._cache(parts_of(change.key)[0]).remember(change)
         self._apply(first)
         self._task = asyncio.create_task(self._follow(stream), name="watch cache")
 
@@ -85,7 +79,7 @@ class Cacher:
         """The store's changes, from as far back as the caches can hold; the history comes as the first batch."""
         self._floor = max(0, snapshot.revision - _REPLAY)
         while True:
-            stream = self._store.watch(_ROOT, self._floor)
+            stream = self._store.watch(ROOT, self._floor)
             try:
                 return stream, await anext(stream)
             except Compacted as error:
@@ -223,7 +217,7 @@ class Cacher:
         try:
             while not await self._followed(stream):
                 await asyncio.sleep(_RECONNECT_SECONDS)
-                stream = self._store.watch(_ROOT, self.revision)
+                stream = self._resumed()
         except Exception:
             log.exception("the store cannot be followed any more")
             raise
@@ -239,14 +233,46 @@ class Cacher:
         except ApiError as error:
             log.warning("following the store: %s; again in %.1f s", error, _RECONNECT_SECONDS)
             return False
+        except Compacted as error:
+            log.warning("following the store from revision %d: %s; reading all of it", self.revision, error)
+            self._behind = True
+            return False
         return True
+
+    async def _resumed(self) -> AsyncGenerator[Sequence[Change], None]:
+        """The store's changes from where the caches are, or from where they are after reading all of it."""
+        if self._behind:
+            await self._reload()
+            self._behind = False
+        async with aclosing(self._store.watch(ROOT, self.revision)) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def _reload(self) -> None:
+        """Begin again with caches that know nothing of the past. Raises StoreError if the store is older than they."""
+        snapshot = await self._store.list(ROOT)
+        if snapshot.revision < self.revision:
+            why = "it was restored; start the API server again"
+            raise StoreError(f"the store went back from revision {self.revision} to {snapshot.revision}: {why}")
+        former, self._caches = self._caches, {}
+        self._floor = self.revision = snapshot.revision
+        for item in snapshot.items:
+            resource, namespace, name = parts_of(item.key)
+            self._cache(resource).load(namespace, name, read(item.value, item.revision))
+        for cache in former.values():
+            cache.end()
+        self._wake()
 
     def _apply(self, batch: Sequence[Change]) -> None:
         for change in batch:
             if change.revision > self.revision:
-                resource, namespace, name = _parts(change.key)
+                resource, namespace, name = parts_of(change.key)
                 self.revision = change.revision
                 self._cache(resource).apply(namespace, name, change)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let go who waited for a revision that is reached."""
         while self._waiters and self._waiters[0][0] <= self.revision:
             waiter = heapq.heappop(self._waiters)[2]
             if not waiter.done():
@@ -260,7 +286,7 @@ class Cacher:
         self._waiters = []
 
     def _of(self, resource: Resource) -> WatchCache:
-        return self._cache((resource.group or "core", resource.plural))
+        return self._cache((resource.group, resource.plural))
 
     def _cache(self, resource: tuple[str, str]) -> WatchCache:
         cache = self._caches.get(resource)

@@ -200,8 +200,8 @@ class WatchCache:
         self._length = history
         self._floor = floor
         self._watchers: dict[tuple[str, str] | None, set[Watcher]] = {}
-        self.revision = 0
-        """Of the last change to this resource."""
+        self.revision = floor
+        """Of the last change to this resource, if there was one after `floor`."""
 
     def find(self, namespace: str, name: str) -> Obj | None:
         """One object."""

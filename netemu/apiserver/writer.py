@@ -21,9 +21,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from netemu.apiserver import deletion, managed_fields, strategy
-from netemu.apiserver.cacher import Cacher, key_of
+from netemu.apiserver.cacher import Cacher
 from netemu.apiserver.defaults_service import settle
 from netemu.apiserver.fieldset import FieldSet, difference
+from netemu.apiserver.keys import key_of
 from netemu.apiserver.managed_fields import Manager
 from netemu.apiserver.rules import Allocator, Rules
 from netemu.apiserver.schema import Schema
@@ -32,7 +33,7 @@ from netemu.apiserver.watchcache import stored
 from netemu.client.base import Obj
 from netemu.model.errors import AlreadyExists, Conflict, FieldError, Forbidden, Invalid, NotFound
 from netemu.model.resources import NAMESPACES, SERVICES, Resource
-from netemu.store.base import KeyExists, RevisionMismatch, Store
+from netemu.store.base import KeyExists, OutcomeUnknown, RevisionMismatch, Store
 
 _ATTEMPTS = 100
 """Lost races after which a write gives up."""
@@ -234,7 +235,7 @@ class Writer:
             raise Invalid.of_fields(resource.kind, new["metadata"]["name"], errors)
         try:
             yield
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, OutcomeUnknown):
             # Perhaps it was written all the same: holding too much is harmless, giving back too much is not.
             raise
         except BaseException:

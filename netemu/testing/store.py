@@ -1,6 +1,6 @@
 """A cluster store in a dictionary: same contract as the real ones, nothing on disk.
 
-While `full` is set, every write is refused, as by a full disk.
+While `full` is set, every write is refused, as by a full disk. `cut` breaks every watch, as a network does.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class MemoryStore:
         self._log: list[Change] = []
         self._compacted = 0
         self._closed = False
+        self._cuts = 0
         self._news = asyncio.Event()
 
     async def get(self, key: str) -> KeyValue | None:
@@ -55,9 +56,11 @@ class MemoryStore:
         self._check()
         if after < self._compacted:
             raise Compacted(self._compacted)
-        first = True
+        first, cuts = True, self._cuts
         while True:
             news, seen = self._news, self.revision
+            if self._cuts > cuts:
+                raise ServiceUnavailable("the connection to the store is lost")
             batch = [change for change in self._log if change.revision > after and change.key.startswith(prefix)]
             if batch or first:
                 yield batch
@@ -66,6 +69,11 @@ class MemoryStore:
                 return
             if seen == self.revision:
                 await news.wait()
+
+    def cut(self) -> None:
+        """Let every watch fail before it tells anything more."""
+        self._cuts += 1
+        self._tell()
 
     async def compact(self, revision: int) -> None:
         """See Store."""

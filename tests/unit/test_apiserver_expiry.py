@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from netemu.apiserver.cacher import key_of
 from netemu.apiserver.expiry import stale
+from netemu.apiserver.keys import key_of
 from netemu.model import times
 from netemu.model.resources import EVENTS
 from netemu.testing.store import MemoryStore

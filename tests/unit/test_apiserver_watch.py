@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from netemu.apiserver import watchcache
-from netemu.apiserver.cacher import Cacher, key_of
+from netemu.apiserver.cacher import Cacher
+from netemu.apiserver.keys import key_of
 from netemu.apiserver.local import LocalClient
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.selection import Selection
@@ -157,6 +158,29 @@ async def test_what_the_store_compacted_before_a_restart_is_expired(store: Memor
     async with serving(store) as second:
         with pytest.raises(Expired, match="too old resource version"):
             await told(second, 1, resource_version=seen["metadata"]["resourceVersion"])
+
+
+async def test_what_was_compacted_while_the_store_was_away_ends_watches_and_is_listed_again(
+    registry: Registry, store: MemoryStore
+) -> None:
+    seen = await registry.create(CONFIGMAPS, CONFIG, "shop")
+    since = seen["metadata"]["resourceVersion"]
+    watch = registry.watch(CONFIGMAPS, "shop", resource_version=since)
+    later = asyncio.gather(anext(watch, None))
+    await asyncio.sleep(0)
+
+    store.cut()
+    await store.delete(key_of(CONFIGMAPS, "shop", "c"))
+    there = await store.create(key_of(CONFIGMAPS, "shop", "d"), msgspec.json.encode({"metadata": {"name": "d"}}))
+    await store.compact(there)
+
+    assert (await later)[0] is None
+    found = await registry.list(CONFIGMAPS, "shop")
+    assert [item["metadata"]["name"] for item in found.items] == ["d"]
+    assert found.resource_version == str(there)
+    with pytest.raises(Expired, match="too old resource version"):
+        await told(registry, 1, resource_version=since)
+    assert (await registry.create(CONFIGMAPS, CONFIG, "shop"))["metadata"]["resourceVersion"] == str(there + 1)
 
 
 # --- what a watcher is told
