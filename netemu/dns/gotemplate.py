@@ -98,6 +98,8 @@ class _Reader:
             action, piece = self.pieces[self.at]
             self.at += 1
             if not action:
+                if "{{" in piece:
+                    raise TemplateError(f"{piece[piece.index('{{') :]!r} is not closed; expected }}}}")
                 parts.append(lambda values, piece=piece: piece)  # type: ignore[misc]
             elif piece in ("else", "end"):
                 return parts, piece

@@ -12,7 +12,7 @@ from netemu.dns.corefile import Directive
 from netemu.dns.objects import Options
 from netemu.dns.plugin import Block, Fallthrough
 from netemu.dns.store import Selection
-from netemu.model.errors import NetemuError
+from netemu.model.errors import NetemuError, UserError
 from netemu.model.selectors import LabelSelector
 
 if TYPE_CHECKING:
@@ -90,7 +90,10 @@ def _kubeconfig(settings: Settings, option: Directive) -> None:
         raise option.error("kubeconfig: expected FILE [CONTEXT]")
     from netemu.client.kubeconfig import load_kubeconfig
 
-    settings.credentials = load_kubeconfig(*option.args)
+    try:
+        settings.credentials = load_kubeconfig(*option.args)
+    except UserError as error:
+        raise option.error(str(error)) from error
 
 
 def _selector(option: Directive) -> str:

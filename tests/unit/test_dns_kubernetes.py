@@ -60,6 +60,7 @@ BAD = [
     ("endpoint https://192.0.2.1\n tls a b", "expected the files of a certificate, its key and a CA"),
     ("endpoint https://192.0.2.1\n tls /none /none /none", "tls: /none: No such file"),
     ("kubeconfig a b c", r"expected FILE \[CONTEXT\]"),
+    ("kubeconfig /nonexistent/k", "kubeconfig /nonexistent/k: No such file or directory"),
     ("multicluster clusterset.local", "zones of other clusters are not served"),
     ("transfer to *", "transfers have a plugin of their own"),
     ("startup_timeout soon", "'soon' is not a duration"),
