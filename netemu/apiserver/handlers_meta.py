@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from aiohttp import web
 
@@ -46,7 +47,15 @@ an answer it would complain of that instead of the kind."""
 class MetaHandlers:
     """Answers by path; None where a path is nobody's."""
 
-    def __init__(self, schema: Schema, resources: Sequence[Resource], ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        resources: Sequence[Resource],
+        ready: Callable[[], bool],
+        documents: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        """`documents` are JSON that others provide, by path."""
+        self._documents = documents
         self._discovery = Discovery(resources)
         self._openapi = OpenApi(schema, resources)
         self._ready = ready
@@ -55,6 +64,8 @@ class MetaHandlers:
 
     def handle(self, request: web.Request, path: str) -> web.Response | None:
         """The answer to a GET of `path`, which has no trailing slash."""
+        if document := self._documents.get(path):
+            return json_response(document)
         first, *rest = path.strip("/").split("/")
         if first == "version" and not rest:
             return json_response(VERSION)

@@ -11,6 +11,7 @@ from typing import Any
 
 from netemu.apiserver.authentication import Attributes, Authorizer, User
 from netemu.apiserver.routing import Target
+from netemu.apiserver.service_accounts import ServiceAccountTokens
 from netemu.client.base import Obj
 from netemu.model.errors import BadRequest
 from netemu.model.resources import Resource
@@ -28,14 +29,23 @@ LOCAL_ACCESS_REVIEWS = _review(_AUTHORIZATION, "LocalSubjectAccessReview", names
 SELF_ACCESS_REVIEWS = _review(_AUTHORIZATION, "SelfSubjectAccessReview")
 SELF_RULES_REVIEWS = _review(_AUTHORIZATION, "SelfSubjectRulesReview")
 ACCESS_REVIEWS = _review(_AUTHORIZATION, "SubjectAccessReview")
-REVIEWS = (SELF_REVIEWS, LOCAL_ACCESS_REVIEWS, SELF_ACCESS_REVIEWS, SELF_RULES_REVIEWS, ACCESS_REVIEWS)
+TOKEN_REVIEWS = _review("authentication.k8s.io", "TokenReview")
+REVIEWS = (SELF_REVIEWS, TOKEN_REVIEWS, LOCAL_ACCESS_REVIEWS, SELF_ACCESS_REVIEWS, SELF_RULES_REVIEWS, ACCESS_REVIEWS)
 
 
-def answer(target: Target, review: Mapping[str, Any], user: User, authorizer: Authorizer) -> Obj:
+def answer(
+    target: Target,
+    review: Mapping[str, Any],
+    user: User,
+    authorizer: Authorizer,
+    tokens: ServiceAccountTokens | None = None,
+) -> Obj:
     """The review with its `status` filled in. Raises BadRequest."""
     resource, spec = target.resource, review.get("spec") or {}
     if resource == SELF_REVIEWS:
         status: dict[str, Any] = {"userInfo": user.info()}
+    elif resource == TOKEN_REVIEWS:
+        status = tokens.review(spec) if tokens else {"user": {}, "error": "no tokens are issued here"}
     elif resource == SELF_RULES_REVIEWS:
         if not spec.get("namespace"):
             raise BadRequest("no namespace on request")

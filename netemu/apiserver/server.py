@@ -17,16 +17,8 @@ from dataclasses import replace
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
-from netemu.apiserver.authentication import (
-    ANONYMOUS,
-    UNSECURED,
-    AllowAuthenticated,
-    Attributes,
-    Authorizer,
-    User,
-    forbidden_message,
-    user_of,
-)
+from netemu.apiserver.authentication import AllowAuthenticated, Attributes, Authorizer, User, forbidden_message
+from netemu.apiserver.authenticator import Authenticator
 from netemu.apiserver.bodies import Bodies, FieldValidation
 from netemu.apiserver.connect import ConnectHandlers, connects
 from netemu.apiserver.handlers import ResourceHandlers
@@ -37,9 +29,10 @@ from netemu.apiserver.registry import Registry
 from netemu.apiserver.responses import RequestEntityTooLarge, error_response, json_response
 from netemu.apiserver.routing import Target, attributes, parse_path, verb_of
 from netemu.apiserver.schema import Schema
+from netemu.apiserver.service_accounts import TOKEN_REQUESTS, ServiceAccountTokens
 from netemu.apiserver.watching import Watches
 from netemu.model.errors import ApiError, BadRequest, Forbidden, InternalError, MethodNotAllowed, NotFound
-from netemu.model.resources import RESOURCES, Resource
+from netemu.model.resources import RESOURCES, SERVICEACCOUNTS, Resource
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +54,16 @@ class ApiServer:
         schema: Schema,
         *,
         authorizer: Authorizer | None = None,
+        tokens: ServiceAccountTokens | None = None,
         resources: Sequence[Resource] = RESOURCES,
         reach: Reach | None = None,
     ) -> None:
-        """`authorizer`: default: whoever is known may do everything. `reach`: how it connects to kubelets, Pods and
-        Services; default: as this process does."""
+        """`authorizer`: default: whoever is known may do everything. `tokens`: those of service accounts, without which
+        nobody is known by a token. `reach`: how it connects to kubelets, Pods and Services; default: as this process
+        does."""
         self._reach = reach or Reach()
-        self._authorizer = authorizer or AllowAuthenticated()
+        self._authorizer, self._tokens = authorizer or AllowAuthenticated(), tokens
+        self._authenticator = Authenticator(self._authorizer, tokens)
         every = (*resources, *REVIEWS)
         self._by_path = {(r.group, r.version, r.plural): r for r in every}
         self.watches = Watches()
@@ -75,7 +71,8 @@ class ApiServer:
         self._resources = ResourceHandlers(registry, schema, self.watches)
         self._connects = ConnectHandlers(registry, self._reach)
         self._bodies, self._schema = Bodies(schema), schema
-        self._meta = MetaHandlers(schema, every, lambda: self._runner is not None)
+        documents = tokens.documents() if tokens else {}
+        self._meta = MetaHandlers(schema, every, lambda: self._runner is not None, documents)
         self._runner: web.AppRunner | None = None
 
     async def start(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
@@ -155,29 +152,25 @@ class ApiServer:
     async def _resource(self, verb: str, request: web.Request, target: Target, user: User) -> web.StreamResponse:
         if connects(target):
             return await self._connects.handle(verb, request, target)
-        if target.resource not in REVIEWS:
+        token = self._tokens is not None and (target.resource, target.subresource) == (SERVICEACCOUNTS, "token")
+        if target.resource not in REVIEWS and not token:
             return await self._resources.handle(verb, request, target)
-        if verb != "create" or target.name:
+        if verb != "create" or (target.name and not token):
             raise MethodNotAllowed("the server does not allow this method on the requested resource")
         content_type = request.headers.get("Content-Type", "")
-        review = self._bodies.read(target, await request.read(), content_type, FieldValidation("Ignore"))
-        review = self._schema.decoded(target.resource, review)
-        return json_response(answer(target, review, user, self._authorizer), 201)
+        asked = self._bodies.read(target, await request.read(), content_type, FieldValidation("Ignore"))
+        if token and self._tokens is not None:
+            asked = self._schema.decoded(TOKEN_REQUESTS, asked)
+            return json_response(self._tokens.create(target.name, target.namespace, asked), 201)
+        asked = self._schema.decoded(target.resource, asked)
+        return json_response(answer(target, asked, user, self._authorizer, self._tokens), 201)
 
     def _authorized(self, request: web.Request, wanted: Attributes) -> User:
         """Who asks, if they may. Raises Unauthorized, Forbidden."""
-        user = self._authenticated(request)
+        user = self._authenticator.user(request)
         if not self._authorizer.why(user, wanted):
             raise Forbidden(forbidden_message(user, wanted))
         return user
-
-    def _authenticated(self, request: web.Request) -> User:
-        transport = request.transport
-        if transport is None:  # the client is gone; nobody reads the answer
-            return ANONYMOUS
-        if transport.get_extra_info("ssl_object") is None:
-            return UNSECURED
-        return user_of(transport.get_extra_info("peercert")) or ANONYMOUS
 
 
 def _address(sock: socket.socket) -> str:

@@ -20,12 +20,14 @@ from netemu.apiserver.allocation import ServiceAllocator
 from netemu.apiserver.authentication import server_tls
 from netemu.apiserver.authorization import ClusterAuthorizer
 from netemu.apiserver.bootstrap import bootstrap, ensure_policy
+from netemu.apiserver.jwt import Keys
 from netemu.apiserver.local import LocalClient
 from netemu.apiserver.rbac_policy import dns_policy
 from netemu.apiserver.reach import Reach
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.server import ApiServer
+from netemu.apiserver.service_accounts import ServiceAccountTokens
 from netemu.client import Informer
 from netemu.kernel import netns
 from netemu.lab import addons, manifests, pki
@@ -57,7 +59,8 @@ async def control_plane(lab: str) -> None:
     await registry.start()
     node = names.node_netns(config.name, config.control_plane.name)
     reach = Reach(node, pki.kubelet_client_tls(lab))
-    server = ApiServer(registry, schema, authorizer=ClusterAuthorizer(registry), reach=reach)
+    tokens = _tokens(config, registry)
+    server = ApiServer(registry, schema, authorizer=ClusterAuthorizer(registry), tokens=tokens, reach=reach)
     client = LocalClient(registry, "kube-apiserver")
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -98,6 +101,13 @@ def _host_socket(config: LabConfig) -> tuple[socket.socket, LabConfig]:
             save_config(config)
             return listener, config
     raise UserError(f"no free port on 127.0.0.1 from {API_PORT} to {API_PORT + _PORTS - 1} for the API server")
+
+
+def _tokens(config: LabConfig, registry: Registry) -> ServiceAccountTokens:
+    issuer = f"https://kubernetes.default.svc.{config.dns_domain}"
+    address = config.control_plane.addresses[0]
+    url = f"https://[{address}]:{API_PORT}" if ":" in address else f"https://{address}:{API_PORT}"
+    return ServiceAccountTokens(registry, Keys(pki.service_account_key(config.name).read_bytes()), issuer, url)
 
 
 def _unix_socket(path: Path) -> socket.socket:

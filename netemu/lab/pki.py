@@ -120,6 +120,13 @@ def _pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
+def new_key() -> bytes:
+    """A private key as PEM."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    return _pem_key(ec.generate_private_key(ec.SECP256R1()))
+
+
 def ensure_pki(config: LabConfig) -> None:
     """Make the authority, the server's certificate and every kubeconfig, unless they are there."""
     paths = LabPaths(config.name)
@@ -206,6 +213,14 @@ def kubelet_certificate(lab: str) -> tuple[Path, Path, Path]:
     """Paths of the certificate with which the kubelets of a lab serve, its key, and the authority's certificate."""
     pki = LabPaths(lab).pki
     return pki / "kubelet.crt", pki / "kubelet.key", pki / "ca.crt"
+
+
+def service_account_key(lab: str) -> Path:
+    """Path of the key that signs the tokens of service accounts; made for a lab that has none yet."""
+    path = LabPaths(lab).pki / "sa.key"
+    if not path.exists():
+        write_file(path, new_key(), mode=0o600)
+    return path
 
 
 def kubelet_client_tls(lab: str) -> ssl.SSLContext:
