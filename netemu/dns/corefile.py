@@ -207,7 +207,7 @@ class _Parser:
 
     def blocks(self) -> list[ServerBlock]:
         found: list[ServerBlock] = []
-        seen: dict[tuple[bytes, int], int] = {}
+        seen: dict[tuple[bytes, int], list[ServerBlock]] = {}
         while self.at < len(self.tokens):
             first = self.tokens[self.at]
             if first.text == "import":
@@ -218,10 +218,11 @@ class _Parser:
                 continue
             block = self._server(first)
             for key in block.keys:
-                if key in seen:
-                    spelled = f"{names.text(key[0])}:{key[1]}"
-                    raise UserError(f"{block.file}:{block.line}: {spelled} is already defined in line {seen[key]}")
-                seen[key] = block.line
+                for other in seen.setdefault(key, []):
+                    if other is block or _meet(other, block):
+                        spelled = f"{names.text(key[0])}:{key[1]}"
+                        raise UserError(f"{block.file}:{block.line}: {spelled} is already defined in line {other.line}")
+                seen[key].append(block)
             found.append(block)
         if not found:
             raise UserError(f"{self.file}: no server block; expected for example `.:53 {{ ... }}`")
@@ -317,6 +318,14 @@ class _Parser:
                 raise UserError(f"{where}: import: no file or snippet {name!r}{nearest(name, self.snippets)}")
             tokens = [token for path in paths for token in _tokens(_read(path), str(path), self.env)]
         self.tokens[self.at : self.at] = tokens
+
+
+def _meet(one: ServerBlock, other: ServerBlock) -> bool:
+    """Whether two blocks may be asked at the same address."""
+    bound, others = (
+        {word for each in block.directives if each.name == "bind" for word in each.args} for block in (one, other)
+    )
+    return not bound or not others or bool(bound & others)
 
 
 def _server_keys(word: str, token: _Token) -> list[tuple[bytes, int]]:

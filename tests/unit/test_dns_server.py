@@ -775,6 +775,14 @@ async def test_a_block_answers_where_it_is_bound_alone_and_a_reload_moves_it(tmp
     assert after == ["NOERROR", "NOERROR"]
 
 
+async def test_a_zone_may_say_something_else_on_another_address() -> None:
+    block = ".:53 {{\n bind {}\n template IN A {{\n rcode {}\n }}\n }}\n"
+    async with serving(block.format("127.0.0.1", "NXDOMAIN") + block.format("127.0.0.2", "NOTIMP")) as to:
+        seen = [await rcode(to, "x", address=each) for each in ("127.0.0.1", "127.0.0.2")]
+
+    assert seen == ["NXDOMAIN", "NOTIMP"]
+
+
 async def test_a_port_in_use_is_named() -> None:
     sockets = listen.open_sockets(("127.0.0.1",), 0)
     taken = sockets[0].getsockname()[1]
