@@ -60,7 +60,9 @@ def log(lab: str, pod: str, namespace: str, *, follow: bool, seconds: float, out
             note(f"{lost} packets came too fast and are not told here")
     if output == Format.table:
         _print(lookups.summary())
-    elif not follow:
+    elif follow:
+        say(msgspec.json.encode({"pods": lookups.summary()}).decode())
+    else:
         say_json({"queries": shown, "pods": lookups.summary()})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,6 +109,19 @@ def test_the_log_tells_queries_and_what_a_lookup_costs(lab: str, tmp_path: Path)
     assert {"203.0.113.10"} in [set(query["answers"]) for query in mine if query["type"] == "A"]
     (row,) = [row for row in said["pods"] if row["pod"] == "default/client"]
     assert (row["lookups"], row["queries"], row["worst"]) == (1, 8, "www.example.com")
+
+
+def test_a_log_that_follows_sums_up_when_it_is_interrupted(lab: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        listening = start("dns-log", "--lab", lab, "--follow", "-o", "json", stdout=out)
+        eventually(lambda: dig(lab, "kubernetes", "A") and log.read_text(), "a query")
+        listening.send_signal(signal.SIGINT)
+        assert listening.wait(30) == 0
+    *queries, last = map(json.loads, log.read_text().splitlines())
+
+    assert "default/client" in {query["pod"] for query in queries}
+    assert sum(row["queries"] for row in last["pods"]) == len(queries)
 
 
 def test_a_fault_concerns_one_pod_and_ends(lab: str) -> None:
