@@ -62,11 +62,16 @@ class RemoteStreams(Protocol):
 SUCCESS: dict[str, Any] = {"metadata": {}, "status": "Success"}
 
 
+def exit_code(status: int | None) -> int:
+    """As containers have it: a signal is 128 and its number; None, an end that nobody saw, is 255."""
+    return 255 if status is None else status if status >= 0 else 128 - status
+
+
 def exit_status(code: int | None) -> dict[str, Any]:
     """The Status of a command that ended; negative codes are signals, None an end that nobody saw."""
     if code == 0:
         return SUCCESS
-    number = 255 if code is None else code if code > 0 else 128 - code
+    number = exit_code(code)
     return {
         "metadata": {},
         "status": "Failure",
@@ -76,13 +81,26 @@ def exit_status(code: int | None) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Who else hears of a command: of what it writes, by stream, and of its end, with its exit status."""
+
+    written: Callable[[str, bytes], None]
+    ended: Callable[[int | None], Awaitable[None]]
+
+
 def failure(message: str) -> dict[str, Any]:
     """The Status of a command that could not be started."""
     text = f"Internal error occurred: {message}"
     return {"metadata": {}, "status": "Failure", "message": text, "reason": "InternalError", "code": 500}
 
 
-async def execute(start: Callable[[Stdio], Awaitable[Process]], wanted: Wanted, client: RemoteStreams) -> None:
+async def execute(
+    start: Callable[[Stdio], Awaitable[Process]],
+    wanted: Wanted,
+    client: RemoteStreams,
+    session: Session | None = None,
+) -> None:
     """Run a command to its end, or until its client leaves."""
     with _Ends(wanted) as ends:
         try:
@@ -94,23 +112,28 @@ async def execute(start: Callable[[Stdio], Awaitable[Process]], wanted: Wanted, 
             ends.close_inside()
         waiting = asyncio.create_task(process.wait())
         try:
-            left = await _attend(waiting, ends, wanted, client)
+            left = await _attend(waiting, ends, wanted, client, session)
         finally:
             if not waiting.done():
                 end_session(process)
                 # To the end, whoever cancels: it must be reaped.
                 await asyncio.shield(asyncio.wait([waiting]))
+            if session is not None:
+                await asyncio.shield(session.ended(waiting.result()))
     if not left:
-        await client.finish(exit_status(waiting.result()))
+        # Who is attached to a container hears of its exit code from the Pod's status.
+        await client.finish(SUCCESS if session is not None else exit_status(waiting.result()))
 
 
-async def _attend(waiting: asyncio.Task[int | None], ends: _Ends, wanted: Wanted, client: RemoteStreams) -> bool:
+async def _attend(
+    waiting: asyncio.Task[int | None], ends: _Ends, wanted: Wanted, client: RemoteStreams, session: Session | None
+) -> bool:
     """Carry the streams until the command ends; whether the client left before that."""
     leaving = asyncio.create_task(client.gone())
     into = [asyncio.create_task(_take_input(ends, client))] if wanted.stdin else []
     if wanted.tty:
         into.append(asyncio.create_task(_resize(ends, client)))
-    out = [asyncio.create_task(_give_output(end, name, client)) for name, end in ends.outputs.items()]
+    out = [asyncio.create_task(_give_output(end, name, client, session)) for name, end in ends.outputs.items()]
     try:
         either: set[asyncio.Future[Any]] = {waiting, leaving}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -140,9 +163,11 @@ async def _resize(ends: _Ends, client: RemoteStreams) -> None:
         ends.resize(columns, rows)
 
 
-async def _give_output(end: Output, name: str, client: RemoteStreams) -> None:
+async def _give_output(end: Output, name: str, client: RemoteStreams, session: Session | None) -> None:
     try:
         while data := await end.read():
+            if session is not None:
+                session.written(name, data)
             await client.write(name, data)
     except ConnectionError:  # it has left, and `gone` tells
         return
@@ -263,8 +288,8 @@ class _Ends:
             self._input = -1
 
     def resize(self, columns: int, rows: int) -> None:
-        """The client's window has another size; those without any are of clients that do not know theirs."""
-        if self._terminal >= 0 and columns > 0 and rows > 0:
-            size = struct.pack("HHHH", min(rows, 65535), min(columns, 65535), 0, 0)
+        """The client's window has another size."""
+        if self._terminal >= 0:
+            size = struct.pack("HHHH", rows & 0xFFFF, columns & 0xFFFF, 0, 0)
             with contextlib.suppress(OSError):
                 fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, size)

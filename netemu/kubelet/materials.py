@@ -57,6 +57,7 @@ class Materials:
             mounts=volumes.mounts(container, places),
             ports=ports(container),
             init=init,
+            stdin=container.stdin,
         )
 
     async def _fetch(self, resource: Resource, names: Iterable[str], pod: Pod) -> dict[str, Mapping[str, Any]]:

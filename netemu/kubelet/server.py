@@ -19,6 +19,7 @@ import socket
 import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -27,13 +28,14 @@ from aiohttp import web
 from netemu.kernel.inside import Stdio
 from netemu.kernel.pidfd import Process
 from netemu.kubelet.container_logs import LogOptions, read
-from netemu.kubelet.execution import Wanted
+from netemu.kubelet.execution import Session, Wanted, exit_code
 from netemu.kubelet.port_forward import dial, serve_port_forward
 from netemu.kubelet.streaming import serve_attach, serve_command
 from netemu.model.errors import NetemuError
 from netemu.model.pods import ContainerStatus as ApiContainerStatus
 from netemu.model.pods import Pod
 from netemu.runtime.cri import ContainerState, ContainerStatus, Runtime
+from netemu.runtime.logs import Splitter, write
 
 log = logging.getLogger(__name__)
 
@@ -126,12 +128,32 @@ class KubeletServer:
 
     async def _attach(self, request: web.Request) -> web.StreamResponse:
         runtime, container = await self._running(request)
-        path = runtime.container_log_path(container.id)
+        wanted, path = _wanted(request), runtime.container_log_path(container.id)
+        if path is not None and wanted.stdin and runtime.interactive(container.id):
+            return await self._interactive(request, runtime, container.id, wanted, path)
 
         async def status() -> ContainerStatus | None:
             return await runtime.container_status(container.id)
 
-        return await serve_attach(request, _wanted(request), path, status)
+        return await serve_attach(request, wanted, path, status)
+
+    async def _interactive(
+        self, request: web.Request, runtime: Runtime, container_id: str, wanted: Wanted, path: Path
+    ) -> web.StreamResponse:
+        """The client is whom the container has waited for: its command runs, and all ends with it."""
+        splitters = {stream: Splitter(stream) for stream in ("stdout", "stderr")}
+
+        def keep(stream: str, data: bytes) -> None:
+            write(path, splitters[stream].feed(data))
+
+        async def ended(code: int | None) -> None:
+            write(path, b"".join(splitter.finish() for splitter in splitters.values()))
+            await runtime.attached_exited(container_id, exit_code(code))
+
+        async def start(stdio: Stdio) -> Process:
+            return await runtime.attach(container_id, stdio)
+
+        return await serve_command(request, wanted, start, Session(keep, ended))
 
     async def _port_forward(self, request: web.Request) -> web.StreamResponse:
         pod, runtime = await self._pod(request)

@@ -16,7 +16,7 @@ from netemu.client.upgrade import accept
 from netemu.kernel.inside import Stdio
 from netemu.kernel.pidfd import Process
 from netemu.kubelet.container_logs import entries
-from netemu.kubelet.execution import SUCCESS, RemoteStreams, Wanted, execute
+from netemu.kubelet.execution import SUCCESS, RemoteStreams, Session, Wanted, execute
 from netemu.kubelet.remote import CHANNEL_PROTOCOLS, SPDY_PROTOCOLS, ChannelStreams, SpdyStreams
 from netemu.kubelet.spdy_session import SpdySession
 from netemu.runtime.cri import ContainerState, ContainerStatus
@@ -27,13 +27,16 @@ _GOODBYE = 5.0
 
 
 async def serve_command(
-    request: web.Request, wanted: Wanted, start: Callable[[Stdio], Awaitable[Process]]
+    request: web.Request,
+    wanted: Wanted,
+    start: Callable[[Stdio], Awaitable[Process]],
+    session: Session | None = None,
 ) -> web.StreamResponse:
-    """Answer a request to `/exec`. Raises HTTPBadRequest, HTTPForbidden."""
+    """Answer a request to `/exec`, or to `/attach` where a command begins with it. Raises HTTPException."""
     response, client = await _client_of(request, wanted)
     async with client as streams:
         if streams is not None:
-            await execute(start, wanted, streams)
+            await execute(start, wanted, streams, session)
     return response
 
 

@@ -112,6 +112,8 @@ class Container(Struct, frozen=True):
     lifecycle: Lifecycle | None = None
     restart_policy: str | None = None
     image_pull_policy: str = ""
+    stdin: bool = False
+    tty: bool = False
 
 
 class PodDNSConfigOption(Struct, frozen=True):

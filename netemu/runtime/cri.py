@@ -71,6 +71,8 @@ class ContainerConfig(Struct, frozen=True):
     ports: tuple[PortMapping, ...] = ()
     init: bool = False
     """Whether the container must run to its end before others start; an emulated one then ends at once."""
+    stdin: bool = False
+    """Whether it reads what somebody who attaches to it types; an emulated one then runs its command for them."""
 
 
 class ContainerState(StrEnum):
@@ -192,6 +194,21 @@ class Runtime(Protocol):
 
     async def exec(self, container_id: str, command: tuple[str, ...], stdio: Stdio) -> Process:
         """Start a command in a running container; the caller waits for its end. Raises RuntimeFailure, KernelError."""
+        ...
+
+    def interactive(self, container_id: str) -> bool:
+        """Whether a running container waits for somebody to attach to it, to run its command for them."""
+        ...
+
+    async def attach(self, container_id: str, stdio: Stdio) -> Process:
+        """Run the command of an interactive container; the caller waits for its end, and tells.
+
+        Raises RuntimeFailure, KernelError; the container has then ended.
+        """
+        ...
+
+    async def attached_exited(self, container_id: str, exit_code: int) -> None:
+        """That command has ended, and the container ends with it."""
         ...
 
     def container_log_path(self, container_id: str) -> Path | None:

@@ -6,7 +6,7 @@ and answering are ordinary asyncio. A thousand echo Pods cost one process and a 
 What follows from there being no process: init containers end at once with success, commands of probes and hooks succeed
 without running (only `sleep` takes its time), and a container needs no time to start (`instant`). On SIGTERM a server
 closes idle connections and ends; while others are open it serves on until they end or the grace period does. Commands
-that a person gives do run (`shells`).
+that a person gives do run (`shells`), and so does that of a container with `stdin: true`, once somebody attaches to it.
 
 Connections that are open when this process dies are lost. Listening sockets are not, where somebody keeps them
 meanwhile (`socket_store`): a restarted runtime takes those of running containers back, and opens what nobody kept.
@@ -26,7 +26,7 @@ from netemu.kernel import netns
 from netemu.kernel.inside import Stdio
 from netemu.kernel.pidfd import Process
 from netemu.model import times
-from netemu.model.errors import KernelError
+from netemu.model.errors import KernelError, NetemuError
 from netemu.runtime import logs
 from netemu.runtime.cri import (
     ContainerConfig,
@@ -134,9 +134,7 @@ class EmulatedRuntime:
         servers = self._servers.get(container_id, [])
         if timeout > 0:
             await asyncio.gather(*(server.drain(timeout) for server in servers))
-        self._shut(container_id)
-        await self._shells.end(container_id)
-        self._records.exited(container_id, 0)
+        await self._end(container_id, 0)
 
     async def remove_container(self, container_id: str) -> None:
         """See cri.Runtime."""
@@ -161,6 +159,30 @@ class EmulatedRuntime:
         """See cri.Runtime."""
         return await self._shells.exec(container_id, command, stdio)
 
+    def interactive(self, container_id: str) -> bool:
+        """See cri.Runtime."""
+        return self._shells.interactive(container_id)
+
+    async def attach(self, container_id: str, stdio: Stdio) -> Process:
+        """See cri.Runtime."""
+        try:
+            return await self._shells.attach(container_id, stdio)
+        except (NetemuError, OSError) as error:
+            await self._end(container_id, 128, reason="StartError", message=str(error))
+            raise
+
+    async def attached_exited(self, container_id: str, exit_code: int) -> None:
+        """See cri.Runtime."""
+        entry = self._records.entries.get(container_id)
+        if entry is not None and entry.container.state is ContainerState.RUNNING:
+            await self._store.forget(self._socket_names(entry.container))
+            await self._end(container_id, exit_code)
+
+    async def _end(self, container_id: str, code: int, *, reason: str = "", message: str = "") -> None:
+        self._shut(container_id)
+        await self._shells.end(container_id)
+        self._records.exited(container_id, code, reason=reason, message=message)
+
     def container_log_path(self, container_id: str) -> Path | None:
         """See cri.Runtime."""
         return self._records.log_path(container_id)
@@ -180,7 +202,8 @@ class EmulatedRuntime:
         for server in servers:
             await server.start()
         ports = ", ".join(f"{one.port}/{one.protocol} ({one.program})" for one in wanted)
-        logs.append(log_path, "stdout", f"listening on {ports}" if ports else "no ports to serve")
+        if ports or not container.config.stdin:
+            logs.append(log_path, "stdout", f"listening on {ports}" if ports else "no ports to serve")
 
     def _socket_names(self, container: Container) -> list[str]:
         return [name for name, _, _ in _wanted(self._records.sandbox(container.sandbox_id), container)]

@@ -15,10 +15,14 @@ LONGEST_LINE = 16 * 1024
 
 def append(path: Path, stream: str, text: str) -> None:
     """Add whole lines to a log, making it if needed."""
+    write(path, b"".join(format_line(stream, line.encode()) for line in text.splitlines()))
+
+
+def write(path: Path, entries: bytes) -> None:
+    """Add entries to a log, making it if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
-        for line in text.splitlines():
-            file.write(format_line(stream, line.encode()))
+        file.write(entries)
 
 
 def format_line(stream: str, line: bytes, *, partial: bool = False) -> bytes:

@@ -192,9 +192,20 @@ class ProcessRuntime:
             raise RuntimeFailure("ContainerNotRunning", f"container {container_id} is not running")
         container = self._records.entry(container_id).container
         config, sandbox = container.config, self._records.sandbox(container.sandbox_id)
-        env = environment_of(config, sandbox.config.hostname)
+        env = environment_of(config, sandbox.config.hostname, terminal=bool(stdio.tty))
         cwd = config.working_dir or "/"
         return await asyncio.to_thread(start_inside, running.process, command, env=env, cwd=cwd, stdio=stdio)
+
+    def interactive(self, container_id: str) -> bool:
+        """See cri.Runtime; its containers run without waiting for anybody."""
+        return False
+
+    async def attach(self, container_id: str, stdio: Stdio) -> Process:
+        """See cri.Runtime."""
+        raise RuntimeFailure("AttachError", "a container with a process reads nothing")
+
+    async def attached_exited(self, container_id: str, exit_code: int) -> None:
+        """See cri.Runtime."""
 
     def container_log_path(self, container_id: str) -> Path | None:
         """See cri.Runtime."""

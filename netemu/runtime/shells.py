@@ -22,6 +22,8 @@ from netemu.runtime.records import Records
 from netemu.runtime.views import environment_of, view_of
 
 # The shell waits for whatever is left to the first process of a container, as pause does.
+_SHELL = ("sh",)
+"""What images that people attach to have for a command."""
 _HOLD = ("sh", "-c", "sleep infinity & wait")
 
 
@@ -31,6 +33,7 @@ class Shells:
     def __init__(self, records: Records) -> None:
         self._records = records
         self._making: dict[str, asyncio.Lock] = {}
+        self._attached: set[str] = set()
         self._reaping: set[asyncio.Task[int | None]] = set()
 
     async def exec(self, container_id: str, command: Sequence[str], stdio: Stdio) -> Process:
@@ -39,13 +42,28 @@ class Shells:
             holder = await self._holder(container_id)
         config = self._records.entry(container_id).container.config
         sandbox = self._records.sandbox(self._records.entry(container_id).container.sandbox_id)
-        env = environment_of(config, sandbox.config.hostname)
+        env = environment_of(config, sandbox.config.hostname, terminal=bool(stdio.tty))
         cwd = config.working_dir or "/"
         return await asyncio.to_thread(start_inside, holder, command, env=env, cwd=cwd, stdio=stdio)
+
+    def interactive(self, container_id: str) -> bool:
+        """Whether a container has a command for whoever attaches, and nobody has."""
+        entry = self._records.entries.get(container_id)
+        waits = entry is not None and entry.container.config.stdin and container_id not in self._attached
+        return waits and entry is not None and entry.container.state is ContainerState.RUNNING
+
+    async def attach(self, container_id: str, stdio: Stdio) -> Process:
+        """Start that command. Raises RuntimeFailure, KernelError."""
+        if not self.interactive(container_id):
+            raise RuntimeFailure("AttachError", f"container {container_id} has somebody attached, or has ended")
+        self._attached.add(container_id)
+        config = self._records.entry(container_id).container.config
+        return await self.exec(container_id, (*config.command, *config.args) or _SHELL, stdio)
 
     async def end(self, container_id: str) -> None:
         """Kill what holds the view of a container, if anything does, and everything in it."""
         self._making.pop(container_id, None)
+        self._attached.discard(container_id)
         entry = self._records.entries.get(container_id)
         if entry is None or not entry.container.pid:
             return

@@ -22,10 +22,12 @@ def view_of(sandbox: Sandbox, config: ContainerConfig) -> View:
     )
 
 
-def environment_of(config: ContainerConfig, hostname: str = "") -> dict[str, str]:
+def environment_of(config: ContainerConfig, hostname: str = "", *, terminal: bool = False) -> dict[str, str]:
     """The container's environment; PATH begins with this Python's scripts, so that `netemu` is found."""
     scripts = str(Path(sys.executable).parent)
     env = {"PATH": f"{scripts}:{DEFAULT_PATH}", "HOME": "/root"}
     if hostname:
         env["HOSTNAME"] = hostname
+    if terminal:
+        env["TERM"] = "xterm"
     return env | dict(config.env)

@@ -154,6 +154,17 @@ class FakeRuntime:
         """See cri.Runtime; there is nothing here in which a command could run."""
         raise RuntimeFailure("ExecError", "this runtime has no processes")
 
+    def interactive(self, container_id: str) -> bool:
+        """See cri.Runtime; nobody can attach here."""
+        return False
+
+    async def attach(self, container_id: str, stdio: Stdio) -> Process:
+        """See cri.Runtime."""
+        raise RuntimeFailure("AttachError", "this runtime has no processes")
+
+    async def attached_exited(self, container_id: str, exit_code: int) -> None:
+        """See cri.Runtime."""
+
     def container_log_path(self, container_id: str) -> Path | None:
         """See cri.Runtime; there are none."""
         return None

@@ -392,6 +392,30 @@ def test_attach_shows_what_comes_from_now_on(kubectl: LabKubectl, minor: int) ->
     eventually(lambda: not any(name in one for one in kubectl.pod_networks()), "no network of it")
 
 
+@pytest.mark.parametrize("minor", [29, 32])
+def test_run_with_input_runs_the_command_for_whoever_attaches(kubectl: LabKubectl, minor: int) -> None:
+    run_it = ("run", "-i", "--image=busybox", "--restart=Never", f"once-{minor}", "--")
+    done = of_version(kubectl, minor).run(*run_it, "sh", "-c", "cat; hostname; exit 3", stdin="given\n")
+    kubectl("wait", "--for=jsonpath={.status.phase}=Failed", f"pod/once-{minor}", "--timeout=20s")
+
+    assert done.stdout == f"given\nonce-{minor}\n" == kubectl("logs", f"once-{minor}")
+    ended = kubectl.get("pod", f"once-{minor}")["status"]["containerStatuses"][0]["state"]["terminated"]
+    assert (ended["exitCode"], done.returncode) == (3, 3)
+    kubectl("delete", "pod", f"once-{minor}", "--now")
+
+
+@pytest.mark.parametrize("minor", [29, 32])
+def test_run_with_a_terminal_is_a_shell_in_a_new_pod(kubectl: LabKubectl, minor: int) -> None:
+    command = ("run", "-it", "--rm", "--image=busybox", "--restart=Never", f"shell-{minor}")
+    with Terminal(of_version(kubectl, minor), *command) as terminal:
+        terminal.resize(101, 33)
+        terminal.type("echo in $(hostname) $(stty size) $TERM; exit\n")
+        terminal.until(f"in shell-{minor} 33 101 xterm")
+        assert terminal.exit_code() == 0
+
+    assert kubectl("get", "pod", f"shell-{minor}", "--ignore-not-found") == ""
+
+
 # --- other clients
 
 

@@ -12,7 +12,7 @@ import pytest
 from netemu.kernel.inside import Stdio
 from netemu.kernel.pidfd import Process, start_time
 from netemu.kubelet.backlog import Backlog
-from netemu.kubelet.execution import Wanted, execute, exit_status
+from netemu.kubelet.execution import Session, Wanted, execute, exit_status
 from netemu.model.errors import KernelError
 
 ALL = Wanted(stdin=True, stdout=True, stderr=True)
@@ -146,3 +146,17 @@ async def test_a_backlog_ends_after_what_was_put() -> None:
     await backlog.put(b"late")
 
     assert [await backlog.get() for _ in range(3)] == [b"a", b"b", b""]
+
+
+async def test_a_session_hears_of_output_and_end() -> None:
+    heard: list[object] = []
+
+    async def ended(code: int | None) -> None:
+        heard.append(code)
+
+    client = Client()
+    session = Session(lambda stream, data: heard.append((stream, data)), ended)
+    await execute(Starter("echo hi; exit 3"), ALL, client, session)
+
+    assert heard == [("stdout", b"hi\n"), 3]
+    assert client.status == exit_status(0)
