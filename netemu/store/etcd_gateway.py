@@ -159,23 +159,25 @@ class Gateway:
         content, loop = msgspec.json.encode(body), asyncio.get_running_loop()
         deadline = loop.time() + PATIENCE
         while True:
+            endpoint = self._endpoints[self._preferred]
             try:
-                return await self._ask(self._endpoints[self._preferred], method, content, answer)
+                return await self._ask(endpoint, method, content, answer)
             except MaybeDone as error:
-                self.fail_over()
+                self._fail_over(endpoint)
                 if not repeatable:
                     raise
                 problem: Exception = error
             except ServiceUnavailable as error:
-                self.fail_over()
+                self._fail_over(endpoint)
                 problem = error
             if loop.time() >= deadline:
                 raise ServiceUnavailable(f"no member of etcd answers: {problem}") from problem
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    def fail_over(self) -> None:
-        """Ask the next member first from now on."""
-        self._preferred = (self._preferred + 1) % len(self._endpoints)
+    def _fail_over(self, failed: str) -> None:
+        """Ask the member after `failed` first from now on, unless another caller has found that out already."""
+        if self._endpoints[self._preferred] == failed:
+            self._preferred = (self._preferred + 1) % len(self._endpoints)
 
     async def _ask(self, endpoint: str, method: str, content: bytes, answer: type[_Answer]) -> _Answer:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_ANSWER_SECONDS)
@@ -194,7 +196,8 @@ class Gateway:
     async def stream(self, method: str, body: Any) -> AsyncGenerator[AsyncGenerator[list[bytes], None], None]:
         """The answers to one call, as JSON texts in the batches in which they arrive, from the preferred member.
 
-        Raises ServiceUnavailable when the stream breaks, GatewayError.
+        Raises GatewayError, and ServiceUnavailable when the stream breaks. That, raised by who reads it, is also how to
+        give up the member.
         """
         endpoint = self._endpoints[self._preferred]
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
@@ -212,7 +215,11 @@ class Gateway:
                 finally:
                     await answers.aclose()
         except (aiohttp.ClientError, TimeoutError) as error:
+            self._fail_over(endpoint)
             raise ServiceUnavailable(f"{endpoint}: {error or type(error).__name__}") from error
+        except ServiceUnavailable:
+            self._fail_over(endpoint)
+            raise
 
 
 async def _answers(endpoint: str, response: aiohttp.ClientResponse) -> AsyncGenerator[list[bytes], None]:

@@ -58,7 +58,6 @@ class Feed:
                             yield changes
             except ServiceUnavailable as error:
                 log.warning("watching etcd from revision %d: %s; asking another member", self.seen, error)
-                self._gateway.fail_over()
             await asyncio.wait({self._closing}, timeout=_PAUSE_SECONDS)
 
     async def _heard(self, answers: AsyncGenerator[list[bytes], None]) -> AsyncGenerator[list[bytes], None]:
