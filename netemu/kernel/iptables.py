@@ -104,6 +104,14 @@ class IptablesTool:
     def close(self) -> None:
         """See Iptables."""
 
+    async def answers(self) -> bool:
+        """Whether machine and kernel have this kind of the tool; what they lack cannot have left rules."""
+        try:
+            await self.save()
+        except (KernelError, UserError):
+            return False
+        return True
+
     @property
     def legacy(self) -> bool:
         """Whether it is of the x_tables kind."""

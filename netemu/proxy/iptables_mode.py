@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from netemu.kernel import sysctl
 from netemu.kernel.iptables import IptablesTool, choose
 from netemu.kernel.iptables_resident import ResidentIptables
-from netemu.model.errors import KernelError, UserError
+from netemu.model.errors import KernelError
 from netemu.proxy import rulefiles
 from netemu.proxy.config import KubeProxyConfiguration
 from netemu.proxy.iptables_programmer import PIECE, IptablesProgrammer
@@ -61,7 +61,7 @@ class IptablesMode:
             name = "ip6tables" if family is Family.IPV6 else "iptables"
             for kind in ("nft", "legacy"):
                 tool = IptablesTool(f"{name}-{kind}", site.netns, site.lock_file)
-                if await _answers(tool):
+                if await tool.answers():
                     try:
                         await IptablesProgrammer(tool, base_rules(config, family, liberal=False)).cleanup(kept)
                     except KernelError as error:
@@ -87,16 +87,6 @@ def base_rules(config: KubeProxyConfiguration, family: Family, *, liberal: bool)
     if family is Family.IPV4 and config.iptables.localhost_node_ports:
         names.append("localhost-nodeports.rules")
     return rulefiles.load("iptables", names, mark=f"{1 << config.iptables.masquerade_bit:#x}")
-
-
-async def _answers(tool: IptablesTool) -> bool:
-    """Whether machine and kernel have this kind of the tool; what they lack cannot have left anything."""
-    try:
-        await tool.save()
-    except (KernelError, UserError) as error:
-        log.debug("proxy: nothing of %s to clean up: %s", tool.prefix, error)
-        return False
-    return True
 
 
 def liberal_conntrack(netns: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import TypeVar
 
 from netemu.kernel import sysctl
@@ -20,6 +20,7 @@ from netemu.proxy.ipvs import DEFAULT_SCHEDULER, DUMMY_LINK
 from netemu.proxy.ipvs_edge import IpvsEdge
 from netemu.proxy.ipvs_programmer import IpvsProgrammer
 from netemu.proxy.modes import Mode, Periods, Site, listed_networks
+from netemu.proxy.rulefiles import Base
 from netemu.proxy.services import Family, networks_of_family
 from netemu.proxy.worker import in_thread
 
@@ -62,18 +63,17 @@ class IpvsMode:
     async def cleanup(self, config: KubeProxyConfiguration, site: Site, *, successor: str = "") -> None:
         """Both families, and both kinds of the tool: somebody may have switched between them."""
         try:
-            fronts = await in_thread(_with_edge, config, Family.IPV4, site, ipvs_leaving.udp_fronts)
+            fronts = await in_thread(_with_edge, config, Family.IPV4, site, _udp_fronts)
         except KernelError as error:
             log.debug("proxy: nothing of ipvs mode to clean up: %s", error)
             return
-        kept = rulefiles.load("iptables", ("base.rules",)) if successor == "iptables" else rulefiles.Base({}, ())
-        for programmer in _every_programmer(config, site):
-            try:
-                await programmer.cleanup(kept if successor else None)
-            except KernelError as error:
-                log.debug("proxy: not cleaned up: %s", error)
-        if fronts:
-            await in_thread(ipvs_leaving.forget_flows, fronts, site.netns)
+        kept = rulefiles.load("iptables", ("base.rules",)) if successor == "iptables" else Base({}, ())
+        programmers = [each async for each in _every_programmer(config, site)]
+        try:
+            await leave(programmers, kept if successor else None)
+        finally:
+            if fronts:
+                await in_thread(ipvs_leaving.forget_flows, fronts, site.netns)
 
     async def remains(self, site: Site) -> bool:
         """Whether kube-ipvs0 is there: without it nothing of this mode is, unless somebody has removed it."""
@@ -105,16 +105,37 @@ def ipvs_sysctls(release: str) -> dict[str, str | int]:
     return values
 
 
+async def leave(programmers: Iterable[IpvsProgrammer], successor: Base | None) -> None:
+    """Clean up after all these. Raises KernelError, the first there was, when the rest is done.
+
+    Rules of either kind of the tool may refer to the same sets, so what one is refused is tried again after the others.
+    """
+    again = [each for each in programmers if await _refusal(each, successor)]
+    refused = [error for each in again if (error := await _refusal(each, successor))]
+    if refused:
+        raise refused[0]
+
+
+async def _refusal(programmer: IpvsProgrammer, successor: Base | None) -> KernelError | None:
+    try:
+        await programmer.cleanup(successor)
+    except KernelError as error:
+        return error
+    return None
+
+
 def _programmer(config: KubeProxyConfiguration, family: Family, site: Site, tool: IptablesTool) -> IpvsProgrammer:
     scheduler, mark = config.ipvs.scheduler or DEFAULT_SCHEDULER, f"{1 << config.iptables.masquerade_bit:#x}"
     return IpvsProgrammer(lambda: _edge(config, family, site), tool, scheduler=scheduler, mark=mark)
 
 
-def _every_programmer(config: KubeProxyConfiguration, site: Site) -> Iterator[IpvsProgrammer]:
+async def _every_programmer(config: KubeProxyConfiguration, site: Site) -> AsyncIterator[IpvsProgrammer]:
     for family in Family:
         name = "ip6tables" if family is Family.IPV6 else "iptables"
         for kind in ("nft", "legacy"):
-            yield _programmer(config, family, site, IptablesTool(f"{name}-{kind}", site.netns, site.lock_file))
+            tool = IptablesTool(f"{name}-{kind}", site.netns, site.lock_file)
+            if await tool.answers():
+                yield _programmer(config, family, site, tool)
 
 
 def _with_edge(config: KubeProxyConfiguration, family: Family, site: Site, work: Callable[[IpvsEdge], T]) -> T:
@@ -124,6 +145,12 @@ def _with_edge(config: KubeProxyConfiguration, family: Family, site: Site, work:
         return work(edge)
     finally:
         edge.close()
+
+
+def _udp_fronts(edge: IpvsEdge) -> frozenset[tuple[str, int]]:
+    """See ipvs_leaving. Raises KernelError where the kernel lacks ipsets, so that the mode never was at work."""
+    edge.has_sets()
+    return ipvs_leaving.udp_fronts(edge)
 
 
 def _has_link(netns: str) -> bool:

@@ -8,7 +8,9 @@ import pytest
 
 from netemu.kernel import ipvs
 from netemu.kernel.ipvs import ServerKey, VirtualServer
+from netemu.model.errors import KernelError
 from netemu.proxy import ipvs_leaving
+from netemu.proxy.ipvs_mode import leave
 from netemu.proxy.services import Family
 from netemu.testing.iptables import FakeIptables
 from netemu.testing.packets import Packet
@@ -141,3 +143,29 @@ async def test_coming_back_meanwhile_takes_over_what_is_left() -> None:
 
     assert again.bed.view().trace(Packet("10.180.0.9", "172.30.0.10", 80)).destinations == {A, B}
     assert {each.target: each.active for each in again.bed.balancer.destinations(VIP)}[B] == 1
+
+
+# --- both families, both kinds of iptables
+
+
+async def test_one_that_cannot_be_removed_keeps_none_of_the_others_from_going() -> None:
+    four, six = await working(), IpvsProxy(node=replace(NODE, family=Family.IPV6, node_ip="fd00:192::2"))
+    await six.sync(full=True)
+    foreign = "*filter\n{} OUTPUT -m set --match-set KUBE-CLUSTER-IP dst -j ACCEPT\nCOMMIT\n"
+    await four.bed.iptables.restore(foreign.format("-A"))
+
+    with pytest.raises(KernelError, match="KUBE-CLUSTER-IP"):
+        await leave([four.programmer, six.programmer], None)
+    assert (has_link(six.bed), six.bed.sets.names()) == (False, [])
+
+    await four.bed.iptables.restore(foreign.format("-D"))
+    await leave([four.programmer, six.programmer], None)
+    assert (has_link(four.bed), four.bed.sets.names()) == (False, [])
+
+
+async def test_sets_that_rules_of_the_other_kind_of_iptables_refer_to_go_after_these() -> None:
+    proxy = await working()
+
+    await leave([IpvsProxy(proxy.bed, iptables=FakeIptables()).programmer, proxy.programmer], None)
+
+    assert (has_link(proxy.bed), proxy.bed.sets.names()) == (False, [])
