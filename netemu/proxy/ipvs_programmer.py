@@ -9,8 +9,8 @@ real servers) comes before its address, which lets packets in; what goes, goes t
 
 A real server that is no longer wanted and has TCP connections gets weight 0: it keeps them and gets no new one. It is
 deleted when it is seen without any, which is looked at once a minute (`pkg/proxy/ipvs/graceful_termination.go`). One
-that is wanted again meanwhile gets its weight back (upstream deletes it and adds it again, which comes to the same).
-UDP and SCTP real servers go at once.
+that is wanted again meanwhile gets its weight back and keeps its connections (upstream deletes it and adds it again,
+which can cut them). UDP and SCTP real servers go at once.
 
 All that takes long happens in worker threads, so that health checks are answered meanwhile.
 """
