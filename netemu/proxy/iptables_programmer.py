@@ -60,7 +60,6 @@ class IptablesProgrammer:
 
         Raises KernelError; then the next call must be with None.
         """
-        started = self._clock()
         names = table.ports.keys() if touched is None else frozenset(touched)
         there = [key for key in names if key in table.ports]
         others = 0 if touched is None else self._sums["endpoints"] - self._sum(names)["endpoints"]
@@ -80,7 +79,6 @@ class IptablesProgrammer:
             _per_table(written),
             dict(self._totals),
             (self._sums["no local internal"], self._sums["no local external"]),
-            self._clock() - started,
         )
 
     async def intact(self) -> bool:

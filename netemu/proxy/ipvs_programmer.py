@@ -68,7 +68,6 @@ class IpvsProgrammer:
 
     async def program(self, table: Table, node: NodeFacts, touched: Iterable[PortKey] | None) -> Written:
         """See Programmer. `node.addresses` is not looked at: this mode reads them itself."""
-        started = self._clock()
         async with opened(self._reach) as edge:
             plan, lines = await self._sync(edge, table, node, touched)
         return Written(
@@ -77,7 +76,6 @@ class IpvsProgrammer:
             lines,
             _per_table(self._rules) + Counter(of for (of, _), _ in self._base.jumps),
             self._wishes.lonely,
-            self._clock() - started,
             again=SWEEP_SECONDS if self._draining else 0.0,
         )
 

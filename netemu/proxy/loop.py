@@ -83,10 +83,12 @@ class SyncLoop:
         longest_period: float = FULL_SYNC_SECONDS,
         addresses: Callable[[NodeFacts], Awaitable[NodeFacts]] | None = None,
         synced: Callable[[Table], Awaitable[None]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.tracker, self.programmer, self.metrics = tracker, programmer, SyncMetrics()
         self._sync_period, self._revisions, self._clean_flows = sync_period, revisions, clean_flows
         self._longest, self._with_addresses, self._synced = longest_period, addresses, synced
+        self._clock = clock
         self._runner = BoundedRunner(self._sync, min_interval=min_sync_period, max_interval=longest_period)
         self._node: NodeFacts | None = None
         self._pending, self._full, self._syncing = Changes(), True, False
@@ -170,7 +172,7 @@ class SyncLoop:
         revisions = self._revisions()
         if revisions is None or self._node is None:
             return
-        now = asyncio.get_running_loop().time()
+        now, started = asyncio.get_running_loop().time(), self._clock()
         full = self._full or now - self._last_full >= self._longest
         # What comes in while the kernel is busy belongs to the next sync.
         self._full, self._syncing, self.queued_since = False, True, None
@@ -182,6 +184,7 @@ class SyncLoop:
             written = await self.programmer.program(self.tracker.table, node, touched)
         except KernelError as error:
             self._syncing = False
+            self.metrics.took(full, self._clock() - started)
             self._failed(error, full, queued)
             return
         if full:
@@ -191,9 +194,10 @@ class SyncLoop:
         self._syncing = False
         self._good = Programmed(*revisions, at=time.time(), syncs=self._good.syncs + 1)
         self.metrics.synced(written)
+        self.metrics.took(full, seconds := self._clock() - started)
         if written.again:
             self._runner.ask_after(written.again)
-        log.debug("proxy: revision %s/%s, %d chains, %.1f ms", *revisions, written.chains, written.seconds * 1e3)
+        log.debug("proxy: revision %s/%s, %d chains, %.1f ms", *revisions, written.chains, seconds * 1e3)
         self._notify()
         if self._synced:
             await self._synced(self.tracker.table)

@@ -71,8 +71,6 @@ class SyncMetrics:
     def synced(self, written: Written) -> None:
         """A sync went well."""
         self.last_sync, self.written = time.time(), written
-        self.sync.observe(written.seconds)
-        (self.full if written.full else self.partial).observe(written.seconds)
         for moment in self._triggers:
             self.network.observe(self.last_sync - moment)
         self._triggers.clear()
@@ -81,6 +79,11 @@ class SyncMetrics:
         """A sync was refused by the kernel."""
         self.failures += 1
         self.partial_failures += not full
+
+    def took(self, full: bool, seconds: float) -> None:
+        """A sync is over, whether it went well or not: from before it took the changes until after it cleaned flows."""
+        self.sync.observe(seconds)
+        (self.full if full else self.partial).observe(seconds)
 
     def reconciled(self, deleted: int, seconds: float) -> None:
         """Stale flows were looked for."""

@@ -61,7 +61,6 @@ class NftablesProgrammer:
 
     async def program(self, table: Table, node: NodeFacts, touched: Iterable[PortKey] | None) -> Written:
         """See Programmer."""
-        started = self._clock()
         if touched is None:
             chains = await self._full(table, node)
         else:
@@ -73,7 +72,6 @@ class NftablesProgrammer:
             touched is None,
             chains,
             no_local=(sum(internal for internal, _ in lonely), sum(external for _, external in lonely)),
-            seconds=self._clock() - started,
             again=_STALE_SECONDS if self._stale else 0.0,
         )
 

@@ -24,7 +24,6 @@ class Written:
     """Rules that exist, by table."""
     no_local: tuple[int, int] = (0, 0)
     """Ports whose internal / external Local policy finds no endpoint here."""
-    seconds: float = 0.0
     again: float = 0.0
     """Another sync is needed so many seconds later, to finish what the kernel does not allow at once; 0: none."""
 

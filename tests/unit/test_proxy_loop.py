@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from netemu.kernel.conntrack import Flow
 from netemu.kernel.iptables import edits
 from netemu.model.errors import KernelError
+from netemu.proxy.facts import NodeFacts
 from netemu.proxy.flows import forget_stale, stale_flows
 from netemu.proxy.loop import Programmed, SyncLoop, together
 from netemu.proxy.runner import BoundedRunner
@@ -101,6 +102,7 @@ class Bed(Proxy):
     def __init__(self) -> None:
         super().__init__()
         self.revision: int | None = 1
+        self.now = 0.0
         self.cleaned: list[Changes] = []
         self.loop = SyncLoop(
             self.tracker,
@@ -109,9 +111,16 @@ class Bed(Proxy):
             min_sync_period=0.001,
             revisions=lambda: (str(self.revision), str(self.revision)) if self.revision else None,
             clean_flows=self._clean,
+            addresses=self._read_addresses,
+            clock=lambda: self.now,
         )
 
+    async def _read_addresses(self, node: NodeFacts) -> NodeFacts:
+        self.now += 1
+        return node
+
     async def _clean(self, table: Table, changes: Changes) -> int:
+        self.now += 2
         self.cleaned.append(changes)
         return 0
 
@@ -188,6 +197,21 @@ async def test_changes_of_a_failed_sync_still_clean_their_flows_later() -> None:
         await asyncio.sleep(40)
 
     assert [port.cluster_ip for port in bed.cleaned[0].udp_removed] == ["172.30.0.10"]
+
+
+@pytest.mark.looptime
+async def test_a_sync_takes_until_flows_are_cleaned_and_one_that_failed_counts_too() -> None:
+    bed = Bed()
+    async with running(bed.loop):
+        bed.fake.fail_next = "no"
+        bed.loop.service_changed(None, service(ports={"dns": "53/UDP"}))
+        bed.loop.node_changed(NODE)
+        await bed.loop.attempt()
+        failed = list(bed.loop.metrics.sync.lines("sync", ""))[-2:]
+        await bed.loop.until("1", "1")
+
+    assert failed == ["sync_sum{} 1", "sync_count{} 1"]
+    assert list(bed.loop.metrics.full.lines("full", ""))[-2:] == ["full_sum{} 4", "full_count{} 2"]
 
 
 def test_of_two_families_the_slower_one_counts_and_the_error_of_either() -> None:

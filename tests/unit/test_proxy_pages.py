@@ -64,13 +64,14 @@ def test_profiles_are_refused_with_the_reason() -> None:
 
 
 def counts() -> SyncMetrics:
-    """Of two syncs, one that failed, and one look for stale flows."""
+    """Of three syncs, one of which failed, and one look for stale flows."""
     metrics = SyncMetrics()
-    metrics.synced(
-        Written(True, rules={"nat": 7, "filter": 2}, total={"nat": 7, "filter": 2}, no_local=(1, 2), seconds=0.5)
-    )
-    metrics.synced(Written(False, rules={"nat": 1}, total={"nat": 8, "filter": 2}, no_local=(1, 2), seconds=0.001))
+    metrics.synced(Written(True, rules={"nat": 7, "filter": 2}, total={"nat": 7, "filter": 2}, no_local=(1, 2)))
+    metrics.took(True, 0.5)
+    metrics.synced(Written(False, rules={"nat": 1}, total={"nat": 8, "filter": 2}, no_local=(1, 2)))
+    metrics.took(False, 0.001)
     metrics.failed(False)
+    metrics.took(False, 0.001)
     metrics.reconciled(3, 0.002)
     return metrics
 
@@ -86,7 +87,7 @@ def series(mode: str) -> dict[str, float]:
 def test_both_families_are_told_apart() -> None:
     found = series("iptables")
 
-    assert found['sync_proxy_rules_duration_seconds_count{ip_family="IPv4"}'] == 2
+    assert found['sync_proxy_rules_duration_seconds_count{ip_family="IPv4"}'] == 3
     assert found['sync_proxy_rules_duration_seconds_count{ip_family="IPv6"}'] == 0
     assert found['sync_full_proxy_rules_duration_seconds_bucket{ip_family="IPv4",le="0.512"}'] == 1
     assert found['sync_proxy_rules_iptables_total{ip_family="IPv4",table="nat"}'] == 8
