@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -45,9 +46,10 @@ def field_key(name: str) -> str:
     return f"f:{name}"
 
 
-def item_key(keys: dict[str, Any]) -> str:
+@lru_cache(maxsize=4096)
+def item_key(keys: tuple[tuple[str, Any], ...]) -> str:
     """The step to the element of a list that has these keys and values."""
-    return "k:" + _json(keys)
+    return "k:" + _json(dict(keys))
 
 
 def value_key(value: Any) -> str:
@@ -125,6 +127,20 @@ def _subtract(one: FieldSet, other: FieldSet) -> FieldSet | None:
         return EMPTY if mine else None
     left = {SELF: EMPTY, **children} if mine else children
     return one if left == one else left
+
+
+def pruned(fields: FieldSet, branches: FieldSet) -> FieldSet:
+    """`fields` less the members of `branches` and all that is below them."""
+    result = dict(fields)
+    for step, branch in branches.items():
+        node = result.get(step)
+        if node is None or step == SELF:
+            continue
+        if is_member(branch) or not node or not (left := pruned(node, branch)):
+            del result[step]
+        else:
+            result[step] = left
+    return result
 
 
 def intersection(one: FieldSet, other: FieldSet) -> FieldSet:

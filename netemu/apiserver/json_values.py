@@ -43,6 +43,13 @@ def copied(value: Any, what: str = "the object") -> Any:
     return decode(raw, what)
 
 
+def duplicate(value: Any) -> Any:
+    """A deep copy of what is JSON already; much faster than `copy.deepcopy`, which looks for cycles."""
+    if isinstance(value, dict):
+        return {key: duplicate(inner) for key, inner in value.items()}
+    return [duplicate(inner) for inner in value] if isinstance(value, list) else value
+
+
 def deeper_than(value: Any, depth: int) -> bool:
     """Whether more than `depth` maps and lists are inside each other."""
     level = _containers([value])

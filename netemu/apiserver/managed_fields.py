@@ -141,6 +141,12 @@ def bare(obj: Obj) -> Obj:
     return {**obj, "metadata": metadata}
 
 
+def kept(new: Obj, old: Obj) -> Obj:
+    """`new` with the entries of `old`."""
+    entries = old["metadata"].get("managedFields")
+    return {**new, "metadata": {**new["metadata"], "managedFields": entries}} if entries else new
+
+
 def is_reset(entries: Any) -> bool:
     """Whether a client asks to strip all entries."""
     return isinstance(entries, list) and len(entries) == 1 and not entries[0]

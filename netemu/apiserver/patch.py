@@ -13,11 +13,11 @@ Nothing given is changed; results share no mutable part with the patch.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 from netemu.apiserver.json_patch import json_patch
+from netemu.apiserver.json_values import duplicate
 from netemu.apiserver.schema import Schema, Shape
 from netemu.client.base import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, Obj
 from netemu.model.errors import BadRequest, UnsupportedMediaType
@@ -57,7 +57,7 @@ def _object(value: Any) -> Obj:
 def merge_patch(target: Any, patch: Any) -> Any:
     """RFC 7386: maps merge, null deletes, everything else replaces."""
     if not isinstance(patch, dict):
-        return copy.deepcopy(patch)
+        return duplicate(patch)
     result = dict(target) if isinstance(target, dict) else {}
     for key, value in patch.items():
         if value is None:

@@ -98,15 +98,10 @@ class Typed:
         """Of a struct's field, or of a map's value."""
         return self.fields.get(name) or self.element
 
-    def key_of(self, item: dict[str, Any]) -> dict[str, Any]:
+    def key_of(self, item: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
         """What tells an element of a list apart, defaults filled in; empty where it has none of the keys."""
-        found = {}
-        for name in self.keys:
-            value = item.get(name)
-            value = _KEY_DEFAULTS.get(name) if value is None else value
-            if value is not None:
-                found[name] = value
-        return found
+        pairs = ((name, item.get(name, _KEY_DEFAULTS.get(name))) for name in self.keys)
+        return tuple([pair for pair in pairs if pair[1] is not None])
 
 
 class Types:

@@ -7,11 +7,11 @@ Upstream: structured-merge-diff `typed/tofieldset.go`, `typed/compare.go`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from netemu.apiserver.fieldset import EMPTY, SELF, FieldSet, field_key, item_key, path_text, value_key
 from netemu.apiserver.typed import Form, Typed
+from netemu.client.base import Obj
 
 ABSENT: Final = object()
 """In the place of a value that is not there; null is one that is."""
@@ -46,7 +46,10 @@ def steps(typed: Typed, items: list[Any], where: tuple[str, ...] = ()) -> list[s
             raise Unfit(
                 f"{path_text(where)}: element {index}: {why} (and doesn't have default values for any key fields)"
             )
-        found.append(item_key(keys))
+        try:
+            found.append(item_key(keys))
+        except TypeError:  # a key that is no scalar
+            raise Unfit(f"{path_text(where)}: element {index}: keys must be scalars") from None
     return found
 
 
@@ -135,13 +138,52 @@ def _compare(typed: Typed, old: Any, new: Any) -> _Nodes:
         return EMPTY, None
     changed: FieldSet = {}
     removed: FieldSet = {}
-    for step, inner, before, after in _children(typed, form, old, new):
-        more, less = _compare(inner, before, after)
-        if more is not None:
-            changed[step] = more
-        if less is not None:
-            removed[step] = less
+    if form is Form.MAP:
+        _compare_maps(typed, old or {}, new or {}, changed, removed)
+    else:
+        _compare_lists(typed, old or [], new or [], changed, removed)
     return changed or None, removed or None
+
+
+def _compare_maps(typed: Typed, old: Obj, new: Obj, changed: FieldSet, removed: FieldSet) -> None:
+    fields, absent = typed.fields, typed.absent
+    for name, after in new.items():
+        before = old[name] if name in old else absent.get(name, ABSENT)
+        if before is after or before == after:
+            continue
+        below = fields.get(name) or typed.element
+        if below.form is Form.LEAF:
+            changed[f"f:{name}"] = EMPTY
+        else:
+            _put(f"f:{name}", _compare(below, before, after), changed, removed)
+    for name, before in old.items():
+        if name not in new:
+            nodes = _compare(typed.field(name), before, absent.get(name, ABSENT))
+            _put(f"f:{name}", nodes, changed, removed)
+
+
+def _compare_lists(typed: Typed, old: list[Any], new: list[Any], changed: FieldSet, removed: FieldSet) -> None:
+    before, after = _by_step(typed, old), _by_step(typed, new)
+    for step in {**after, **before}:
+        values = before.get(step, ABSENT), after.get(step, ABSENT)
+        # Elements that cannot be told apart are compared as a whole.
+        alike = isinstance(values[0], _Alike) or isinstance(values[1], _Alike)
+        nodes = _compare_alike(*values) if alike else _compare(typed.element, *values)
+        _put(step, nodes, changed, removed)
+
+
+def _compare_alike(old: Any, new: Any) -> _Nodes:
+    if new is ABSENT:
+        return None, EMPTY
+    return (None, None) if old == new else (EMPTY, None)
+
+
+def _put(step: str, nodes: _Nodes, changed: FieldSet, removed: FieldSet) -> None:
+    more, less = nodes
+    if more is not None:
+        changed[step] = more
+    if less is not None:
+        removed[step] = less
 
 
 def _whole(typed: Typed, value: Any) -> FieldSet:
@@ -161,22 +203,6 @@ def _whole(typed: Typed, value: Any) -> FieldSet:
     return found
 
 
-def _children(typed: Typed, form: Form, old: Any, new: Any) -> Iterator[tuple[str, Typed, Any, Any]]:
-    """Step, type and both values of all that is below two values, either of which may be null."""
-    if form is not Form.MAP:
-        before, after = _by_step(typed, old or []), _by_step(typed, new or [])
-        for step in after.keys() | before.keys() if before else after:
-            yield step, *_paired(typed.element, before.get(step, ABSENT), after.get(step, ABSENT))
-        return
-    old, new = old or {}, new or {}
-    absent = typed.absent
-    for name, value in new.items():
-        yield field_key(name), typed.field(name), old.get(name, absent.get(name, ABSENT)), value
-    for name, value in old.items():
-        if name not in new:
-            yield field_key(name), typed.field(name), value, absent.get(name, ABSENT)
-
-
 def _by_step(typed: Typed, items: list[Any]) -> dict[str, Any]:
     """The elements of a list by their steps; those that cannot be told apart come together, as a list."""
     found: dict[str, Any] = {}
@@ -191,22 +217,6 @@ def _by_step(typed: Typed, items: list[Any]) -> dict[str, Any]:
 
 class _Alike(list[Any]):
     """Elements of a list with the same keys, which only a write that was no apply can leave."""
-
-
-def _paired(element: Typed, before: Any, after: Any) -> tuple[Typed, Any, Any]:
-    if isinstance(before, _Alike) or isinstance(after, _Alike):
-        return _AS_A_WHOLE, before, after
-    return element, before, after
-
-
-class _Whole(Typed):
-    """The type of elements that cannot be told apart."""
-
-    def __init__(self) -> None:
-        self.form = Form.LEAF
-
-
-_AS_A_WHOLE = _Whole()
 
 
 def with_parents(typed: Typed, fields: FieldSet) -> FieldSet:
