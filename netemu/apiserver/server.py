@@ -169,7 +169,8 @@ class ApiServer:
         """Who asks, if they may. Raises Unauthorized, Forbidden."""
         user = self._authenticator.user(request)
         if not self._authorizer.why(user, wanted):
-            raise Forbidden(forbidden_message(user, wanted))
+            named = {"name": wanted.name, "group": wanted.group, "kind": wanted.resource}
+            raise Forbidden(forbidden_message(user, wanted), {key: value for key, value in named.items() if value})
         return user
 
 

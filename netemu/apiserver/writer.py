@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from netemu.apiserver import deletion, managed_fields, strategy
+from netemu.apiserver.api_access import mount_api_access
 from netemu.apiserver.cacher import Cacher
 from netemu.apiserver.defaults_service import settle
 from netemu.apiserver.fieldset import FieldSet, difference
@@ -32,7 +33,7 @@ from netemu.apiserver.typed import Types
 from netemu.apiserver.watchcache import stored
 from netemu.client.base import Obj
 from netemu.model.errors import AlreadyExists, Conflict, FieldError, Forbidden, Invalid, NotFound
-from netemu.model.resources import NAMESPACES, SERVICES, Resource
+from netemu.model.resources import NAMESPACES, PODS, SERVICEACCOUNTS, SERVICES, Resource
 from netemu.store.base import KeyExists, OutcomeUnknown, RevisionMismatch, Store
 
 _ATTEMPTS = 100
@@ -55,6 +56,9 @@ class Writer:
         base = "" if metadata.get("name") else metadata.get("generateName") or ""
         strategy.begin(resource, obj)
         self._check_namespace(resource, metadata)
+        if resource is PODS:
+            account = (obj.get("spec") or {}).get("serviceAccountName") or ""
+            mount_api_access(obj, self._cacher.find(SERVICEACCOUNTS, metadata.get("namespace", ""), account))
         for _ in range(_NAME_ATTEMPTS):
             if base:
                 metadata["name"] = strategy.generated_name(base)

@@ -9,6 +9,7 @@ from typing import Any
 
 from netemu.client.base import Client
 from netemu.kubelet import env, volumes
+from netemu.kubelet.tokens import Tokens
 from netemu.model.errors import NotFound
 from netemu.model.objects import Service
 from netemu.model.pods import Container, Pod
@@ -21,6 +22,7 @@ class Materials:
 
     def __init__(self, client: Client, services: Callable[[], Iterable[Service]]) -> None:
         self._client, self._services = client, services
+        self.tokens = Tokens(client)
 
     async def mount_volumes(self, pod: Pod, directory: Path) -> tuple[dict[str, str], list[str]]:
         """Volume name to path, and the kinds of volumes that stay empty. Raises UserError, ApiError, OSError."""
@@ -28,8 +30,9 @@ class Materials:
         held = volumes.Held(
             {n: volumes.data_of(o, secret=False) for n, o in (await self._fetch(CONFIGMAPS, maps, pod)).items()},
             {n: volumes.data_of(o, secret=True) for n, o in (await self._fetch(SECRETS, secrets, pod)).items()},
+            {ask: await self.tokens.of(pod, ask) for ask in volumes.asked_tokens(pod)},
         )
-        plans = [volumes.plan(volume, held) for volume in pod.spec.volumes]
+        plans = [volumes.plan(volume, held, pod) for volume in pod.spec.volumes]
         places = await asyncio.to_thread(volumes.materialise, plans, directory) if plans else {}
         return places, [f"{one.name} ({one.ignored})" for one in plans if one.ignored]
 

@@ -18,6 +18,7 @@ from netemu.model.meta import KubeObject
 from netemu.model.pods import Pod
 from netemu.model.resources import CONFIGMAPS, SECRETS, Resource
 
+ROOT_CA = "kube-root-ca.crt"
 _Source = tuple[Resource, str, str]
 """ConfigMaps or Secrets, namespace, name."""
 
@@ -35,25 +36,37 @@ class MountedSources:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._watches: dict[_Source, _Watch] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def follow(self, pod: Pod, changed: Callable[[], None]) -> None:
         """Call `changed` whenever an object that the Pod mounts has changed. To say so again is no error."""
         maps, secrets = volumes.referenced(pod)
-        names = [(CONFIGMAPS, name) for name in maps] + [(SECRETS, name) for name in secrets]
+        # The authority of the cluster is in every Pod; it is read anew whenever their tokens are.
+        names = [(CONFIGMAPS, name) for name in maps if name != ROOT_CA] + [(SECRETS, name) for name in secrets]
         for resource, name in names:
             source = (resource, pod.namespace, name)
             if source not in self._watches:
                 self._watches[source] = _Watch(asyncio.create_task(self._run(source), name=f"mounted {name}"))
             self._watches[source].pods[pod.metadata.uid] = changed
 
+    def again_in(self, seconds: float, pod: Pod, changed: Callable[[], None]) -> None:
+        """Call `changed` after some seconds too, instead of what was said before: a token has to be renewed."""
+        if timer := self._timers.pop(pod.metadata.uid, None):
+            timer.cancel()
+        self._timers[pod.metadata.uid] = asyncio.get_running_loop().call_later(seconds, changed)
+
     def forget(self, uid: str) -> None:
         """The Pod has ended."""
+        if timer := self._timers.pop(uid, None):
+            timer.cancel()
         for source, watch in list(self._watches.items()):
             if watch.pods.pop(uid, None) is not None and not watch.pods:
                 self._watches.pop(source).task.cancel()
 
     async def close(self) -> None:
         """Watch nothing any more."""
+        for timer in self._timers.values():
+            timer.cancel()
         tasks = [watch.task for watch in self._watches.values()]
         self._watches.clear()
         for task in tasks:

@@ -1,7 +1,7 @@
-"""Volumes as directories under the Pod's sandbox directory: configMap, secret, emptyDir, hostPath.
+"""Volumes as directories under the Pod's sandbox directory: configMap, secret, projected, emptyDir, hostPath.
 
-`plan` is pure: which files a volume holds. Projected and downward API volumes become empty directories; the kubelet
-says so with an event. While the Pod runs, contents follow their objects (`mounted.py`).
+`plan` is pure: which files a volume holds. Downward API volumes become empty directories; the kubelet says so with an
+event. While the Pod runs, contents follow their objects (`mounted.py`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from netemu.kubelet.env import Place, field_value
+from netemu.kubelet.tokens import TokenAsk
 from netemu.model.errors import UserError
-from netemu.model.pods import Container, KeyToPath, Pod, Volume
+from netemu.model.meta import decode
+from netemu.model.pods import ConfigMapVolume, Container, KeyToPath, Pod, Volume
 from netemu.runtime.cri import Mount
 
 _MODE = 0o644
@@ -21,10 +24,11 @@ _MODE = 0o644
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The ConfigMaps and Secrets of the Pod's namespace that its volumes name: name to key to contents."""
+    """What the volumes of a Pod name: ConfigMaps and Secrets by name, key to contents, and tokens."""
 
     config_maps: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
     secrets: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+    tokens: Mapping[TokenAsk, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,23 @@ def referenced(pod: Pod) -> tuple[set[str], set[str]]:
     """The ConfigMaps and Secrets that its volumes name."""
     maps = {volume.config_map.name for volume in pod.spec.volumes if volume.config_map}
     secrets = {volume.secret.secret_name for volume in pod.spec.volumes if volume.secret}
+    for source in _projections(pod):
+        maps |= {source["configMap"].get("name", "")} if "configMap" in source else set()
+        secrets |= {source["secret"].get("name", "")} if "secret" in source else set()
     return maps, secrets
+
+
+def asked_tokens(pod: Pod) -> set[TokenAsk]:
+    """The tokens that its projected volumes hold."""
+    return {_ask(source["serviceAccountToken"]) for source in _projections(pod) if "serviceAccountToken" in source}
+
+
+def _projections(pod: Pod) -> list[dict[str, Any]]:
+    return [one for volume in pod.spec.volumes if volume.projected for one in volume.projected.get("sources") or ()]
+
+
+def _ask(source: Mapping[str, Any]) -> TokenAsk:
+    return TokenAsk(source.get("audience", ""), source.get("expirationSeconds") or 3600)
 
 
 def data_of(obj: Mapping[str, Any], *, secret: bool) -> dict[str, bytes]:
@@ -59,7 +79,7 @@ def data_of(obj: Mapping[str, Any], *, secret: bool) -> dict[str, bytes]:
     return text | {key: base64.b64decode(value) for key, value in binary.items()}
 
 
-def plan(volume: Volume, held: Held) -> VolumePlan:
+def plan(volume: Volume, held: Held, pod: Pod) -> VolumePlan:
     """What to make for one volume. Raises UserError for a ConfigMap, Secret or key that is missing."""
     if volume.config_map is not None:
         source = volume.config_map
@@ -75,10 +95,33 @@ def plan(volume: Volume, held: Held) -> VolumePlan:
         return VolumePlan(volume.name, host_path=volume.host_path.path, create=create)
     if volume.empty_dir is not None:
         return VolumePlan(volume.name)
-    kind = (
-        "projected" if volume.projected is not None else "downwardAPI" if volume.downward_api is not None else "other"
-    )
-    return VolumePlan(volume.name, ignored=kind)
+    if volume.projected is not None:
+        return VolumePlan(volume.name, _projected(volume.projected, held, pod), True)
+    return VolumePlan(volume.name, ignored="other" if volume.downward_api is None else "downwardAPI")
+
+
+def _projected(projection: Mapping[str, Any], held: Held, pod: Pod) -> dict[str, tuple[bytes, int]]:
+    """The files of every source in one directory; of two with one path the later one counts."""
+    mode = projection.get("defaultMode")
+    default = _MODE if mode is None else mode
+    files: dict[str, tuple[bytes, int]] = {}
+    for source in projection.get("sources") or ():
+        for kind, objects in (("configMap", held.config_maps), ("secret", held.secrets)):
+            if kind in source:
+                one = decode(source[kind], ConfigMapVolume)
+                data = _found(kind.lower(), one.name, objects, bool(one.optional))
+                files |= _files(data, one.items, bool(one.optional), default)
+        if token := source.get("serviceAccountToken"):
+            files[token["path"]] = (held.tokens[_ask(token)], default)
+        for item in (source.get("downwardAPI") or {}).get("items") or ():
+            path = (item.get("fieldRef") or {}).get("fieldPath", "")
+            own = default if item.get("mode") is None else item["mode"]
+            files[item["path"]] = (field_value(pod, _NOWHERE, path).encode(), own)
+    return files
+
+
+_NOWHERE = Place("", ("",), ("",))
+"""Volumes tell of a Pod's metadata only, which is the same everywhere."""
 
 
 def materialise(plans: Sequence[VolumePlan], directory: Path) -> dict[str, str]:

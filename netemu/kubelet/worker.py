@@ -120,6 +120,7 @@ class PodWorker:
                     await asyncio.wait_for(self._wake.wait(), due)
         finally:
             self._around.mounted.forget(self.pod.metadata.uid)
+            self._around.materials.tokens.forget(self.pod.metadata.uid)
             for slot in self._slots:
                 await slot.stop_probing()
 
@@ -220,6 +221,8 @@ class PodWorker:
             return None
         for one in ignored:
             self._say("Warning", "FailedMount", f"volume {one} is not supported and stays empty")
+        if (seconds := self._around.materials.tokens.renew_in(self.pod.metadata.uid)) is not None:
+            self._around.mounted.again_in(seconds, self.pod, self._mounted_changed)
         return places
 
     def _retry_all(self) -> None:

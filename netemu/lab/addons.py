@@ -1,12 +1,11 @@
 """What every cluster has besides its API: cluster DNS, as kubeadm sets it up.
 
 `kube-dns` is a Service like any other, so every lookup crosses the proxy's rules. Behind it stands the Deployment
-`coredns`, whose Pods run `netemu dns` as real processes in their own namespaces.
+`coredns`, whose Pods run `netemu dns` as real processes in their own namespaces, with the token of their ServiceAccount.
 """
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 from netemu.dns.defaults import kubeadm
@@ -20,14 +19,13 @@ OUTSIDE_FAULTS = "dns-faults-outside"
 _LABELS = {"k8s-app": "kube-dns"}
 
 
-def cluster_dns(config: LabConfig, kubeconfig: bytes) -> list[dict[str, Any]]:
+def cluster_dns(config: LabConfig) -> list[dict[str, Any]]:
     """The objects of cluster DNS, in the order they are posted."""
     return [
         _object("v1", "ServiceAccount", "coredns"),
         _object("v1", "ConfigMap", "coredns", data={"Corefile": config.corefile or kubeadm(config.dns_domain)}),
         _object("v1", "ConfigMap", FAULTS),
         _object("v1", "ConfigMap", OUTSIDE_FAULTS),
-        _object("v1", "Secret", "coredns-kubeconfig", data={"kubeconfig": base64.b64encode(kubeconfig).decode()}),
         _service(config),
         _deployment(config),
     ]
@@ -58,7 +56,7 @@ def _deployment(config: LabConfig) -> dict[str, Any]:
         "name": "coredns",
         "image": "netemu.dev/dns",
         "command": ["netemu", "dns", "--conf", "/etc/coredns/Corefile"],
-        "args": ["--kubeconfig", "/etc/coredns-kubeconfig/kubeconfig", "--faults", f"{SYSTEM}/{FAULTS}"],
+        "args": ["--faults", f"{SYSTEM}/{FAULTS}"],
         "env": [
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
@@ -71,10 +69,7 @@ def _deployment(config: LabConfig) -> dict[str, Any]:
         "livenessProbe": {"httpGet": {"path": "/health", "port": 8080}, "failureThreshold": 5, "timeoutSeconds": 5},
         # A second instead of kubeadm's ten: a lab is up when its DNS is.
         "readinessProbe": {"httpGet": {"path": "/ready", "port": 8181}, "periodSeconds": 1, "timeoutSeconds": 5},
-        "volumeMounts": [
-            {"name": "config-volume", "mountPath": "/etc/coredns", "readOnly": True},
-            {"name": "kubeconfig", "mountPath": "/etc/coredns-kubeconfig", "readOnly": True},
-        ],
+        "volumeMounts": [{"name": "config-volume", "mountPath": "/etc/coredns", "readOnly": True}],
     }
     pod = {
         "runtimeClassName": "process",
@@ -87,10 +82,7 @@ def _deployment(config: LabConfig) -> dict[str, Any]:
             {"key": CONTROL_PLANE_LABEL, "effect": "NoSchedule"},
         ],
         "containers": [container],
-        "volumes": [
-            {"name": "config-volume", "configMap": {"name": "coredns"}},
-            {"name": "kubeconfig", "secret": {"secretName": "coredns-kubeconfig"}},
-        ],
+        "volumes": [{"name": "config-volume", "configMap": {"name": "coredns"}}],
     }
     deployment = _object("apps/v1", "Deployment", "coredns")
     deployment["spec"] = {

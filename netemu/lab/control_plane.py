@@ -145,11 +145,10 @@ async def _post_once(config: LabConfig, client: LocalClient) -> None:
     paths = LabPaths(config.name)
     if paths.posted.exists():
         return
-    kubeconfig = paths.component_kubeconfig("coredns").read_bytes()
     wanted = msgspec.json.decode(paths.manifests.read_bytes())
     await _nodes_ready(config, client)
     # DNS first: its processes need longest to start.
-    await manifests.post(client, addons.cluster_dns(config, kubeconfig))
+    await manifests.post(client, addons.cluster_dns(config))
     if config.node_local_dns:
         await manifests.post(client, node_local_dns(config))
     await manifests.post(client, map(manifests.as_applied, wanted))

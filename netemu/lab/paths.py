@@ -95,7 +95,7 @@ class LabPaths:
         return self.run / "proxy"
 
     def component_kubeconfig(self, component: str) -> Path:
-        """The kubeconfig of `node-agent`, `coredns`, ..."""
+        """The kubeconfig of `node-agent`, ..."""
         return self.pki / f"{component}.kubeconfig"
 
     def log(self, process: str) -> Path:

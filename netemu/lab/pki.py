@@ -28,7 +28,6 @@ _YEARS = 10
 USERS = {
     "admin": ("kubernetes-admin", ("system:masters",)),
     "node-agent": ("system:node-agent", ("system:nodes", "system:masters")),
-    "coredns": ("system:serviceaccount:kube-system:coredns", ("system:serviceaccounts",)),
 }
 """Component -> user name and groups."""
 
@@ -145,11 +144,9 @@ def ensure_pki(config: LabConfig) -> None:
             certificate, key = authority.issue(client.names[0], hosts=client.names)
             write_file(paths.pki / f"client-{client.name}.crt", certificate)
             write_file(paths.pki / f"client-{client.name}.key", key, mode=0o600)
-    service = f"[{config.api_service_ip}]" if ":" in config.api_service_ip else config.api_service_ip
-    outside, inside = f"https://127.0.0.1:{config.api_port}", f"https://{service}:443"
+    server = f"https://127.0.0.1:{config.api_port}"
     for component, (user, groups) in USERS.items():
         certificate, key = authority.issue(user, groups)
-        server = inside if component == "coredns" else outside
         text = kubeconfig(config.name, server, ca, user, certificate, key)
         # The administrator's comes last: its presence says that everything is there.
         if component != "admin":

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from netemu.apiserver.allocation import ServiceAllocator
+from netemu.apiserver.api_access import PLACE, mount_api_access
 from netemu.apiserver.bootstrap import bootstrap
 from netemu.apiserver.jwt import BadToken, Keys
 from netemu.apiserver.local import LocalClient
@@ -166,3 +167,36 @@ def _bytes(text: str) -> bytes:
     import base64
 
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def mounts_of(pod: dict[str, Any], account: dict[str, Any] | None) -> list[list[str]]:
+    """The paths that each container has mounted after admission."""
+    mount_api_access(pod, account)
+    return [[mount["mountPath"] for mount in c.get("volumeMounts", [])] for c in pod["spec"]["containers"]]
+
+
+@pytest.mark.parametrize(
+    ("spec", "account", "mounted"),
+    [
+        ({}, {}, True),
+        ({}, None, True),
+        ({}, {"automountServiceAccountToken": False}, False),
+        ({"automountServiceAccountToken": True}, {"automountServiceAccountToken": False}, True),
+        ({"automountServiceAccountToken": False}, {}, False),
+    ],
+)
+def test_pods_get_a_token_unless_they_or_their_account_decline(
+    spec: dict[str, Any], account: dict[str, Any] | None, mounted: bool
+) -> None:
+    pod: dict[str, Any] = {"spec": {**spec, "containers": [{"name": "c"}]}}
+
+    assert mounts_of(pod, account) == [[PLACE] if mounted else []]
+    assert [volume["projected"]["defaultMode"] for volume in pod["spec"].get("volumes", [])] == [0o644] * mounted
+
+
+def test_a_container_with_something_of_its_own_there_keeps_it() -> None:
+    own = {"name": "mine", "mountPath": PLACE}
+    pod: dict[str, Any] = {"spec": {"containers": [{"name": "a", "volumeMounts": [own]}, {"name": "b"}]}}
+
+    assert mounts_of(pod, {}) == [[PLACE], [PLACE]]
+    assert pod["spec"]["containers"][0]["volumeMounts"] == [own]

@@ -13,6 +13,7 @@ from netemu.kubelet.probes import Kind, ProbeResults
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
 from netemu.kubelet.slots import wanted
 from netemu.kubelet.status import ContainerView, PodView, changes, pod_status
+from netemu.kubelet.tokens import TokenAsk
 from netemu.kubelet.volumes import Held, plan
 from netemu.model.errors import UserError
 from netemu.model.meta import decode
@@ -191,7 +192,8 @@ def test_a_node_says_what_it_is() -> None:
     assert {"Ready": "True"}.items() <= conditions(node["status"]).items()
 
 
-HELD = Held({"conf": {"a": b"1", "b": b"2"}})
+HELD = Held({"conf": {"a": b"1", "b": b"2"}}, {"key": {"k": b"s"}}, {TokenAsk("vault", 600): b"t"})
+MOUNTING = decode({"metadata": {"name": "web", "namespace": "shop", "labels": {"a": "b"}}, "spec": {}}, Pod)
 
 
 @pytest.mark.parametrize(
@@ -203,9 +205,26 @@ HELD = Held({"conf": {"a": b"1", "b": b"2"}})
     ],
 )
 def test_config_map_volume(source: dict[str, Any], files: dict[str, bytes]) -> None:
-    made = plan(decode({"name": "v", "configMap": source}, Volume), HELD)
+    made = plan(decode({"name": "v", "configMap": source}, Volume), HELD, MOUNTING)
 
     assert files == {path: contents for path, (contents, _) in made.files.items()}
+
+
+def test_a_projected_volume_holds_the_files_of_all_its_sources() -> None:
+    sources = [
+        {"configMap": {"name": "conf", "items": [{"key": "a", "path": "a", "mode": 0o600}]}},
+        {"secret": {"name": "key"}},
+        {"secret": {"name": "none", "optional": True}},
+        {"serviceAccountToken": {"path": "token", "audience": "vault", "expirationSeconds": 600}},
+        {"downwardAPI": {"items": [{"path": "where", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
+    ]
+    volume = decode({"name": "v", "projected": {"defaultMode": 0o440, "sources": sources}}, Volume)
+
+    made = plan(volume, HELD, MOUNTING)
+
+    assert made.files == {
+        "a": (b"1", 0o600), "k": (b"s", 0o440), "token": (b"t", 0o440), "where": (b"shop", 0o440),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -214,4 +233,4 @@ def test_config_map_volume(source: dict[str, Any], files: dict[str, bytes]) -> N
 )  # fmt: skip
 def test_a_volume_that_cannot_be_filled_is_refused(source: dict[str, Any]) -> None:
     with pytest.raises(UserError):
-        plan(decode({"name": "v", "configMap": source}, Volume), HELD)
+        plan(decode({"name": "v", "configMap": source}, Volume), HELD, MOUNTING)
