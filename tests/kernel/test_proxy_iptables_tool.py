@@ -17,6 +17,7 @@ from netemu.proxy import rulefiles
 from netemu.proxy.facts import NodeFacts
 from netemu.proxy.iptables_programmer import IptablesProgrammer
 from netemu.proxy.services import Family
+from tests.unit.golden_worlds import NAMES, Golden
 from tests.unit.iptables_contract import BEHAVIOUR, REFUSED, check_refusal
 from tests.unit.proxy_world import BASE, DATA, NODE, Proxy, endpoint_slice, service, world
 
@@ -68,6 +69,19 @@ async def test_kernel_prints_the_golden_world_as_it_was_written(tool: Iptables) 
 
     for table in ("filter", "nat"):
         assert {c: sorted(r) for c, r in printed[table].items()} == {c: sorted(r) for c, r in wanted[table].items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NAMES)
+async def test_other_golden_worlds_load_and_are_printed_as_they_stand(kind: str, name: str, tmp_path: Path) -> None:
+    golden = Golden(name, "iptables")
+    command = "ip6tables" if golden.family is Family.IPV6 else "iptables"
+    tool = IptablesTool(f"{command}-{kind}", NAMESPACE, tmp_path / "xtables.lock")
+    await tool.restore(golden.text)
+    printed, wanted = parse_save(await tool.save()), parse_save(golden.text)
+
+    for table in ("filter", "nat"):
+        assert printed[table] == wanted[table]
 
 
 async def test_jumps_stand_in_the_order_of_the_real_dump(tool: Iptables) -> None:

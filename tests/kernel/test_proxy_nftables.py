@@ -38,6 +38,7 @@ from tests.kernel.proxy_bed import (
     talk,
     who_answers,
 )  # fmt: skip
+from tests.unit.golden_worlds import NAMES, Golden
 from tests.unit.nft_world import OLDER_TABLE, WORLD_NODE, blocks, dumped, world_table
 from tests.unit.proxy_world import endpoint_slice, service
 
@@ -117,6 +118,20 @@ async def test_the_table_of_an_older_version_becomes_that_of_this_one(piece: int
 
     assert blocks(sh(NODE, "nft", "list", "table", "ip", "kube-proxy")) == dumped()
     assert intact
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_other_golden_worlds_are_what_the_kernel_lists(name: str) -> None:
+    golden = Golden(name, "nftables")
+    programmer = NftablesProgrammer(NftNetlink(NODE), base_rules(golden.config))
+    try:
+        await programmer.program(golden.table(), golden.node(), None)
+    finally:
+        programmer.close()
+
+    family = "ip6" if golden.family is Family.IPV6 else "ip"
+    assert blocks(sh(NODE, "nft", "list", "table", family, "kube-proxy")) == blocks(golden.text)
+    sh(NODE, "nft", "-c", "-f", str(golden.path))
 
 
 async def test_the_table_comes_back_after_somebody_removed_it(tmp_path: Path) -> None:
