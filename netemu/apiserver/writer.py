@@ -20,11 +20,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from netemu.apiserver import deletion, managed_fields, strategy
+from netemu.apiserver import admitted, deletion, managed_fields, strategy
 from netemu.apiserver.api_access import mount_api_access
 from netemu.apiserver.cacher import Cacher
 from netemu.apiserver.defaults_service import settle
-from netemu.apiserver.fieldset import FieldSet, difference
+from netemu.apiserver.fieldset import FieldSet, pruned, union
 from netemu.apiserver.keys import key_of
 from netemu.apiserver.managed_fields import Manager
 from netemu.apiserver.rules import Allocator, Rules
@@ -52,13 +52,14 @@ class Writer:
     async def create(self, resource: Resource, obj: Obj, *, who: Manager | None = None, dry_run: bool = False) -> Obj:
         """Store a new object; `obj` belongs to the writer. See Registry.create."""
         metadata = obj["metadata"]
-        unowned = strategy.unowned(resource, obj)
+        unowned, volumes = admitted.unowned(resource, obj), admitted.volume_names(obj)
         base = "" if metadata.get("name") else metadata.get("generateName") or ""
         strategy.begin(resource, obj)
         self._check_namespace(resource, metadata)
         if resource is PODS:
             account = (obj.get("spec") or {}).get("serviceAccountName") or ""
             mount_api_access(obj, self._cacher.find(SERVICEACCOUNTS, metadata.get("namespace", ""), account))
+        unowned = union(unowned, admitted.mounted(obj, volumes))
         for _ in range(_NAME_ATTEMPTS):
             if base:
                 metadata["name"] = strategy.generated_name(base)
@@ -99,7 +100,7 @@ class Writer:
         seen = {name: value for name, value in new.items() if name != "status" or "status" not in resource.subresources}
         managers = managed_fields.after_update(self.types.root(resource), managers, who, {}, seen)
         if mine := managers.get(who):
-            managers = {**managers, who: replace(mine, fields=difference(mine.fields, unowned))}
+            managers = {**managers, who: replace(mine, fields=pruned(mine.fields, unowned))}
         if managers:
             new["metadata"]["managedFields"] = managed_fields.encoded(managers)
 
@@ -172,7 +173,7 @@ class Writer:
         if subresource == "binding":
             # It changes what the rules call immutable; what it may change is decided where it is made.
             self._check_rules(resource, given, None)
-            return given
+            return managed_fields.kept(given, old)
         entries = metadata.pop("managedFields", None)
         was = managed_fields.bare(old)
         self._rules.apply_defaults(resource, given)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netemu.apiserver import managed_fields
+from netemu.apiserver import admitted, managed_fields
+from netemu.apiserver.fieldset import pruned, union
 from netemu.apiserver.managed_fields import Managers, applier, updater
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.server_side_apply import Application, UnfitConfiguration, applied
@@ -383,6 +384,20 @@ def test_an_object_without_entries_gets_none_by_updates() -> None:
     old, new = config_map({"a": "1"}), config_map({"a": "2"})
 
     assert managed_fields.after_update(TYPES.root(CONFIGMAPS), {}, updater("m", "v1"), old, new) == {}
+
+
+def test_what_admission_adds_to_a_pod_belongs_to_nobody() -> None:
+    mine: Obj = {"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+    given = obj(PODS, {"containers": [mine, {"name": "d"}], "volumes": [{"name": "v"}]})
+    token = {"name": "token", "mountPath": "/t"}
+    containers = [{**mine, "volumeMounts": [*mine["volumeMounts"], token]}, {"name": "d", "volumeMounts": [token]}]
+    volumes = [{"name": "v"}, {"name": "token"}]
+    new = obj(PODS, {"serviceAccountName": "default", "containers": containers, "volumes": volumes})
+    unowned = union(admitted.unowned(PODS, given), admitted.mounted(new, admitted.volume_names(given)))
+    root = TYPES.root(PODS)
+
+    everything = pruned(compared(root, {}, new).changed, unowned)
+    assert everything == compared(root, {}, given).changed
 
 
 def test_an_applier_has_one_entry_for_all_versions() -> None:
