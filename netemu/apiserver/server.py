@@ -21,6 +21,7 @@ from netemu.apiserver.authentication import AllowAuthenticated, Attributes, Auth
 from netemu.apiserver.authenticator import Authenticator
 from netemu.apiserver.bodies import Bodies, FieldValidation
 from netemu.apiserver.connect import ConnectHandlers, connects
+from netemu.apiserver.escalation import REQUESTER
 from netemu.apiserver.handlers import ResourceHandlers
 from netemu.apiserver.handlers_meta import PUBLIC, MetaHandlers
 from netemu.apiserver.handlers_reviews import REVIEWS, answer
@@ -123,6 +124,7 @@ class ApiServer:
                 verb = verb_of(request.method, target, request.query)
                 wanted = attributes(verb, target, request.query)
                 user = self._authorized(request, wanted)
+                REQUESTER.set(user)
                 response = await self._resource(verb, request, target, user)
         except ApiError as error:
             response = error_response(error)

@@ -20,11 +20,13 @@ from netemu.apiserver.allocation import ServiceAllocator
 from netemu.apiserver.authentication import server_tls
 from netemu.apiserver.authorization import ClusterAuthorizer
 from netemu.apiserver.bootstrap import bootstrap, ensure_policy
+from netemu.apiserver.escalation import EscalationGuard
 from netemu.apiserver.jwt import Keys
 from netemu.apiserver.local import LocalClient
 from netemu.apiserver.rbac_policy import dns_policy
 from netemu.apiserver.reach import Reach
 from netemu.apiserver.registry import Registry
+from netemu.apiserver.rules import Rules
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.server import ApiServer
 from netemu.apiserver.service_accounts import ServiceAccountTokens
@@ -55,12 +57,16 @@ async def control_plane(lab: str) -> None:
     pki.ensure_pki(config)
     store = await SqliteStore.open(paths.store)
     schema = Schema.load()
-    registry = Registry(store, schema, ServiceAllocator(config.service_cidrs))
+    guard = EscalationGuard()
+    allocator = ServiceAllocator(config.service_cidrs)
+    registry = Registry(store, schema, allocator, rules=guard.around(Rules.upstream()))
     await registry.start()
+    authorizer = ClusterAuthorizer(registry)
+    guard.begin(registry, authorizer)
     node = names.node_netns(config.name, config.control_plane.name)
     reach = Reach(node, pki.kubelet_client_tls(lab))
     tokens = _tokens(config, registry)
-    server = ApiServer(registry, schema, authorizer=ClusterAuthorizer(registry), tokens=tokens, reach=reach)
+    server = ApiServer(registry, schema, authorizer=authorizer, tokens=tokens, reach=reach)
     client = LocalClient(registry, "kube-apiserver")
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -13,14 +13,16 @@ from netemu.apiserver.allocation import ServiceAllocator
 from netemu.apiserver.authentication import ANONYMOUS, AUTHENTICATED, Attributes, User
 from netemu.apiserver.authorization import ClusterAuthorizer
 from netemu.apiserver.bootstrap import bootstrap, ensure_policy
+from netemu.apiserver.escalation import REQUESTER, EscalationGuard
 from netemu.apiserver.local import LocalClient
 from netemu.apiserver.rbac import Grants, Rule
 from netemu.apiserver.rbac_policy import default_policy, dns_policy
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.routing import attributes, parse_path, verb_of
+from netemu.apiserver.rules import Rules
 from netemu.apiserver.schema import Schema
-from netemu.model.errors import Invalid
-from netemu.model.resources import CLUSTERROLEBINDINGS, CLUSTERROLES, PODS, ROLEBINDINGS, ROLES, by_path
+from netemu.model.errors import Forbidden, Invalid
+from netemu.model.resources import CLUSTERROLEBINDINGS, CLUSTERROLES, PODS, ROLEBINDINGS, ROLES, Resource, by_path
 from netemu.store.sqlite import SqliteStore
 
 READ_PODS = {"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]}
@@ -118,13 +120,16 @@ def test_the_reason_names_binding_role_and_subject() -> None:
 @asynccontextmanager
 async def cluster(folder: Path) -> AsyncIterator[tuple[LocalClient, ClusterAuthorizer]]:
     store = await SqliteStore.open(folder / "store.db")
-    registry = Registry(store, Schema.load(), ServiceAllocator(["10.96.0.0/16"]))
+    guard = EscalationGuard()
+    rules = guard.around(Rules.upstream())
+    registry = Registry(store, Schema.load(), ServiceAllocator(["10.96.0.0/16"]), rules=rules)
     await registry.start()
-    client = LocalClient(registry)
+    client, authorizer = LocalClient(registry), ClusterAuthorizer(registry)
+    guard.begin(registry, authorizer)
     try:
         await bootstrap(client, api_address="172.18.0.2", api_port=6443)
         await ensure_policy(client, dns_policy("kube-system", "dns-faults"))
-        yield client, ClusterAuthorizer(registry)
+        yield client, authorizer
     finally:
         await registry.close()
         await store.close()
@@ -310,3 +315,31 @@ async def test_a_binding_keeps_its_role(tmp_path: Path) -> None:
     group = "rbac.authorization.k8s.io"
     assert (made["roleRef"]["apiGroup"], made["subjects"][0]["apiGroup"]) == (group, group)
     assert "cannot change roleRef" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("resource", "granted", "allowed"),
+    [
+        (ROLES, {"rules": [READ_PODS]}, True),
+        (ROLES, {"rules": [{**READ_PODS, "resources": ["nodes"]}]}, False),
+        (ROLES, {"rules": [{**READ_PODS, "verbs": ["*"]}]}, False),
+        (ROLEBINDINGS, binding("RoleBinding", "ClusterRole/view", "default", ANN), True),
+        (ROLEBINDINGS, binding("RoleBinding", "ClusterRole/cluster-admin", "default", ANN), False),
+    ],
+)
+async def test_nobody_gives_away_what_they_do_not_have(
+    tmp_path: Path, resource: Resource, granted: dict[str, Any], allowed: bool
+) -> None:
+    async with cluster(tmp_path) as (client, _):
+        manager = binding("RoleBinding", "ClusterRole/admin", "default", {"kind": "User", "name": "manager"})
+        await client.create(ROLEBINDINGS, {**manager, "metadata": {"name": "manager"}}, "default")
+        REQUESTER.set(MANAGER)
+        said = ""
+        try:
+            await client.create(resource, {**granted, "metadata": {"name": "new"}}, "default")
+        except Forbidden as refused:
+            said = refused.message
+        finally:
+            REQUESTER.set(None)
+
+    assert ("is attempting to grant RBAC permissions not currently held" in said) is not allowed
