@@ -43,7 +43,7 @@ __all__ = ["ListResult", "Registry", "RegistryEvent"]
 
 _UNKNOWN = "unknown"
 """Who writes when nobody says."""
-_WRITABLE = frozenset({"", "status", "scale", "finalize"})
+_WRITABLE = frozenset({"", "status", "scale", "finalize", "ephemeralcontainers"})
 
 
 class Registry:

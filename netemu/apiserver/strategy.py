@@ -14,9 +14,11 @@ from typing import Any
 from netemu.apiserver.fieldset import FieldSet, field_key, of_paths
 from netemu.apiserver.json_values import copied
 from netemu.apiserver.schema import Schema
+from netemu.apiserver.validation_fields import forbidden
+from netemu.apiserver.validation_pod import UPDATES
 from netemu.client.base import Obj
 from netemu.model import times
-from netemu.model.errors import BadRequest, FieldError
+from netemu.model.errors import BadRequest, FieldError, Invalid
 from netemu.model.resources import NAMESPACES, NODES, PODS, SERVICECIDRS, Resource
 
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -106,6 +108,12 @@ def replace(resource: Resource, new: Obj, old: Obj, subresource: str) -> Obj:
         return {**kept, "status": new["status"]} if "status" in new else kept
     if subresource == "finalize":
         return {**old, "spec": {**old.get("spec", {}), "finalizers": (new.get("spec") or {}).get("finalizers") or []}}
+    if subresource == "ephemeralcontainers":
+        listed = (new.get("spec") or {}).get("ephemeralContainers") or []
+        there = old["spec"].get("ephemeralContainers") or []
+        return {**old, "spec": {**old["spec"], "ephemeralContainers": listed}} if listed != there else old
+    if resource is PODS:  # the way in above is the only one
+        _keep_ephemeral(new, old)
     _keep_metadata(new["metadata"], old["metadata"])
     if "status" in resource.subresources:
         new.pop("status", None)
@@ -117,6 +125,15 @@ def replace(resource: Resource, new: Obj, old: Obj, subresource: str) -> Obj:
         before = old["metadata"].get("generation", 1)
         new["metadata"]["generation"] = before + (_desired(new) != _desired(old))
     return new
+
+
+def _keep_ephemeral(new: Obj, old: Obj) -> None:
+    spec, there = new.get("spec") or {}, (old.get("spec") or {}).get("ephemeralContainers") or []
+    if there and not spec.get("ephemeralContainers"):  # a client that does not know of them
+        spec["ephemeralContainers"] = there
+    elif (spec.get("ephemeralContainers") or []) != there:
+        problem = forbidden("spec", f"{UPDATES}\n(changed: ephemeralContainers)")
+        raise Invalid.of_fields("Pod", old["metadata"]["name"], [problem])
 
 
 def _keep_metadata(new: Obj, old: Obj) -> None:

@@ -70,6 +70,16 @@ def validate_init_containers(
     return errors
 
 
+def validate_ephemeral_containers(
+    path: str, containers: list[Obj], volumes: Collection[str], names: set[str]
+) -> list[FieldError]:
+    """Errors of ephemeral containers that any container could have; see `validation_ephemeral` for others."""
+    errors: list[FieldError] = []
+    for index, container in enumerate(containers):
+        errors += _container(f"{path}[{index}]", container, volumes, names)
+    return errors
+
+
 def _container(path: str, container: Obj, volumes: Collection[str], names: set[str]) -> list[FieldError]:
     errors: list[FieldError] = []
     name, image = container.get("name") or "", container.get("image") or ""

@@ -5,7 +5,12 @@ from __future__ import annotations
 import copy
 
 from netemu.apiserver.validation_affinity import validate_affinity
-from netemu.apiserver.validation_container import validate_containers, validate_init_containers
+from netemu.apiserver.validation_container import (
+    validate_containers,
+    validate_ephemeral_containers,
+    validate_init_containers,
+)
+from netemu.apiserver.validation_ephemeral import ephemeral_rules, ephemeral_update
 from netemu.apiserver.validation_fields import (
     between,
     dns1123_label,
@@ -39,7 +44,7 @@ MAX_SEARCH_CHARACTERS = 2048
 _DNS_POLICIES = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
 _RESTART_POLICIES = ("Always", "Never", "OnFailure")
 _MAX_DEADLINE = (1 << 31) - 1
-_UPDATES = (
+UPDATES = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
     "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
     "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
@@ -55,6 +60,7 @@ def validate_pod(obj: Obj, old: Obj | None) -> list[FieldError]:
     if spec.get("ephemeralContainers") and old is None:
         text = "cannot be set on create"
         errors.append(forbidden("spec.ephemeralContainers", text))
+    errors += ephemeral_rules(spec)
     errors += _status(obj.get("status") or {})
     if old is not None:
         errors += _update(spec, old.get("spec") or {})
@@ -97,6 +103,8 @@ def validate_pod_spec(path: str, spec: Obj) -> list[FieldError]:
     errors = validate_volumes(f"{path}.volumes", volumes)
     errors += validate_containers(f"{path}.containers", spec.get("containers") or [], mountable, names)
     errors += validate_init_containers(f"{path}.initContainers", spec.get("initContainers") or [], mountable, names)
+    ephemeral = spec.get("ephemeralContainers") or []
+    errors += validate_ephemeral_containers(f"{path}.ephemeralContainers", ephemeral, mountable, names)
     errors += _policies(path, spec)
     errors += labels(f"{path}.nodeSelector", spec.get("nodeSelector"))
     errors += validate_tolerations(f"{path}.tolerations", spec.get("tolerations") or [])
@@ -264,10 +272,11 @@ def _update(spec: Obj, old: Obj) -> list[FieldError]:
             return [forbidden(f"spec.{key}", f"pod updates may not add or remove {noun}")]
     errors = _deadline(spec.get("activeDeadlineSeconds"), old.get("activeDeadlineSeconds"))
     errors += _tolerations_update(spec.get("tolerations") or [], old.get("tolerations") or [])
+    errors += ephemeral_update(spec, old)
     expected = _with_allowed_changes(spec, old)
     if expected != spec:
         changed = sorted(key for key in {*expected, *spec} if expected.get(key) != spec.get(key))
-        errors.append(forbidden("spec", f"{_UPDATES}\n(changed: {', '.join(changed)})"))
+        errors.append(forbidden("spec", f"{UPDATES}\n(changed: {', '.join(changed)})"))
     return errors
 
 
@@ -277,7 +286,7 @@ def _with_allowed_changes(spec: Obj, old: Obj) -> Obj:
     for key in ("containers", "initContainers"):
         for mine, theirs in zip(expected.get(key) or (), spec.get(key) or (), strict=True):
             mine["image"] = theirs.get("image")
-    for key in ("activeDeadlineSeconds", "tolerations"):
+    for key in ("activeDeadlineSeconds", "ephemeralContainers", "tolerations"):
         if key in spec:
             expected[key] = spec[key]
         else:

@@ -190,7 +190,8 @@ class KubeletServer:
 
         Upstream: `pkg/kubelet/kubelet_pods.go` (validateContainerLogStatus).
         """
-        if name not in [one.name for one in (*pod.spec.containers, *pod.spec.init_containers)]:
+        spec = pod.spec
+        if name not in [one.name for one in (*spec.containers, *spec.init_containers, *spec.ephemeral_containers)]:
             raise web.HTTPBadRequest(text=f"container {name} is not valid for pod {pod.name}")
         every = await runtime.list_containers(pod.metadata.uid) if runtime is not None else []
         found = [one for one in every if one.name == name and (one.started_at or one.finished_at)]
@@ -215,7 +216,8 @@ def _last_state(pod: Pod, name: str) -> str:
 
 
 def _status(pod: Pod, name: str) -> ApiContainerStatus:
-    statuses = (*pod.status.container_statuses, *pod.status.init_container_statuses)
+    told = pod.status
+    statuses = (*told.container_statuses, *told.init_container_statuses, *told.ephemeral_container_statuses)
     return next((one for one in statuses if one.name == name), ApiContainerStatus(name))
 
 

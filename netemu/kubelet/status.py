@@ -73,6 +73,8 @@ class PodView:
     """Reason and message, where the kubelet itself ended the Pod (DeadlineExceeded, Evicted)."""
     ended: bool = False
     """It is being ended: what does not run will not run again."""
+    ephemeral: Sequence[ContainerView] = ()
+    """Those that somebody added for debugging; the Pod's phase and conditions do not depend on them."""
 
 
 def pod_status(view: PodView) -> Obj:
@@ -91,6 +93,8 @@ def pod_status(view: PodView) -> Obj:
         status |= {"podIP": view.pod_ips[0], "podIPs": [{"ip": address} for address in view.pod_ips]}
     if view.init:
         status["initContainerStatuses"] = [_container(one, view, init=True) for one in view.init]
+    if view.ephemeral:
+        status["ephemeralContainerStatuses"] = [_container(one, view, init=False) for one in view.ephemeral]
     if view.failed:
         status |= {"reason": view.failed[0], "message": view.failed[1]}
     return status

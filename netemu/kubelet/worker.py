@@ -75,10 +75,11 @@ class PodWorker:
         first, longest = around.settings.back_off
         self._init = [Slot(one, True, BackOff(first, longest)) for one in pod.spec.init_containers]
         self._main = [Slot(one, False, BackOff(first, longest)) for one in pod.spec.containers]
+        self._ephemeral: list[Slot] = []
 
     @property
     def _slots(self) -> list[Slot]:
-        return self._init + self._main
+        return self._init + self._main + self._ephemeral
 
     def update(self, pod: Pod) -> None:
         """A newer version of the Pod."""
@@ -137,6 +138,9 @@ class PodWorker:
         if self._remount:
             self._remount = False
             await self._mount_volumes()
+        known = {slot.spec.name for slot in self._ephemeral}
+        added = [one for one in self.pod.spec.ephemeral_containers if one.name not in known]
+        self._ephemeral += [Slot(one, False, BackOff(*self._around.settings.back_off)) for one in added]
         await self._refresh()
         if self._overdue():
             await self._stop_all(self._grace())
@@ -146,6 +150,11 @@ class PodWorker:
             ):
                 slot = self._init[index] if is_init else self._main[index]
                 if await self._starter.start(slot, self.pod, self._sandbox, self._places or {}):
+                    await self._refresh()
+            for slot in self._ephemeral:  # whatever becomes of them, they start once
+                if slot.current is None and await self._starter.start(
+                    slot, self.pod, self._sandbox, self._places or {}
+                ):
                     await self._refresh()
             # Init containers of emulated images end as they start: go on at once.
             if any(slot.init and slot.running for slot in self._slots) or self._wake.is_set():
@@ -345,6 +354,7 @@ class PodWorker:
             pod=self.pod,
             init=[slot.view() for slot in self._init],
             containers=[slot.view() for slot in self._main],
+            ephemeral=[slot.view() for slot in self._ephemeral],
             host_ips=self._around.node.addresses,
             pod_ips=self._sandbox.addresses if self._sandbox else (),
             sandbox_ready=self._sandbox is not None and not ended,

@@ -63,7 +63,7 @@ NAMESPACES = Resource(
 NODES = Resource("", "v1", "Node", "nodes", False, ("no",), (), ("proxy", "status"))
 PODS = Resource(
     "", "v1", "Pod", "pods", True, ("po",), ("all",),
-    ("attach", "binding", "exec", "log", "portforward", "proxy", "status"),
+    ("attach", "binding", "ephemeralcontainers", "exec", "log", "portforward", "proxy", "status"),
 )  # fmt: skip
 SERVICES = Resource("", "v1", "Service", "services", True, ("svc",), ("all",), ("proxy", "status"))
 ENDPOINTS = Resource("", "v1", "Endpoints", "endpoints", True, ("ep",))

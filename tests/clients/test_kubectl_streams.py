@@ -416,6 +416,29 @@ def test_run_with_a_terminal_is_a_shell_in_a_new_pod(kubectl: LabKubectl, minor:
     assert kubectl("get", "pod", f"shell-{minor}", "--ignore-not-found") == ""
 
 
+# --- debug
+
+
+@pytest.mark.parametrize("minor", EVERY)
+def test_debug_is_a_shell_in_the_pod(kubectl: LabKubectl, minor: int) -> None:
+    name = f"debug-{minor}"
+    with Terminal(
+        of_version(kubectl, minor), "debug", "-it", "web", "--image=busybox", "-c", name, "--", "sh"
+    ) as terminal:
+        terminal.until("try pressing enter")
+        terminal.type("curl -s http://localhost | head -c 12; exit 5\n")
+        terminal.until('{"pod":"web"')
+        terminal.exit_code()
+
+    def ended() -> list[int]:
+        told = kubectl.get("pod", "web")["status"]["ephemeralContainerStatuses"]
+        mine = [one["state"] for one in told if one["name"] == name]
+        return [state["terminated"]["exitCode"] for state in mine if "terminated" in state]
+
+    assert eventually(ended, f"the end of {name}") == [5]
+    assert '{"pod":"web"' in kubectl("logs", "web", "-c", name)
+
+
 # --- other clients
 
 

@@ -56,6 +56,59 @@ async def test_scale_can_be_patched_and_refuses_negative_replicas(registry: Regi
     assert (await registry.get(DEPLOYMENTS, "d", "shop"))["spec"]["replicas"] == 0
 
 
+DEBUGGER = {"name": "debugger", "image": "busybox", "stdin": True, "targetContainerName": ""}
+
+
+async def debugged(registry: Registry, *containers: object, subresource: str = "ephemeralcontainers") -> list[str]:
+    """The names of the Pod's ephemeral containers after a patch that brings some."""
+    patch = {"spec": {"ephemeralContainers": list(containers)}}
+    strategic = "application/strategic-merge-patch+json"
+    name = POD["metadata"]["name"]
+    pod = await registry.patch(PODS, name, patch, "shop", subresource=subresource, content_type=strategic)
+    return [one["name"] for one in pod["spec"]["ephemeralContainers"]]
+
+
+async def test_ephemeral_containers_are_added_one_by_one(registry: Registry) -> None:
+    await registry.create(PODS, POD, "shop")
+    await debugged(registry, DEBUGGER)
+
+    assert set(await debugged(registry, {**DEBUGGER, "name": "second"})) == {"debugger", "second"}
+
+
+@pytest.mark.parametrize(
+    ("container", "why"),
+    [
+        ({**DEBUGGER, "image": "other"}, 'existing ephemeral containers "debugger" may not be changed'),
+        ({"$patch": "delete", "name": "debugger"}, 'existing ephemeral containers "debugger" may not be removed'),
+        ({"name": "new", "image": "x", "ports": [{"containerPort": 1}]}, "ports: Forbidden: cannot be set for an Eph"),
+        ({"name": "new", "image": "x", "targetContainerName": "none"}, 'targetContainerName: Not found: "none"'),
+        ({"name": "new"}, "image: Required value"),
+        ({"name": "NEW", "image": "x"}, "name: Invalid value"),
+    ],
+)
+async def test_ephemeral_containers_that_are_refused(registry: Registry, container: object, why: str) -> None:
+    await registry.create(PODS, POD, "shop")
+    await debugged(registry, DEBUGGER)
+
+    with pytest.raises(Invalid, match=why):
+        await debugged(registry, container)
+
+
+async def test_ephemeral_containers_have_one_way_in(registry: Registry) -> None:
+    pod = await registry.create(PODS, POD, "shop")
+    with pytest.raises(Invalid, match="changed: ephemeralContainers"):
+        await debugged(registry, DEBUGGER, subresource="")
+    from_the_start = {**POD, "metadata": {"name": "q"}, "spec": {**POD["spec"], "ephemeralContainers": [DEBUGGER]}}
+    with pytest.raises(Invalid, match="cannot be set on create"):
+        await registry.create(PODS, from_the_start, "shop")
+    await debugged(registry, DEBUGGER)
+
+    pod["metadata"].pop("resourceVersion")
+    kept = await registry.update(PODS, pod["metadata"]["name"], pod, "shop")
+
+    assert [one["name"] for one in kept["spec"]["ephemeralContainers"]] == ["debugger"]
+
+
 async def test_scale_from_an_old_revision_is_a_conflict(registry: Registry) -> None:
     await registry.create(DEPLOYMENTS, DEPLOYMENT, "shop")
     scale = await registry.get(DEPLOYMENTS, "d", "shop", subresource="scale")

@@ -124,6 +124,22 @@ async def test_init_containers_run_first_and_in_order(node: Bed) -> None:
     assert [config.name for config in node.runtime.configs.values()] == ["a", "b", "web"]
 
 
+async def test_an_ephemeral_container_starts_once_and_changes_nothing_else(node: Bed) -> None:
+    await node.pod()
+    await node.until(ready)
+    added = {"spec": {"ephemeralContainers": [{"name": "debugger", "image": "busybox"}]}}
+    await node.client.patch(PODS, "p", added, "shop")
+    await node.until(lambda status: "running" in status.get("ephemeralContainerStatuses", [{"state": {}}])[0]["state"])
+
+    node.runtime.end("debugger", 3)
+    status = (await node.until(lambda status: "terminated" in status["ephemeralContainerStatuses"][0]["state"]))[
+        "status"
+    ]
+
+    assert status["ephemeralContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 3
+    assert (status["phase"], ready(status)) == ("Running", True)
+
+
 async def test_a_container_that_keeps_crashing_waits_longer_and_longer(node: Bed) -> None:
     await node.pod()
     await node.until(ready)
