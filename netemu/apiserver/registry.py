@@ -243,8 +243,6 @@ class Registry:
 
         def changed(old: Obj) -> Obj:
             new = applied(self._writer.types.root(resource), application, events.shown_as(resource, old))
-            if application.expected:
-                new["metadata"]["resourceVersion"] = application.expected
             return events.to_stored(resource, strategy.accept(self._schema, resource, new, namespace, name))
 
         kept_as = events.stored_as(resource)
@@ -306,7 +304,7 @@ class Registry:
             raise MethodNotAllowed(f"{resource.plural}/{subresource} cannot be created")
         binding = self._schema.decoded(subresources.BINDINGS, copied(body))
         await self._writer.modify(
-            resource, namespace, name, lambda pod: subresources.bound(pod, binding), subresource=subresource,
+            resource, namespace, name, lambda pod: subresources.bound(bare(pod), binding), subresource=subresource,
             dry_run=dry_run,
         )  # fmt: skip
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}

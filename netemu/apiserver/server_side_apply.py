@@ -51,11 +51,6 @@ class Application:
     subresource: str = ""
     force: bool = False
 
-    @property
-    def expected(self) -> str:
-        """The resourceVersion that the client insists on, or ""."""
-        return str((self.config.get("metadata") or {}).get("resourceVersion") or "")
-
 
 def scale_application(application: Application) -> Application:
     """What applying a Scale means for the object that is scaled. Raises BadRequest."""

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from netemu.apiserver.fieldset import FieldSet, field_key, of_paths
 from netemu.apiserver.json_values import copied
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.validation_fields import forbidden
@@ -28,10 +27,6 @@ _LONGEST_BASE = 58
 _NO_GENERATION = frozenset({"", "coordination.k8s.io", "node.k8s.io", "events.k8s.io", "rbac.authorization.k8s.io"})
 """Groups whose objects have no metadata.generation."""
 _SERVER_SET = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
-
-
-_ADMITTED = {PODS: ("serviceAccountName", "serviceAccount"), NAMESPACES: ("finalizers",)}
-"""Of the spec: what admission plugins and strategies add to a new object."""
 
 
 def accept(schema: Schema, resource: Resource, obj: Mapping[str, Any], namespace: str, name: str = "") -> Obj:
@@ -82,13 +77,6 @@ def begin(resource: Resource, obj: Obj) -> None:
         obj.pop("status", None)
     if resource is PODS:
         admit_pod(obj)
-
-
-def unowned(resource: Resource, obj: Obj) -> FieldSet:
-    """The fields of a new object, given as a client sent it, that the server will set and nobody owns then."""
-    spec = obj.get("spec") or {}
-    absent = [name for name in _ADMITTED.get(resource, ()) if not spec.get(name)]
-    return of_paths(["f:spec", field_key(name)] for name in absent)
 
 
 def admit_pod(pod: Obj) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 from netemu.apiserver.validation_affinity import validate_affinity
 from netemu.apiserver.validation_container import (
     validate_containers,
@@ -282,10 +280,11 @@ def _update(spec: Obj, old: Obj) -> list[FieldError]:
 
 def _with_allowed_changes(spec: Obj, old: Obj) -> Obj:
     """The stored spec with everything taken from the new one that may differ."""
-    expected: Obj = copy.deepcopy(old)
+    expected: Obj = dict(old)
     for key in ("containers", "initContainers"):
-        for mine, theirs in zip(expected.get(key) or (), spec.get(key) or (), strict=True):
-            mine["image"] = theirs.get("image")
+        if key in old:
+            pairs = zip(old[key] or (), spec.get(key) or (), strict=True)
+            expected[key] = [{**mine, "image": theirs.get("image")} for mine, theirs in pairs]
     for key in ("activeDeadlineSeconds", "ephemeralContainers", "tolerations"):
         if key in spec:
             expected[key] = spec[key]
