@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from netemu.client.base import Client
 from netemu.controllers.cache import Cache
+from netemu.controllers.clusterroles import ClusterRoleAggregation
 from netemu.controllers.deployment import DeploymentController
 from netemu.controllers.endpoints import EndpointsController
 from netemu.controllers.endpointslice import EndpointSliceController
@@ -41,6 +42,7 @@ def controllers(
         NodeLifecycleController(cache),
         TaintEvictionController(cache),
         ServiceLBController(cache, load_balancer_pools),
+        ClusterRoleAggregation(cache),
         *publisher,
     )
 

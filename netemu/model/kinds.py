@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from netemu.model.meta import KubeObject
 from netemu.model.objects import (
+    ClusterRole,
     ConfigMap,
     Deployment,
     Endpoints,
@@ -19,8 +20,8 @@ from netemu.model.objects import (
 from netemu.model.pods import Pod
 
 _TYPES: tuple[type[KubeObject], ...] = (
-    ConfigMap, Deployment, EndpointSlice, Endpoints, Lease, Namespace, Node, Pod, ReplicaSet, Secret, Service,
-    ServiceCIDR,
+    ClusterRole, ConfigMap, Deployment, EndpointSlice, Endpoints, Lease, Namespace, Node, Pod, ReplicaSet, Secret,
+    Service, ServiceCIDR,
 )  # fmt: skip
 
 KINDS: dict[str, type[KubeObject]] = {kind.__name__: kind for kind in _TYPES}

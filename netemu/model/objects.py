@@ -8,6 +8,14 @@ import msgspec
 
 from netemu.model.meta import Condition, KubeObject, LabelSelectorSpec, Struct
 
+# --- rbac.authorization.k8s.io/v1 ---------------------------------------------------------------------------------
+
+
+class ClusterRole(KubeObject, frozen=True):
+    rules: tuple[dict[str, Any], ...] | None = None
+    aggregation_rule: dict[str, Any] | None = None
+
+
 # --- core/v1: Namespace, Node ------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,142 @@
+"""Who may do what, as kubectl sees it on a running lab: roles, tokens, and Pods that ask the API server themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from netemu.lab.paths import LabPaths
+from tests.clients.labs import LabKubectl
+from tests.cluster.labs import eventually, run
+
+NAMESPACE = "guarded"
+ASKER = """
+apiVersion: v1
+kind: Pod
+metadata: {name: asker}
+spec:
+  runtimeClassName: process
+  serviceAccountName: reader
+  terminationGracePeriodSeconds: 1
+  containers: [{name: c, image: netemu.dev/any, command: [sleep, infinity]}]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """kubectl as the administrator, and as whoever holds a token."""
+
+    admin: LabKubectl
+    token: str
+
+    def as_reader(self, *arguments: str) -> tuple[int, str]:
+        """As the ServiceAccount `reader`, with nothing but its token: exit code and all that was said."""
+        paths = LabPaths(self.admin.lab)
+        server = self.admin("config", "view", "-o", "jsonpath={.clusters[0].cluster.server}")
+        authority = str(paths.pki / "ca.crt")
+        options = ("--kubeconfig=/dev/null", f"--server={server}", f"--certificate-authority={authority}")
+        done = self.admin.run(*options, f"--token={self.token}", *arguments)
+        return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def guarded(lab: LabKubectl) -> Iterator[Guarded]:
+    """A namespace in which the account `reader` has the role `view`, a token of it, and a Pod that runs as it."""
+    lab("create", "namespace", NAMESPACE)
+    inside = lab.within(NAMESPACE)
+    inside("create", "serviceaccount", "reader")
+    inside("create", "rolebinding", "reader", "--clusterrole=view", f"--serviceaccount={NAMESPACE}:reader")
+    inside("create", "secret", "generic", "key", "--from-literal=a=b")
+    inside("apply", "-f", "-", stdin=ASKER)
+    inside("wait", "--for=condition=Ready", "pod/asker", "--timeout=20s")
+    yield Guarded(inside, inside("create", "token", "reader").strip())
+    lab("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+def test_a_token_is_its_account(guarded: Guarded) -> None:
+    code, said = guarded.as_reader("auth", "whoami", "-o", "json")
+
+    assert code == 0
+    assert json.loads(said)["status"]["userInfo"]["username"] == f"system:serviceaccount:{NAMESPACE}:reader"
+
+
+def test_a_viewer_reads_what_is_no_secret(guarded: Guarded) -> None:
+    read, _ = guarded.as_reader("get", "pods,services,configmaps")
+    code, said = guarded.as_reader("get", "secrets")
+
+    user = f"system:serviceaccount:{NAMESPACE}:reader"
+    where = f'in API group "" in the namespace "{NAMESPACE}"'
+    assert read == 0
+    assert (code, said) == (
+        1,
+        f'Error from server (Forbidden): secrets is forbidden: User "{user}" cannot list resource "secrets" {where}\n',
+    )
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        (("get", "pods"), "yes"),
+        (("get", "pods/log"), "yes"),
+        (("delete", "pods"), "no"),
+        (("get", "secrets"), "no"),
+        (("list", "pods", "-n", "default"), "no"),
+        (("get", "/version"), "yes"),
+        (("get", "/metrics"), "no"),
+    ],
+)
+def test_can_i(guarded: Guarded, question: tuple[str, ...], answer: str) -> None:
+    code, said = guarded.as_reader("auth", "can-i", *question)
+    asked_for = guarded.admin.run(
+        "auth", "can-i", *question, f"--as=system:serviceaccount:{NAMESPACE}:reader"
+    )  # fmt: skip
+
+    assert (code, said.split()[-1]) == (0 if answer == "yes" else 1, answer)
+    assert asked_for.stdout.strip() == answer
+
+
+def test_can_i_lists_what_one_may(guarded: Guarded) -> None:
+    code, said = guarded.as_reader("auth", "can-i", "--list")
+
+    rows = {line.split()[0]: line for line in said.splitlines()[1:]}
+    assert code == 0
+    assert "[get list watch]" in rows["pods"]
+    assert "secrets" not in rows
+
+
+def test_a_token_ends_with_its_account(guarded: Guarded) -> None:
+    guarded.admin("create", "serviceaccount", "brief")
+    brief = Guarded(guarded.admin, guarded.admin("create", "token", "brief", "--duration=10m").strip())
+    before, _ = brief.as_reader("auth", "whoami")
+    guarded.admin("delete", "serviceaccount", "brief")
+    after, said = brief.as_reader("auth", "whoami")
+
+    assert (before, after) == (0, 1)
+    assert "Unauthorized" in said
+
+
+def test_nobody_grants_what_they_do_not_hold(guarded: Guarded) -> None:
+    guarded.admin("create", "rolebinding", "ann", "--clusterrole=admin", "--user=ann")
+    fine = guarded.admin.run("create", "rolebinding", "bob", "--clusterrole=view", "--user=bob", "--as=ann")
+    refused = guarded.admin.run("create", "rolebinding", "eve", "--clusterrole=cluster-admin", "--user=eve", "--as=ann")
+
+    assert fine.returncode == 0
+    assert 'user "ann" (groups=["system:authenticated"]) is attempting to grant RBAC permissions' in refused.stderr
+
+
+def test_a_pod_asks_the_api_server_with_what_it_finds_in_itself(guarded: Guarded) -> None:
+    place = "/var/run/secrets/kubernetes.io/serviceaccount"
+    url = f"https://kubernetes.default/api/v1/namespaces/{NAMESPACE}"
+    bearer = f'--cacert {place}/ca.crt -H "Authorization: Bearer $(cat {place}/token)"'
+    curl = f'curl -s -o /dev/null -w "%{{http_code}} " {bearer}'
+    script = f"cat {place}/namespace; echo; {curl} {url}/pods; {curl} {url}/secrets"
+
+    def asked() -> list[str]:
+        return run(
+            "exec", "--lab", guarded.admin.lab, "-n", NAMESPACE, "asker", "--", "sh", "-c", script
+        ).stdout.split()
+
+    eventually(lambda: asked() == [NAMESPACE, "200", "403"], "what a Pod may ask")
