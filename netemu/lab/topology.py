@@ -192,16 +192,17 @@ def _decode(document: Document) -> tuple[Topology | None, list[Mistake]]:
 
 
 def _without(value: Any, where: Where) -> bool:
-    """Take out what stands at a path; False if that is everything."""
+    """Take out what stands at a path; False if that is everything, or nothing stands there."""
     if not where or where == ("metadata",):
         return False
     for part in where[:-1]:
         value = value[part]
     if isinstance(value, list):
         del value[int(where[-1])]
-    else:
-        value.pop(where[-1], None)
-    return True
+        return True
+    there = where[-1] in value
+    value.pop(where[-1], None)
+    return there
 
 
 _TYPES = {"int": "a whole number", "str": "text", "array": "a list", "object": "a mapping", "bool": "true or false",
@@ -211,6 +212,10 @@ _TYPES = {"int": "a whole number", "str": "text", "array": "a list", "object": "
 def _where(message: str) -> tuple[Where, str]:
     """msgspec's `Expected `int | null`, got `str` - at `$.spec.nodes[0].count``, taken apart and in plain words."""
     text, _, path = message.partition(" - at ")
+    # msgspec does not say under which key of a mapping: `$.faults[...].fault`.
+    path, _, within = path.strip("`").partition("[...]")
+    if within:
+        text = f"{within.lstrip('.')} of one of these: {text}"
     parts = re.findall(r"\.([A-Za-z0-9_]+)|\[([0-9]+)\]", path)
     where = tuple(int(index) if index else name for name, index in parts)
     if types := re.match(r"Expected `([a-z]+)[^`]*`, got `([a-z]+)`", text):

@@ -171,6 +171,12 @@ def test_every_node_of_a_large_network_gets_its_own_part(tmp_path: Path) -> None
             id="duration of a check",
         ),
         pytest.param(
+            "  checks: [{name: a, faults: {f: {fault: dorp}}}]",
+            6,
+            "spec.checks[0].faults: fault of one of these: Invalid enum value 'dorp'",
+            id="kind of a fault",
+        ),
+        pytest.param(
             "  checks: [{name: a, faults: {f: {fault: drop, percent: 0}}}]",
             6,
             "must be 1 to 100",
