@@ -29,6 +29,7 @@ PORT = 53
 PATIENCE = 5.0
 """Seconds after which a query counts as not answered; what glibc waits before it asks again."""
 _PAUSE = 0.2
+_HEADER = 12
 _UDP, _TCP = socket.IPPROTO_UDP, socket.IPPROTO_TCP
 
 
@@ -82,8 +83,12 @@ class _Packet:
     message: bytes
 
 
-def read_packet(data: bytes) -> _Packet | None:
-    """The DNS message in an IP packet; None for segments that begin none."""
+def read_packet(data: bytes) -> list[_Packet]:
+    """The DNS messages in an IP packet: one in a datagram, and those that a segment of a connection begins.
+
+    A message that begins in one segment and ends in another counts where it begins; what a segment begins in the middle
+    of is passed over.
+    """
     if data[0] >> 4 == 4:
         header = (data[0] & 15) * 4
         protocol, family, addresses = data[9], socket.AF_INET, (data[12:16], data[16:20])
@@ -91,18 +96,26 @@ def read_packet(data: bytes) -> _Packet | None:
         header, protocol, family, addresses = 40, data[6], socket.AF_INET6, (data[8:24], data[24:40])
     body = data[header:]
     if protocol == _UDP:
-        message, transport = body[8:], "udp"
+        messages, transport = [body[8:]], "udp"
     elif protocol == _TCP and len(body) >= 20:
-        payload = body[(body[12] >> 4) * 4 :]
-        message, transport = payload[2:], "tcp"
+        messages, transport = _of_stream(body[(body[12] >> 4) * 4 :]), "tcp"
     else:
-        return None
-    if len(message) < 12:
-        return None
+        return []
     source, destination = (socket.inet_ntop(family, address) for address in addresses)
-    return _Packet(
-        source, int.from_bytes(body[:2], "big"), destination, int.from_bytes(body[2:4], "big"), transport, message
-    )
+    ports = int.from_bytes(body[:2], "big"), int.from_bytes(body[2:4], "big")
+    return [
+        _Packet(source, ports[0], destination, ports[1], transport, each) for each in messages if len(each) >= _HEADER
+    ]
+
+
+def _of_stream(payload: bytes) -> list[bytes]:
+    """Messages behind their lengths."""
+    found = []
+    while len(payload) > 2:
+        end = 2 + int.from_bytes(payload[:2], "big")
+        found.append(payload[2:end])
+        payload = payload[end:]
+    return found
 
 
 class Matcher:
@@ -111,11 +124,12 @@ class Matcher:
     def __init__(self) -> None:
         self._open: dict[tuple[str, str, int, bytes], Query] = {}
 
-    def take(self, frame: Frame, client: Client) -> Query | None:
-        """A packet on the link of `client`; the query that it answers, if it does."""
-        packet = read_packet(frame.data)
-        if packet is None:
-            return None
+    def take(self, frame: Frame, client: Client) -> list[Query]:
+        """A packet on the link of `client`; the queries that it answers, or that it shows were not answered."""
+        found = (self._take(packet, frame, client) for packet in read_packet(frame.data))
+        return [query for query in found if query is not None]
+
+    def _take(self, packet: _Packet, frame: Frame, client: Client) -> Query | None:
         if not frame.outgoing and packet.port == PORT:
             key = (frame.link, packet.source, packet.source_port, packet.message[:2])
             before = self._open.pop(key, None)
@@ -302,8 +316,8 @@ class Log:
             for key, _ in self._selector.select(_PAUSE):
                 tap, matcher = key.data
                 for frame in tap.read():
-                    if (client := self._client(frame.link, ignored)) and (query := matcher.take(frame, client)):
-                        yield query
+                    if client := self._client(frame.link, ignored):
+                        yield from matcher.take(frame, client)
             ignored.clear()
             yield from self._expire(PATIENCE)
         yield from self._expire(0)
