@@ -14,7 +14,7 @@ from aiohttp import web
 from netemu.apiserver.bodies import Bodies, FieldValidation
 from netemu.apiserver.discovery import subresource_verbs
 from netemu.apiserver.field_managers import check_patch_options, manager_of
-from netemu.apiserver.negotiation import APPLY, decode_body, decode_patch, form_of
+from netemu.apiserver.negotiation import APPLY, decode_body, decode_patch, form_of, media_type
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.responses import json_response
 from netemu.apiserver.routing import Target, dry_run, flag, number
@@ -51,6 +51,16 @@ class ResourceHandlers:
             raise MethodNotAllowed("the server does not allow this method on the requested resource")
         response: web.StreamResponse = await handler(request, target)
         return response
+
+    async def would_create(self, request: web.Request, target: Target) -> bool:
+        """Whether a patch is an apply of something that is not there yet, which takes leave to create it."""
+        if target.subresource or media_type(_content_type(request)) != APPLY:
+            return False
+        try:
+            await self._registry.get(target.resource, target.name, target.namespace)
+        except NotFound:
+            return True
+        return False
 
     async def _get(self, request: web.Request, target: Target) -> web.Response:
         form_of(request.headers.get("Accept", ""))

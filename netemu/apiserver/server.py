@@ -124,6 +124,8 @@ class ApiServer:
                 verb = verb_of(request.method, target, request.query)
                 wanted = attributes(verb, target, request.query)
                 user = self._authorized(request, wanted)
+                if verb == "patch" and await self._resources.would_create(request, target):
+                    self._authorized(request, replace(wanted, verb="create"))
                 REQUESTER.set(user)
                 response = await self._resource(verb, request, target, user)
         except ApiError as error:

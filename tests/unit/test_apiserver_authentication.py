@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -46,6 +47,15 @@ class Https:
             path.write_bytes(b"".join((authority or self._ca).issue(user, ("viewers",))))
             context.load_cert_chain(path)
         return context
+
+    async def apply(self, path: str, config: dict[str, Any], context: ssl.SSLContext) -> tuple[int, bytes]:
+        """Status and body of a server-side apply."""
+        headers = {"Content-Type": "application/apply-patch+yaml"}
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session,
+            session.patch(f"{self._url}{path}?fieldManager=me", json=config, headers=headers) as answer,
+        ):
+            return answer.status, await answer.read()
 
     async def get(self, path: str, context: ssl.SSLContext) -> tuple[int, bytes]:
         """Status and body."""
@@ -146,6 +156,21 @@ async def test_authorisation_sees_user_and_request(tmp_path: Path) -> None:
     assert asked[0][1] == Attributes("watch", "", "v1", "pods", "", "shop")
     message = b'pods is forbidden: User \\"reader\\" cannot watch resource \\"pods\\" in API group \\"\\"'
     assert (status, message in body) == (403, True)
+
+
+async def test_an_apply_that_creates_takes_leave_to_create(tmp_path: Path) -> None:
+    class NoCreation(AllowAuthenticated):
+        def why(self, user: User, wanted: Attributes) -> str:
+            return "" if wanted.verb == "create" else super().why(user, wanted)
+
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}
+    async with serving(tmp_path, NoCreation()) as https:
+        reader = https.context(user="reader")
+        status, body = await https.apply("/api/v1/namespaces/shop", space, reader)
+        left, _ = await https.get("/api/v1/namespaces/shop", reader)
+
+    assert b'namespaces \\"shop\\" is forbidden: User \\"reader\\" cannot create resource' in body
+    assert (status, left) == (403, 404)
 
 
 def test_a_user_is_its_common_name_and_its_groups_the_organisations() -> None:
