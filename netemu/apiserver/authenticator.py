@@ -27,6 +27,10 @@ _USER, _GROUP, _UID, _EXTRA = "Impersonate-User", "Impersonate-Group", "Imperson
 _ACCOUNT = "system:serviceaccount:"
 
 
+ASKER, ACTING = web.RequestKey("asker", User), web.RequestKey("acting", User)
+"""Where a request keeps its user, and whom that user acts as."""
+
+
 class Authenticator:
     """Finds the user of each request."""
 
@@ -35,9 +39,11 @@ class Authenticator:
 
     def user(self, request: web.Request) -> User:
         """Who asks, or whom they may ask as. Raises Unauthorized for a bad token, Forbidden, BadRequest."""
-        user = self._shown(request)
+        user = request[ASKER] = self._shown(request)
         if _USER in request.headers:
-            return self._impersonated(request, user)
+            acting: User = self._impersonated(request, user)
+            request[ACTING] = acting
+            return acting
         if any(name.lower().startswith("impersonate-") for name in request.headers):
             raise BadRequest("requested impersonation without impersonating a user")
         return user

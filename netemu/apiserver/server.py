@@ -17,6 +17,7 @@ from dataclasses import replace
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
+from netemu.apiserver.audit import COMPLETE, RECEIVED, AuditLog
 from netemu.apiserver.authentication import AllowAuthenticated, Attributes, Authorizer, User, forbidden_message
 from netemu.apiserver.authenticator import Authenticator
 from netemu.apiserver.bodies import Bodies, FieldValidation
@@ -32,6 +33,7 @@ from netemu.apiserver.routing import Target, attributes, parse_path, verb_of
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.service_accounts import TOKEN_REQUESTS, ServiceAccountTokens
 from netemu.apiserver.watching import Watches
+from netemu.model import times
 from netemu.model.errors import ApiError, BadRequest, Forbidden, InternalError, MethodNotAllowed, NotFound
 from netemu.model.resources import RESOURCES, SERVICEACCOUNTS, Resource
 
@@ -58,10 +60,12 @@ class ApiServer:
         tokens: ServiceAccountTokens | None = None,
         resources: Sequence[Resource] = RESOURCES,
         reach: Reach | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
         """`authorizer`: default: whoever is known may do everything. `tokens`: those of service accounts, without which
         nobody is known by a token. `reach`: how it connects to kubelets, Pods and Services; default: as this process
-        does."""
+        does. `audit`: where requests are told."""
+        self._audit = audit
         self._reach = reach or Reach()
         self._authorizer, self._tokens = authorizer or AllowAuthenticated(), tokens
         self._authenticator = Authenticator(self._authorizer, tokens)
@@ -109,11 +113,14 @@ class ApiServer:
         if runner is not None:
             await runner.cleanup()
         await self._reach.close()
+        if self._audit:
+            self._audit.close()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         """The one route. Never raises an ApiError."""
         wanted = Attributes(request.method.lower() if request.method in _METHODS else "other")
         response: web.StreamResponse
+        began = times.micro_now()
         try:
             path = request.rel_url.raw_path.rstrip("/")
             wanted = replace(wanted, path=path)
@@ -127,6 +134,8 @@ class ApiServer:
                 if verb == "patch" and await self._resources.would_create(request, target):
                     self._authorized(request, replace(wanted, verb="create"))
                 REQUESTER.set(user)
+                if self._audit and (verb == "watch" or connects(target)):
+                    self._audit.record(request, wanted, RECEIVED, began)
                 response = await self._resource(verb, request, target, user)
         except ApiError as error:
             response = error_response(error)
@@ -137,6 +146,8 @@ class ApiServer:
         except Exception as error:
             log.exception("%s %s", request.method, request.raw_path)
             response = error_response(InternalError(f"Internal error occurred: {error}"))
+        if self._audit and (wanted.verb != "watch" or response.status >= 400):
+            self._audit.record(request, wanted, COMPLETE, began, response.status)
         known = any(wanted.subresource in resource.subresources for resource in self._by_path.values())
         labels = (
             wanted.verb.upper(), wanted.group, wanted.version, wanted.resource, wanted.subresource if known else "",

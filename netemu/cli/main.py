@@ -132,7 +132,7 @@ def exec_in(
 
 @app.command()
 def logs(
-    target: Annotated[str, typer.Argument(help="POD, or a lab process: control-plane, node-agent, supervisor")],
+    target: Annotated[str, typer.Argument(help="POD, control-plane, node-agent, supervisor or audit")],
     namespace: Namespace = "default",
     container: Annotated[str, typer.Option("--container", "-c", help="Container of the Pod")] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing what is added")] = False,
@@ -140,7 +140,7 @@ def logs(
     lab: Lab = "",
     output: Output = Format.table,
 ) -> None:
-    """Print the log of a Pod's container or of one of the lab's own processes."""
+    """Print the log of a Pod's container, of a process of the lab, or of requests to its API server (audit)."""
     from netemu.cli import logs
 
     logs.logs(lab, target, namespace, container, follow=follow, tail=tail, output=output)

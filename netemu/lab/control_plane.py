@@ -17,6 +17,7 @@ import msgspec
 
 from netemu import controllers, scheduler
 from netemu.apiserver.allocation import ServiceAllocator
+from netemu.apiserver.audit import AuditLog
 from netemu.apiserver.authentication import server_tls
 from netemu.apiserver.authorization import ClusterAuthorizer
 from netemu.apiserver.bootstrap import bootstrap, ensure_policy
@@ -66,7 +67,7 @@ async def control_plane(lab: str) -> None:
     node = names.node_netns(config.name, config.control_plane.name)
     reach = Reach(node, pki.kubelet_client_tls(lab))
     tokens = _tokens(config, registry)
-    server = ApiServer(registry, schema, authorizer=authorizer, tokens=tokens, reach=reach)
+    server = ApiServer(registry, schema, authorizer=authorizer, tokens=tokens, reach=reach, audit=AuditLog(paths.audit))
     client = LocalClient(registry, "kube-apiserver")
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -1,4 +1,4 @@
-"""Log files of Pods and of the lab's own processes, read and followed."""
+"""Log files of Pods and of the lab's own processes, and who asked its API server for what, read and followed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _POLL = 0.1
 
 def log_file(lab: str, target: str, namespace: str, container: str) -> tuple[Path, bool]:
     """The file, and whether it is in CRI's format. Raises UserError naming what is there instead."""
-    if target in (*PROCESSES, "supervisor"):
+    if target in (*PROCESSES, "supervisor", "audit"):
         return LabPaths(lab).log(target), False
     place = find_target(lab, target, namespace)
     if not place.directory:
-        raise UserError(f"{target} has no log; must be a Pod, control-plane, node-agent or supervisor")
+        raise UserError(f"{target} has no log; must be a Pod, control-plane, node-agent, supervisor or audit")
     containers = sandboxes.load_containers(Path(place.directory))
     known = list(dict.fromkeys(entry.config.name for entry in containers))
     if not container and len({e.config.name for e in containers if not e.config.init}) != 1:

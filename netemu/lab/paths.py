@@ -98,6 +98,11 @@ class LabPaths:
         """The kubeconfig of `node-agent`, ..."""
         return self.pki / f"{component}.kubeconfig"
 
+    @property
+    def audit(self) -> Path:
+        """Every request to the API server, a JSON line each."""
+        return self.state / "audit.log"
+
     def log(self, process: str) -> Path:
         """The log of `supervisor`, `control-plane` or `node-agent`."""
         return self.state / f"{process}.log"
