@@ -116,6 +116,39 @@ def doctor(output: Output = Format.table) -> None:
     doctor.doctor(output)
 
 
+snapshot_app = typer.Typer(help="Save what a lab has stored, look at it, put it back.", no_args_is_help=True)
+app.add_typer(snapshot_app, name="snapshot")
+SnapshotFile = Annotated[Path, typer.Argument(metavar="FILE", help="The snapshot")]
+
+
+@snapshot_app.command("save")
+def snapshot_save(file: SnapshotFile, lab: Lab = "", output: Output = Format.table) -> None:
+    """Write all objects of a lab, as they are at one revision, to a file."""
+    from netemu.cli import snapshot
+
+    snapshot.save(lab, file, output)
+
+
+@snapshot_app.command("restore")
+def snapshot_restore(
+    file: SnapshotFile,
+    lab: Annotated[str, typer.Option("--lab", help="Name of the lab; the snapshot's own if left out")] = "",
+    output: Output = Format.table,
+) -> None:
+    """Replace all objects of a lab by those of a snapshot of a lab of that name."""
+    from netemu.cli import snapshot
+
+    snapshot.restore(lab, file, output)
+
+
+@snapshot_app.command("inspect")
+def snapshot_inspect(file: SnapshotFile, output: Output = Format.table) -> None:
+    """Show where a snapshot is from, its revision and how many objects of each resource it has."""
+    from netemu.cli import snapshot
+
+    snapshot.inspect(file, output)
+
+
 @app.command("exec")
 def exec_in(
     target: From,

@@ -38,11 +38,13 @@ from netemu.lab.config import API_PORT, LabConfig, load_config, save_config
 from netemu.lab.node_local_dns import node_local_dns
 from netemu.lab.paths import LabPaths
 from netemu.lab.process import run, until
+from netemu.lab.snapshot_server import serve_snapshots
 from netemu.model.errors import UserError
 from netemu.model.objects import Node
 from netemu.model.resources import NODES
 from netemu.network import names
 from netemu.store.sqlite import SqliteStore
+from netemu.store.sqlite_snapshot import replace_store
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,8 @@ async def control_plane(lab: str) -> None:
     paths = LabPaths(lab)
     host, config = _host_socket(load_config(lab))
     pki.ensure_pki(config)
+    if paths.incoming_store.exists():
+        replace_store(paths.incoming_store, paths.store)
     store = await SqliteStore.open(paths.store)
     schema = Schema.load()
     guard = EscalationGuard()
@@ -74,6 +78,7 @@ async def control_plane(lab: str) -> None:
             await server.start([host], server_tls(*pki.server_certificate(lab)))
             await server.start([_unix_socket(paths.api_socket)], None)
             tasks.create_task(_serve_the_node(config, server))
+            tasks.create_task(serve_snapshots(lab, store))
             await bootstrap(
                 client,
                 api_address=config.control_plane.addresses[0],

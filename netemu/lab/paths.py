@@ -50,6 +50,11 @@ class LabPaths:
         return self.state / "store.db"
 
     @property
+    def incoming_store(self) -> Path:
+        """A snapshot that takes the store's place when the control plane starts."""
+        return self.state / "store.incoming"
+
+    @property
     def pki(self) -> Path:
         """Keys and certificates."""
         return self.state / "pki"
@@ -63,6 +68,11 @@ class LabPaths:
     def api_socket(self) -> Path:
         """The API server for root on this machine, without TLS."""
         return self.run / "api.sock"
+
+    @property
+    def snapshot_socket(self) -> Path:
+        """Where root gets copies of the store."""
+        return self.run / "snapshot.sock"
 
     @property
     def agent_socket(self) -> Path:

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, Self
 
 from netemu.model.errors import ServiceUnavailable, UserError
 from netemu.store.base import Change, Compacted, KeyExists, KeyValue, RevisionMismatch, Snapshot, StoreError, prefix_end
+from netemu.store.sqlite_snapshot import copy_store
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +129,11 @@ class SqliteStore:
     async def compact(self, revision: int) -> None:
         """See Store."""
         await self._read(lambda db: self._engine.compact(revision))
+
+    async def save(self, path: Path, origin: str) -> int:
+        """Write a snapshot to a new file; its revision. See `sqlite_snapshot`."""
+        revision: int = await self._read(lambda db: copy_store(db, path, origin))
+        return revision
 
     async def close(self) -> None:
         """See Store."""
