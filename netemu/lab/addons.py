@@ -1,7 +1,7 @@
 """What every cluster has besides its API: cluster DNS, as kubeadm sets it up.
 
 `kube-dns` is a Service like any other, so every lookup crosses the proxy's rules. Behind it stands the Deployment
-`coredns`, whose Pods run `netemu dns` as real processes in their own namespaces, with the token of their ServiceAccount.
+`coredns`, whose Pods run `netemu dns` as real processes in their own namespaces, with their ServiceAccount's token.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def _exec(lab: str, namespace: str, wanted: Exec) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise Failed(f"did not end within {_SETTLED:.0f} s") from error
-    text = (done.stdout + done.stderr).strip()
+    text = (done.stdout + done.stderr).strip() or "(no output)"
     _expect(done.returncode == wanted.exits, f"exited with {done.returncode}, expected {wanted.exits}: {text[-300:]}")
     if wanted.prints:
         _expect(bool(re.search(wanted.prints, text)), f"printed {text[-300:]!r}, expected /{wanted.prints}/")

@@ -36,11 +36,13 @@ def netemu(*args: str, timeout: float = 90.0) -> str:
     return done.stdout
 
 
-def start(*args: str, stdout: IO[bytes] | int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+def start(
+    *args: str, stdout: IO[bytes] | int = subprocess.DEVNULL, stderr: IO[bytes] | int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     """`netemu ARGS` in the background; for tests that kill it or look at it meanwhile."""
     # Whoever runs the tests in the background has them ignore Ctrl-C; a command must not inherit that.
     handle = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-    return subprocess.Popen([*_NETEMU, *args], stdout=stdout, stderr=subprocess.DEVNULL, preexec_fn=handle)
+    return subprocess.Popen([*_NETEMU, *args], stdout=stdout, stderr=stderr, preexec_fn=handle)
 
 
 def netemu_json(*args: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,10 +99,12 @@ def test_words_that_mean_nothing_are_wrong_usage(lab: str, words: list[str], why
 def test_the_log_tells_queries_and_what_a_lookup_costs(lab: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("wb") as out:
-        listening = start("dns-log", "--lab", lab, "--for", "6", "-o", "json", stdout=out)
-        time.sleep(2)  # it says nothing before the first query
-        dig(lab, "www.example.com")
-        assert listening.wait(30) == 0
+        listening = start("dns-log", "--lab", lab, "--for", "6", "-o", "json", stdout=out, stderr=subprocess.PIPE)
+        assert listening.stderr is not None
+        with listening.stderr as told:
+            assert told.readline().startswith(b"listening")
+            dig(lab, "www.example.com")
+            assert listening.wait(30) == 0
     said = json.loads(log.read_text())
 
     mine = [query for query in said["queries"] if query["pod"] == "default/client"]
