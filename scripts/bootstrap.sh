@@ -33,6 +33,24 @@ need_packages() {
     rm -f "$log"
 }
 
+# `need_etcd` puts Debian's etcd into .etcd where there is none: installed, it would start as a service of this machine.
+need_etcd() {
+    command -v etcd >/dev/null && return
+    if [ ! -x "$root/.etcd/usr/bin/etcd" ]; then
+        command -v apt-get >/dev/null || fail "missing here: etcd; install it"
+        echo "unpacking etcd-server into .etcd" >&2
+        rm -rf "$root/.etcd" "$root/.etcd.new"
+        mkdir "$root/.etcd.new"
+        (cd "$root/.etcd.new" && { apt-get download etcd-server ||
+            { apt-get update && apt-get download etcd-server; }; }) >"$root/.etcd.log" 2>&1 ||
+            fail "apt-get could not download etcd-server: $(tail -n 1 "$root/.etcd.log")"
+        dpkg-deb -x "$root"/.etcd.new/etcd-server_*.deb "$root/.etcd.new"
+        rm -f "$root"/.etcd.new/*.deb "$root/.etcd.log"
+        mv "$root/.etcd.new" "$root/.etcd"
+    fi
+    export PATH=$root/.etcd/usr/bin:$PATH
+}
+
 need_venv() {
     local extra=${1:-} stamp=$venv/.installed${1:+-$1}
     [ -e "$stamp" ] && [ ! "$root/pyproject.toml" -nt "$stamp" ] && return

@@ -20,7 +20,10 @@ from netemu.testing.store import MemoryStore
 
 NAMESPACE = {"metadata": {"name": "shop"}}
 CONFIG = {"metadata": {"name": "c"}, "data": {"a": "1"}}
-POD = {"metadata": {"name": "p", "labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "nginx"}]}}
+POD: dict[str, Any] = {
+    "metadata": {"name": "p", "labels": {"app": "web"}},
+    "spec": {"containers": [{"name": "c", "image": "nginx"}]},
+}
 SERVICE = {"metadata": {"name": "s"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}}
 DEPLOYMENT = {
     "metadata": {"name": "d"},
