@@ -191,6 +191,8 @@ class SyncLoop:
             self._last_full = now
         changes, self._pending = self._pending, Changes()
         await self._flows(changes)
+        if self._synced:
+            await self._synced(self.tracker.table)
         self._syncing = False
         self._good = Programmed(*revisions, at=time.time(), syncs=self._good.syncs + 1)
         self.metrics.synced(written)
@@ -199,8 +201,6 @@ class SyncLoop:
             self._runner.ask_after(written.again)
         log.debug("proxy: revision %s/%s, %d chains, %.1f ms", *revisions, written.chains, seconds * 1e3)
         self._notify()
-        if self._synced:
-            await self._synced(self.tracker.table)
 
     def _failed(self, error: KernelError, full: bool, queued: float) -> None:
         log.error("proxy: rules not programmed, again in %.0f s: %s", self._sync_period, error)
