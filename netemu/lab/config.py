@@ -5,13 +5,17 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from netemu.lab.node_spec import LinkSpec, NodeSpec, TaintSpec, node_names
 from netemu.lab.paths import LabPaths
-from netemu.lab.topology import LinkSpec, NodeSpec, TaintSpec, Topology, node_names
 from netemu.lab.topology_networks import FAMILIES, OUTSIDE, POD_PREFIX, Network, addresses_of_client, networks_of
 from netemu.model.errors import UserError
+
+if TYPE_CHECKING:
+    from netemu.lab.topology import Topology
 
 CONTROL_PLANE_LABEL = "node-role.kubernetes.io/control-plane"
 API_PORT = 6443

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from netemu.client.base import Client, Obj
-from netemu.lab.topology import Topology, node_names
+from netemu.lab.node_spec import node_names
+from netemu.lab.topology import Topology
 from netemu.lab.yamlfile import Document, Mistake, Where
 from netemu.model.errors import AlreadyExists
 from netemu.model.resources import NAMESPACES, RESOURCES, SERVICES, Resource, by_kind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from netemu.lab.config import LabConfig
-from netemu.lab.topology import LinkSpec
+from netemu.lab.node_spec import LinkSpec
 from netemu.lab.topology_networks import OUTSIDE
 from netemu.network.plan import ClientPlan, LinkPlan, NetworkPlan, NodePlan
 

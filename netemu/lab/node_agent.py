@@ -22,7 +22,7 @@ from netemu.kubelet.settings import KubeletSettings, NodeFacts
 from netemu.lab.balancer import balance
 from netemu.lab.config import PROXY_MODE_ANNOTATION, LabConfig, NodeConfig, load_config, write_file
 from netemu.lab.fd_client import KeptSockets
-from netemu.lab.kubelets import serving
+from netemu.lab.kubelets import serve_kubelets
 from netemu.lab.network_plan import network_plan
 from netemu.lab.node_local_dns import cluster_dns_of_pods
 from netemu.lab.outside import resolvers, serve_outside
@@ -65,13 +65,14 @@ async def node_agent(lab: str, channel: int = -1, index: int = -1) -> None:
         services = Informer(client, SERVICES, Service)
         kubelets = [_kubelet(config, node, client, services, store) for node in config.nodes]
         reachable = dict(zip(proxies, kubelets, strict=True))
-        async with _status(paths, proxies), serving(config, reachable), asyncio.TaskGroup() as tasks:
+        async with _status(paths, proxies), asyncio.TaskGroup() as tasks:
             tasks.create_task(services.run())
-            tasks.create_task(serve_outside(config, client))
             tasks.create_task(balance(config, client, services))
             for kubelet, proxy in zip(kubelets, proxies.values(), strict=True):
                 tasks.create_task(kubelet.run())
                 tasks.create_task(_keep_running(proxy))
+            tasks.create_task(serve_outside(config, client))
+            tasks.create_task(serve_kubelets(config, reachable))
             log.info("running %d nodes of lab %s", len(config.nodes), lab)
 
 

@@ -9,13 +9,15 @@ those of emulated Pods are: HTTP, which tells who asks; on 443 by TLS, with a ce
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import socket
 import ssl
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from netemu.client.base import Client
 from netemu.dns import corefile
-from netemu.dns.server import Server
 from netemu.kernel import netns as namespaces
 from netemu.lab.addons import OUTSIDE_FAULTS, SYSTEM
 from netemu.lab.config import ClientConfig, LabConfig
@@ -26,6 +28,9 @@ from netemu.network import names
 from netemu.network.plan import first_address
 from netemu.runtime.servers.identity import Identity
 from netemu.runtime.servers.tcp import TcpServer
+
+if TYPE_CHECKING:
+    from netemu.dns.server import Server
 
 _TTL = 60
 _SOA = "a.root-servers.net. nstld.verisign-grs.com. 1 1800 900 604800 86400"
@@ -95,7 +100,11 @@ def _family(address: str) -> socket.AddressFamily:
 
 
 async def _serve_names(config: LabConfig, client: Client) -> None:
-    server = Server(None, client=client, faults=(SYSTEM, OUTSIDE_FAULTS), netns=names.underlay_netns(config.name))
+    # A fifth of a second that the nodes do not have to wait for.
+    dns = await asyncio.to_thread(importlib.import_module, "netemu.dns.server")
+    server: Server = dns.Server(
+        None, client=client, faults=(SYSTEM, OUTSIDE_FAULTS), netns=names.underlay_netns(config.name)
+    )
     await server.start(corefile.parse(outside_corefile(config), "outside"))
     try:
         await server.failed.wait()

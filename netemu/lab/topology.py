@@ -17,6 +17,7 @@ from typing import Any, get_args, get_origin
 import msgspec
 
 from netemu.lab.check_spec import CheckSpec, check_mistakes
+from netemu.lab.node_spec import LinkSpec, NodeSpec, Spec, node_names
 from netemu.lab.topology_networks import addresses_of_client, check_client_addresses, check_networks
 from netemu.lab.yamlfile import Document, Mistake, Mistakes, Where, read_documents
 from netemu.model.errors import UserError
@@ -30,46 +31,7 @@ _DELAY = re.compile(r"^[0-9]+(\.[0-9]+)?(us|ms|s)$")
 _LOSS = re.compile(r"^[0-9]+(\.[0-9]+)?%$")
 
 
-class _Spec(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
-    """Base of the file's own types."""
-
-
-class LinkSpec(_Spec, frozen=True, kw_only=True):
-    """How a link treats packets; nothing set means a plain veth pair."""
-
-    mtu: int = 1500
-    """Bytes."""
-    rate: str = ""
-    """As tc writes it: `100mbit`."""
-    delay: str = ""
-    """One way: `5ms`. Needs the kernel's netem."""
-    loss: str = ""
-    """`0.5%`. Needs the kernel's netem."""
-
-
-class TaintSpec(_Spec, frozen=True, kw_only=True):
-    key: str
-    effect: str
-    value: str = ""
-
-
-class NodeSpec(_Spec, frozen=True, kw_only=True):
-    """One node, or `count` nodes NAME-1, NAME-2, ..."""
-
-    name: str
-    count: int | None = None
-    role: str = ""
-    """`control-plane` or `worker`; without any control-plane, the first node is it."""
-    labels: dict[str, str] = {}
-    taints: tuple[TaintSpec, ...] | None = None
-    """None: as kubeadm, the control-plane node takes no Pods if there are others."""
-    zone: str = ""
-    """Label topology.kubernetes.io/zone."""
-    link: LinkSpec | None = None
-    """Overrides spec.links for this node."""
-
-
-class ClientSpec(_Spec, frozen=True, kw_only=True):
+class ClientSpec(Spec, frozen=True, kw_only=True):
     """A host outside the cluster, as an Internet user's machine is."""
 
     name: str
@@ -81,11 +43,11 @@ class ClientSpec(_Spec, frozen=True, kw_only=True):
     """Where it answers HTTP; on 443 HTTPS, for its names."""
 
 
-class ProxySpec(_Spec, frozen=True, kw_only=True):
+class ProxySpec(Spec, frozen=True, kw_only=True):
     mode: str = "iptables"
 
 
-class DnsSpec(_Spec, frozen=True, kw_only=True):
+class DnsSpec(Spec, frozen=True, kw_only=True):
     domain: str = "cluster.local"
     replicas: int = 2
     corefile: str = ""
@@ -97,7 +59,7 @@ class DnsSpec(_Spec, frozen=True, kw_only=True):
 _DEFAULT_NODES = (NodeSpec(name="control-plane", role="control-plane"), NodeSpec(name="worker", count=2))
 
 
-class TopologySpec(_Spec, frozen=True, kw_only=True):
+class TopologySpec(Spec, frozen=True, kw_only=True):
     nodes: tuple[NodeSpec, ...] = _DEFAULT_NODES
     ip_family: str = "ipv4"
     """`ipv4`, `ipv6` or `dual`."""
@@ -113,13 +75,13 @@ class TopologySpec(_Spec, frozen=True, kw_only=True):
     """What the lab must show; `netemu test` does them in order."""
 
 
-class Metadata(_Spec, frozen=True, kw_only=True):
+class Metadata(Spec, frozen=True, kw_only=True):
     name: str
-    annotations: dict[str, str] = {}
+    annotations: dict[str, str] = msgspec.field(default_factory=dict)
     """Free text for readers of the file, for example what the lab shows."""
 
 
-class Topology(_Spec, frozen=True, kw_only=True):
+class Topology(Spec, frozen=True, kw_only=True):
     """The first document of a topology file."""
 
     api_version: str = API_VERSION
@@ -257,11 +219,6 @@ def _struct_in(kind: Any) -> type[msgspec.Struct] | None:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return kind
     return next(filter(None, map(_struct_in, get_args(kind))), None)
-
-
-def node_names(node: NodeSpec) -> list[str]:
-    """The names one entry of spec.nodes stands for."""
-    return [node.name] if node.count is None else [f"{node.name}-{index}" for index in range(1, node.count + 1)]
 
 
 def _check(document: Document, spec: TopologySpec) -> Iterator[Mistake]:

@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from netemu.lab.yamlfile import Document, Mistake, Where
-
 if TYPE_CHECKING:
     from netemu.lab.topology import TopologySpec
+    from netemu.lab.yamlfile import Document, Mistake, Where
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -140,6 +139,8 @@ def _why_no_network(text: str, family: str, error: ValueError) -> str:
 def _overlaps(
     document: Document, name: str, net: Network, nets: Mapping[tuple[str, int], Network]
 ) -> Iterator[Mistake]:
+    from netemu.lab.yamlfile import Mistake  # who reads files has it loaded; the processes of a lab need no YAML
+
     for (other, version), taken in nets.items():
         if version == net.version and net.overlaps(taken):
             # Blame what the file says, not a default.
