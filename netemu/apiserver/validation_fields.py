@@ -129,25 +129,22 @@ def dns1123_label(value: str) -> list[str]:
 
 def dns1123_subdomain(value: str) -> list[str]:
     """Reasons why this is no DNS subdomain, as names of most objects must be."""
-    reasons = _too_long_reason(value, 253)
-    if not _matches(_SUBDOMAIN, value):
-        text = (
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
-            "and must start and end with an alphanumeric character"
-        )
-        reasons.append(_regex_error(text, _SUBDOMAIN, "example.com"))
-    return reasons
+    return _no_subdomain(value, _SUBDOMAIN, "'-' or '.'")
 
 
 def dns1123_subdomain_with_underscores(value: str) -> list[str]:
     """Reasons why this is no search path of a Pod's resolver; a label may begin with `_` and have more inside."""
+    return _no_subdomain(value, _SUBDOMAIN_UNDERSCORES, "'_', '-' or '.'")
+
+
+def _no_subdomain(value: str, pattern: str, marks: str) -> list[str]:
     reasons = _too_long_reason(value, 253)
-    if not _matches(_SUBDOMAIN_UNDERSCORES, value):
+    if not _matches(pattern, value):
         text = (
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', "
+            f"a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, {marks}, "
             "and must start and end with an alphanumeric character"
         )
-        reasons.append(_regex_error(text, _SUBDOMAIN_UNDERSCORES, "example.com"))
+        reasons.append(_regex_error(text, pattern, "example.com"))
     return reasons
 
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from netemu.kernel import libc
 from netemu.kernel.pidfd import Process, start_time
-from netemu.kernel.sandbox import find_command
+from netemu.kernel.sandbox import find_command, on_own_thread
 from netemu.model.errors import KernelError
 
 _EVERYTHING = libc.CLONE_NEWNS | libc.CLONE_NEWUTS | libc.CLONE_NEWNET | libc.CLONE_NEWPID
@@ -41,21 +40,8 @@ def start_inside(process: Process, argv: Sequence[str], *, env: Mapping[str, str
 
     Raises KernelNotFound when `process` has ended, or for a command that is not there; KernelError naming the step.
     """
-    started: list[int | BaseException] = []
-
-    def work() -> None:
-        try:
-            started.append(_start_here(process, argv, env, cwd, stdio))
-        except BaseException as err:
-            started.append(err)
-
-    # Not a thread of a pool: this one is never fit for anything else again.
-    thread = threading.Thread(target=work, name="start inside")
-    thread.start()
-    thread.join()
-    if isinstance(started[0], BaseException):
-        raise started[0]
-    return Process(started[0], start_time(started[0]))
+    pid = on_own_thread("start inside", lambda: _start_here(process, argv, env, cwd, stdio))
+    return Process(pid, start_time(pid))
 
 
 def end_session(process: Process) -> None:

@@ -25,7 +25,7 @@ import socket
 import stat
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final
@@ -77,22 +77,30 @@ def spawn(
     Blocks for some milliseconds. The command is found by the PATH of `env`. Raises KernelNotFound, as containerd
     words it, for a command that is not there; KernelError naming the step when the view cannot be built.
     """
+    pid = on_own_thread("spawn", lambda: _spawn_here(argv, sandbox, env, cwd or "/", stdout, stderr))
+    # Read from here: the thread shared the view, in which the command has mounted a /proc of its own by now.
+    return Process(pid, start_time(pid))
+
+
+def on_own_thread(name: str, start: Callable[[], int]) -> int:
+    """The process that `start` begins on a thread that may step anywhere: it is never fit for anything else again.
+
+    Raises what `start` raises.
+    """
     started: list[int | BaseException] = []
 
     def work() -> None:
         try:
-            started.append(_spawn_here(argv, sandbox, env, cwd or "/", stdout, stderr))
+            started.append(start())
         except BaseException as err:
             started.append(err)
 
-    # Not a thread of a pool: this one is never fit for anything else again.
-    thread = threading.Thread(target=work, name="spawn")
+    thread = threading.Thread(target=work, name=name)
     thread.start()
     thread.join()
     if isinstance(started[0], BaseException):
         raise started[0]
-    # Read from here: the thread shared the view, in which the command has mounted a /proc of its own by now.
-    return Process(started[0], start_time(started[0]))
+    return started[0]
 
 
 def enter(sandbox: Sandbox, process: Process | None = None) -> None:

@@ -10,12 +10,12 @@ import ipaddress
 from typing import Any, Final
 
 from netemu.dns import defaults
+from netemu.lab.addons import SYSTEM
 from netemu.lab.config import LabConfig
 
 ADDRESS: Final = "169.254.20.10"
 _NAME = "node-local-dns"
 _UPSTREAM = "kube-dns-upstream"
-_SYSTEM = "kube-system"
 
 
 def cluster_dns_of_pods(config: LabConfig) -> tuple[str, ...]:
@@ -43,7 +43,7 @@ def node_local_dns(config: LabConfig) -> list[dict[str, Any]]:
 
 
 def _object(kind: str, name: str, **fields: Any) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": _SYSTEM, "labels": {"k8s-app": _NAME}}
+    metadata = {"name": name, "namespace": SYSTEM, "labels": {"k8s-app": _NAME}}
     return {"apiVersion": "v1", "kind": kind, "metadata": metadata, **fields}
 
 

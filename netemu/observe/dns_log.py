@@ -83,7 +83,7 @@ class _Packet:
     message: bytes
 
 
-def read_packet(data: bytes) -> list[_Packet]:
+def read_packets(data: bytes) -> list[_Packet]:
     """The DNS messages in an IP packet: one in a datagram, and those that a segment of a connection begins.
 
     A message that begins in one segment and ends in another counts where it begins; what a segment begins in the middle
@@ -126,7 +126,7 @@ class Matcher:
 
     def take(self, frame: Frame, client: Client) -> list[Query]:
         """A packet on the link of `client`; the queries that it answers, or that it shows were not answered."""
-        found = (self._take(packet, frame, client) for packet in read_packet(frame.data))
+        found = (self._take(packet, frame, client) for packet in read_packets(frame.data))
         return [query for query in found if query is not None]
 
     def _take(self, packet: _Packet, frame: Frame, client: Client) -> Query | None:

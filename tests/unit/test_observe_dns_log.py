@@ -9,7 +9,7 @@ import pytest
 
 from netemu.dns import names, wire
 from netemu.kernel.tap import Frame
-from netemu.observe.dns_log import Client, Lookups, Matcher, PodLookups, Query, asked_for, read_packet
+from netemu.observe.dns_log import Client, Lookups, Matcher, PodLookups, Query, asked_for, read_packets
 
 SEARCH = ("shop.svc.cluster.local", "svc.cluster.local", "cluster.local")
 POD = Client("shop/client", SEARCH)
@@ -136,7 +136,7 @@ def test_what_is_no_query_of_the_pod_is_left_out(outgoing: bool, data: bytes) ->
 def test_cut_packets_are_no_error(cut: int) -> None:
     data = packet(question("web."))[:cut]
     if len(data) >= 20:
-        assert read_packet(data) == [] or len(data) > 39
+        assert read_packets(data) == [] or len(data) > 39
 
 
 def test_names_that_may_have_been_asked_for() -> None:
