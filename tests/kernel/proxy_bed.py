@@ -242,9 +242,15 @@ def configuration(**fields: Any) -> KubeProxyConfiguration:
 
 @contextlib.asynccontextmanager
 async def proxy(
-    api: Api, state_dir: Path, *, mode_annotation: str = "", families: Sequence[Family] = (Family.IPV4,), **fields: Any
+    api: Api,
+    state_dir: Path,
+    *,
+    mode_annotation: str = "",
+    families: Sequence[Family] = (Family.IPV4,),
+    patience: float = 10,
+    **fields: Any,
 ) -> AsyncIterator[ProxyServer]:
-    """A running kube-proxy of the node, past its first sync."""
+    """A running kube-proxy of the node, past its first sync, which may take `patience` seconds."""
     server = ProxyServer(
         api,  # type: ignore[arg-type]
         configuration(**fields),
@@ -256,7 +262,7 @@ async def proxy(
     )
     task = asyncio.create_task(server.run())
     waiting = asyncio.create_task(server.until())
-    await asyncio.wait({task, waiting}, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({task, waiting}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
     try:
         assert waiting.done(), f"no first sync: {server.programmed}"
         yield server

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,8 +12,8 @@ from netemu.kernel.ipvs import Destination, IpvsNetlink, ServerKey
 from netemu.model.meta import decode
 from netemu.model.objects import Node
 from netemu.proxy.server import ProxyServer
-from netemu.proxy.services import Family
-from tests.kernel.proxy_bed import NODE, NODE_OUTSIDE, Api, configuration
+from tests.kernel import proxy_bed
+from tests.kernel.proxy_bed import NODE, NODE_OUTSIDE, Api
 from tests.unit.proxy_world import endpoint_slice, service
 
 T = TypeVar("T")
@@ -39,30 +39,13 @@ async def off(function: Callable[..., T], *args: object, **kwargs: object) -> T:
     return await asyncio.to_thread(function, *args, **kwargs)
 
 
-@contextlib.asynccontextmanager
-async def proxy(api: Api, state_dir: Path, *, annotated: bool = False, **fields: Any) -> AsyncIterator[ProxyServer]:
+def proxy(
+    api: Api, state_dir: Path, *, annotated: bool = False, **fields: Any
+) -> AbstractAsyncContextManager[ProxyServer]:
     """A running kube-proxy, in ipvs mode unless told otherwise, past its first sync."""
-    config = configuration(**{"mode": "ipvs", **fields})
-    server = ProxyServer(
-        api,  # type: ignore[arg-type]
-        config,
-        node_name="test-node",
-        netns=NODE,
-        state_dir=state_dir,
-        families=(Family.IPV4,),
-        mode_annotation=MODE_ANNOTATION if annotated else "",
-    )
-    task = asyncio.create_task(server.run())
-    waiting = asyncio.create_task(server.until())
-    await asyncio.wait({task, waiting}, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
-    try:
-        assert waiting.done(), f"no first sync: {server.programmed}"
-        yield server
-    finally:
-        waiting.cancel()
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    annotation = MODE_ANNOTATION if annotated else ""
+    fields = {"mode": "ipvs", **fields}
+    return proxy_bed.proxy(api, state_dir, mode_annotation=annotation, patience=PATIENCE, **fields)
 
 
 def node(mode: str = "") -> Node:
