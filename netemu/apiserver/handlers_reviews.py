@@ -7,6 +7,7 @@ Upstream: `pkg/registry/authorization`, `pkg/registry/authentication`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from netemu.apiserver.authentication import Attributes, Authorizer, User
@@ -25,12 +26,17 @@ def _review(group: str, kind: str, *, namespaced: bool = False) -> Resource:
 
 
 SELF_REVIEWS = _review("authentication.k8s.io", "SelfSubjectReview")
+SELF_REVIEWS_BETA = replace(SELF_REVIEWS, version="v1beta1")
+"""The same under the only name that kubectl 1.27 asks for."""
 LOCAL_ACCESS_REVIEWS = _review(_AUTHORIZATION, "LocalSubjectAccessReview", namespaced=True)
 SELF_ACCESS_REVIEWS = _review(_AUTHORIZATION, "SelfSubjectAccessReview")
 SELF_RULES_REVIEWS = _review(_AUTHORIZATION, "SelfSubjectRulesReview")
 ACCESS_REVIEWS = _review(_AUTHORIZATION, "SubjectAccessReview")
 TOKEN_REVIEWS = _review("authentication.k8s.io", "TokenReview")
-REVIEWS = (SELF_REVIEWS, TOKEN_REVIEWS, LOCAL_ACCESS_REVIEWS, SELF_ACCESS_REVIEWS, SELF_RULES_REVIEWS, ACCESS_REVIEWS)
+REVIEWS = (
+    SELF_REVIEWS, SELF_REVIEWS_BETA, TOKEN_REVIEWS, LOCAL_ACCESS_REVIEWS, SELF_ACCESS_REVIEWS, SELF_RULES_REVIEWS,
+    ACCESS_REVIEWS,
+)  # fmt: skip
 
 
 def answer(
@@ -42,7 +48,7 @@ def answer(
 ) -> Obj:
     """The review with its `status` filled in. Raises BadRequest."""
     resource, spec = target.resource, review.get("spec") or {}
-    if resource == SELF_REVIEWS:
+    if resource in (SELF_REVIEWS, SELF_REVIEWS_BETA):
         status: dict[str, Any] = {"userInfo": user.info()}
     elif resource == TOKEN_REVIEWS:
         status = tokens.review(spec) if tokens else {"user": {}, "error": "no tokens are issued here"}

@@ -244,7 +244,7 @@ async def test_a_conflicting_replace_is_refused(kubectl: Kubectl) -> None:
 
 
 @pytest.mark.parametrize("minor", [27, 28, 29, 30, 31, 33])
-async def test_other_versions_of_kubectl_create_apply_and_explain(kubectl: Kubectl, minor: int) -> None:
+async def test_other_versions_of_kubectl_create_apply_explain_and_tell_who_asks(kubectl: Kubectl, minor: int) -> None:
     program = find_kubectl(minor)
     if Path(program).name != f"kubectl.1.{minor}":
         pytest.skip(f"no kubectl 1.{minor}: install kubectl.1.{minor} beside kubectl")
@@ -256,3 +256,4 @@ async def test_other_versions_of_kubectl_create_apply_and_explain(kubectl: Kubec
     assert created == "deployment.apps/web created\nservice/web created\n"
     assert mixed == "configmap/before created\nconfigmap/after created\n"
     assert "FIELD: ports <[]ServicePort>" in (await other("explain", "service.spec.ports")).out
+    assert ["Username", "kubernetes-admin"] in (await other("auth", "whoami")).rows
