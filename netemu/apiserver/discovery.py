@@ -1,16 +1,16 @@
 """Which groups, versions and resources there are, in the aggregated form and in the older one of a document per group.
 
 The Content-Type of the aggregated form is part of the answer: with plain `application/json` kubectl ignores it.
-Everything is read off the table of resources. Upstream: apiserver `endpoints/discovery` and `.../aggregated`.
+Everything is read off the served resources. Upstream: apiserver `endpoints/discovery` and `.../aggregated`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Iterable
 from typing import Any
 
 from netemu.model.resources import Resource
+from netemu.model.served import Served
 
 # Kinds of subresources that are not the kind of their resource: (group, version, kind).
 _SUBRESOURCE_KINDS: dict[str, tuple[str, str, str]] = {
@@ -54,18 +54,20 @@ def subresource_verbs(subresource: str) -> tuple[str, ...]:
 
 
 class Discovery:
-    """The discovery documents of a set of resources."""
+    """The discovery documents of the resources that are served at the moment."""
 
-    def __init__(self, resources: Sequence[Resource]) -> None:
-        self.resources = resources
+    def __init__(self, served: Served) -> None:
+        self._served, self._generation = served, -1
+        self._groups: dict[str, dict[str, list[Resource]]] = {}
 
-    @cached_property
+    @property
     def groups(self) -> dict[str, dict[str, list[Resource]]]:
         """Group to version to resources; the core group is "" and comes first."""
-        groups: dict[str, dict[str, list[Resource]]] = {"": {}}
-        for resource in self.resources:
-            groups.setdefault(resource.group, {}).setdefault(resource.version, []).append(resource)
-        return groups
+        if self._generation != self._served.generation:
+            self._groups, self._generation = {"": {}}, self._served.generation
+            for resource in self._served:
+                self._groups.setdefault(resource.group, {}).setdefault(resource.version, []).append(resource)
+        return self._groups
 
     def aggregated(self, version: str, *, core: bool) -> dict[str, Any]:
         """`/api` (core) or `/apis` as one `APIGroupDiscoveryList`."""

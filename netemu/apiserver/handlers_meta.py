@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -14,7 +14,7 @@ from netemu.apiserver.negotiation import discovery_version
 from netemu.apiserver.openapi import V2_TYPE, OpenApi, v2_document
 from netemu.apiserver.responses import json_response, text_response
 from netemu.apiserver.schema import Schema
-from netemu.model.resources import Resource
+from netemu.model.served import Served
 
 VERSION = {
     "major": "1",
@@ -50,14 +50,14 @@ class MetaHandlers:
     def __init__(
         self,
         schema: Schema,
-        resources: Sequence[Resource],
+        served: Served,
         ready: Callable[[], bool],
         documents: Mapping[str, Mapping[str, Any]],
     ) -> None:
         """`documents` are JSON that others provide, by path."""
         self._documents = documents
-        self._discovery = Discovery(resources)
-        self._openapi = OpenApi(schema, resources)
+        self._discovery = Discovery(served)
+        self._openapi = OpenApi(schema, served)
         self._ready = ready
         self.requests: Counter[tuple[str, str, str, str, str, int]] = Counter()
         """(verb, group, version, resource, subresource, code) to the number of requests answered."""

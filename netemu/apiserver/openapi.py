@@ -20,6 +20,7 @@ from netemu.apiserver.discovery import subresource_kind
 from netemu.apiserver.negotiation import APPLY, PATCH_TYPES
 from netemu.apiserver.schema import VERSION, Schema
 from netemu.model.resources import Resource
+from netemu.model.served import Served
 
 V2_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 
@@ -37,14 +38,23 @@ _FORMAT = "1"
 
 
 class OpenApi:
-    """The documents of a set of resources."""
+    """The documents of the resources that are served at the moment."""
 
-    def __init__(self, schema: Schema, resources: Sequence[Resource]) -> None:
+    def __init__(self, schema: Schema, served: Served) -> None:
         self._schema = schema
-        self._resources: dict[str, list[Resource]] = {}
-        for resource in resources:
-            self._resources.setdefault(resource.root.removeprefix("/"), []).append(resource)
-        self._documents: dict[str, bytes] = {}
+        self._served, self._generation = served, -1
+        self._known: dict[str, list[Resource]] = {}
+        self._documents: dict[str, tuple[str, bytes]] = {}
+        """Each with the hash that it had when it was made."""
+
+    @property
+    def _resources(self) -> dict[str, list[Resource]]:
+        """By group and version: `api/v1`, `apis/apps/v1`."""
+        if self._generation != self._served.generation:
+            self._known, self._generation = {}, self._served.generation
+            for resource in self._served:
+                self._known.setdefault(resource.root.removeprefix("/"), []).append(resource)
+        return self._known
 
     def index(self) -> dict[str, Any]:
         """`/openapi/v3`: where each document is."""
@@ -64,9 +74,10 @@ class OpenApi:
         resources = self._resources.get(path)
         if resources is None:
             return None
-        if path not in self._documents:
-            self._documents[path] = msgspec.json.encode(self._build(resources))
-        return self._documents[path]
+        hashed = self.hash(path)
+        if path not in self._documents or self._documents[path][0] != hashed:
+            self._documents[path] = hashed, msgspec.json.encode(self._build(resources))
+        return self._documents[path][1]
 
     def _build(self, resources: Sequence[Resource]) -> dict[str, Any]:
         kinds = [self._schema.definition_name(resource) for resource in resources]

@@ -36,6 +36,7 @@ from netemu.apiserver.writer import Writer
 from netemu.client.base import MERGE_PATCH, Obj
 from netemu.model.errors import AlreadyExists, BadRequest, MethodNotAllowed, NotFound
 from netemu.model.resources import PODS, SERVICES, Resource
+from netemu.model.served import Served
 from netemu.store.base import Store
 
 __all__ = ["ListResult", "Registry", "RegistryEvent"]
@@ -51,6 +52,8 @@ class Registry:
 
     def __init__(self, store: Store, schema: Schema, allocator: Allocator, *, rules: Rules | None = None) -> None:
         self._cacher, self._schema = Cacher(store), schema
+        self.served = Served()
+        """The resources that there are."""
         self._allocator = allocator
         self._writer = Writer(store, self._cacher, allocator, schema, rules or Rules.upstream())
         self._pages = Pages()

@@ -35,7 +35,7 @@ from netemu.apiserver.service_accounts import TOKEN_REQUESTS, ServiceAccountToke
 from netemu.apiserver.watching import Watches
 from netemu.model import times
 from netemu.model.errors import ApiError, BadRequest, Forbidden, InternalError, MethodNotAllowed, NotFound
-from netemu.model.resources import RESOURCES, SERVICEACCOUNTS, Resource
+from netemu.model.resources import SERVICEACCOUNTS
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,6 @@ class ApiServer:
         *,
         authorizer: Authorizer | None = None,
         tokens: ServiceAccountTokens | None = None,
-        resources: Sequence[Resource] = RESOURCES,
         reach: Reach | None = None,
         audit: AuditLog | None = None,
     ) -> None:
@@ -69,15 +68,15 @@ class ApiServer:
         self._reach = reach or Reach()
         self._authorizer, self._tokens = authorizer or AllowAuthenticated(), tokens
         self._authenticator = Authenticator(self._authorizer, tokens)
-        every = (*resources, *REVIEWS)
-        self._by_path = {(r.group, r.version, r.plural): r for r in every}
+        self._served = registry.served
+        self._served.add_builtin(REVIEWS)
         self.watches = Watches()
         """The watches that are open."""
         self._resources = ResourceHandlers(registry, schema, self.watches)
         self._connects = ConnectHandlers(registry, self._reach)
         self._bodies, self._schema = Bodies(schema), schema
         documents = tokens.documents() if tokens else {}
-        self._meta = MetaHandlers(schema, every, lambda: self._runner is not None, documents)
+        self._meta = MetaHandlers(schema, self._served, lambda: self._runner is not None, documents)
         self._runner: web.AppRunner | None = None
 
     async def start(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
@@ -124,7 +123,7 @@ class ApiServer:
         try:
             path = request.rel_url.raw_path.rstrip("/")
             wanted = replace(wanted, path=path)
-            target = parse_path(path, lambda *names: self._by_path.get(names))
+            target = parse_path(path, self._served.by_path)
             if target is None:
                 response = self._document(request, path, wanted)
             else:
@@ -148,7 +147,7 @@ class ApiServer:
             response = error_response(InternalError(f"Internal error occurred: {error}"))
         if self._audit and (wanted.verb != "watch" or response.status >= 400):
             self._audit.record(request, wanted, COMPLETE, began, response.status)
-        known = any(wanted.subresource in resource.subresources for resource in self._by_path.values())
+        known = any(wanted.subresource in resource.subresources for resource in self._served)
         labels = (
             wanted.verb.upper(), wanted.group, wanted.version, wanted.resource, wanted.subresource if known else "",
         )  # fmt: skip

@@ -1,8 +1,13 @@
-"""The informers of a process, one per resource, shared by all its controllers."""
+"""The informers of a process, one per resource, shared by all its controllers.
+
+Most controllers know the few resources that they look at. Some look at everything there is, which may become more or
+less while they run: they are told of each resource as it begins and ends (`on_resource`).
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from netemu.client.base import Client
@@ -11,10 +16,13 @@ from netemu.model import resources
 from netemu.model.kinds import KINDS
 from netemu.model.meta import KubeObject
 from netemu.model.resources import Resource
+from netemu.model.served import Served
 
 K = TypeVar("K", bound=KubeObject)
+Begin = Callable[[Resource, Informer[Any]], None]
+End = Callable[[Resource], object]
 
-UNCACHED = (resources.EVENTS, resources.EVENTS_V1)
+_UNCACHED = (resources.EVENTS, resources.EVENTS_V1)
 """Many, short-lived, and nobody's owner or property: no controller keeps a copy of Events."""
 
 
@@ -24,6 +32,11 @@ class Cache:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._informers: dict[Resource, Informer[Any]] = {}
+        self._tasks: dict[Resource, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._told: list[tuple[Begin, End]] = []
+        self.served = Served()
+        """The resources that the API server has."""
 
     def of(self, resource: Resource, kind: type[K]) -> Informer[K]:
         """The informer of `resource`, whose objects are of `kind`."""
@@ -34,14 +47,31 @@ class Cache:
         if resource not in self._informers:
             kind = KINDS.get(resource.kind, KubeObject)
             self._informers[resource] = Informer(self._client, resource, kind)
+            self._start(resource)
         return self._informers[resource]
 
     def get(self, resource: Resource) -> Informer[Any] | None:
         """The informer of `resource` if somebody uses one."""
         return self._informers.get(resource)
 
+    def everything(self) -> list[Resource]:
+        """What is served at the moment and can be kept: all that can be listed, except Events."""
+        return [resource for resource in self.served.listable() if resource not in _UNCACHED]
+
+    def on_resource(self, begin: Begin, end: End) -> None:
+        """Tell of each resource of `everything`, of what is there already and of what comes and goes later."""
+        self._told.append((begin, end))
+        for resource in self.everything():
+            begin(resource, self.any(resource))
+
     async def run(self) -> None:
-        """Keep all informers asked for until now in step with the server, until cancelled."""
+        """Keep all informers in step with the server, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for resource, informer in self._informers.items():
-                group.create_task(informer.run(), name=f"informer {resource}")
+            self._group = group
+            for resource in self._informers:
+                self._start(resource)
+
+    def _start(self, resource: Resource) -> None:
+        if self._group is not None:
+            running = self._informers[resource].run()
+            self._tasks[resource] = self._group.create_task(running, name=f"informer {resource}")

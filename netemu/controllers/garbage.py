@@ -14,12 +14,13 @@ from typing import Any
 
 from netemu.client.base import Client
 from netemu.client.index import Index
+from netemu.client.informer import Informer
 from netemu.controllers.actions import Action, Actions, Delete, Patch
-from netemu.controllers.cache import UNCACHED, Cache
+from netemu.controllers.cache import Cache
 from netemu.controllers.loop import Queue
 from netemu.model.errors import NotFound
 from netemu.model.meta import KubeObject, OwnerReference, encode
-from netemu.model.resources import RESOURCES, Resource, by_kind
+from netemu.model.resources import Resource
 
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 
@@ -35,6 +36,15 @@ class Item:
     def key(self) -> str:
         """`RESOURCE KEY`, unique among all objects."""
         return f"{self.resource} {self.obj.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    """A resource, its objects, and these by the uids of their owners."""
+
+    resource: Resource
+    informer: Informer[Any]
+    owned: Index[Any]
 
 
 OwnerState = str
@@ -112,51 +122,51 @@ class GarbageCollector:
     name = "garbage-collector-controller"
 
     def __init__(self, client: Client, cache: Cache) -> None:
-        self._client = client
-        self._informers = {resource: cache.any(resource) for resource in RESOURCES if resource not in UNCACHED}
-        self._by_name = {str(resource): resource for resource in self._informers}
-        self.needs: tuple[Resource, ...] = tuple(self._informers)
-        self._owned = {
-            resource: Index(informer, lambda obj: {ref.uid for ref in obj.metadata.owner_references})
-            for resource, informer in self._informers.items()
-        }
+        self._client, self._cache = client, cache
+        self.needs: tuple[Resource, ...] = tuple(cache.everything())
+        self._followed: dict[str, _Followed] = {}
+        """By the name of the resource."""
 
     def watch(self, queue: Queue) -> None:
         """Objects with owners, objects on their way out, and what they own."""
-        for resource, informer in self._informers.items():
 
-            def change(old: KubeObject | None, new: KubeObject | None, resource: Resource = resource) -> None:
+        def begin(resource: Resource, informer: Informer[Any]) -> None:
+            def change(old: KubeObject | None, new: KubeObject | None) -> None:
                 if new is not None and self._concerns(old, new):
                     queue.mark(Item(resource, new).key)
                 if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
                     for item in [*self._dependents(old.metadata.uid), *self._waiting_owners(old)]:
                         queue.mark(item.key)
 
+            owned = Index(informer, lambda obj: {ref.uid for ref in obj.metadata.owner_references})
+            self._followed[str(resource)] = _Followed(resource, informer, owned)
             informer.on_change(change)
+
+        self._cache.on_resource(begin, lambda resource: self._followed.pop(str(resource), None))
 
     async def decide(self, key: str) -> Sequence[Action]:
         """See Controller."""
         name, _, object_key = key.partition(" ")
-        resource = self._by_name[name]
-        obj = self._informers[resource].get(object_key)
-        if obj is None:
+        followed = self._followed.get(name)
+        obj = followed.informer.get(object_key) if followed else None
+        if followed is None or obj is None:
             return ()
-        item = Item(resource, obj)
+        item = Item(followed.resource, obj)
         owners = {}
         if not obj.deleting:
             owners = {ref.uid: await self._state(obj, ref) for ref in obj.metadata.owner_references}
         return reconcile(item, owners, self._dependents(obj.metadata.uid))
 
     def _dependents(self, uid: str) -> list[Item]:
-        return [Item(resource, obj) for resource, index in self._owned.items() for obj in index[uid]]
+        return [Item(one.resource, obj) for one in self._followed.values() for obj in one.owned[uid]]
 
     def _cached(self, obj: KubeObject, ref: OwnerReference) -> Item | None:
-        resource = by_kind(ref.api_version, ref.kind)
-        informer = self._informers.get(resource) if resource else None
-        if resource is None or informer is None:
+        resource = self._cache.served.by_kind(ref.api_version, ref.kind)
+        followed = self._followed.get(str(resource)) if resource else None
+        if resource is None or followed is None:
             return None
-        owner = informer.get(f"{obj.namespace}/{ref.name}" if resource.namespaced else ref.name)
-        return Item(resource, owner) if owner is not None and owner.metadata.uid == ref.uid else None
+        owner = followed.informer.get(f"{obj.namespace}/{ref.name}" if resource.namespaced else ref.name)
+        return Item(followed.resource, owner) if owner is not None and owner.metadata.uid == ref.uid else None
 
     def _concerns(self, old: KubeObject | None, new: KubeObject) -> bool:
         """Whether an object that is new or changed needs a look: on its way out, or an owner is not to be seen."""
@@ -175,7 +185,7 @@ class GarbageCollector:
     async def _state(self, obj: KubeObject, ref: OwnerReference) -> OwnerState:
         if cached := self._cached(obj, ref):
             return owner_state(ref, cached.obj)
-        resource = by_kind(ref.api_version, ref.kind)
+        resource = self._cache.served.by_kind(ref.api_version, ref.kind)
         if resource is None:
             return "solid"  # of a kind that we do not know: not ours to judge
         try:

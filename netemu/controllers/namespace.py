@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from netemu.client.base import Client, Obj
+from netemu.client.informer import Informer
 from netemu.controllers.actions import Action, Actions, Again, Delete, Finalize
-from netemu.controllers.cache import UNCACHED, Cache
+from netemu.controllers.cache import Cache
 from netemu.controllers.loop import Queue
 from netemu.model.errors import NotFound
 from netemu.model.meta import KubeObject
 from netemu.model.objects import Namespace
-from netemu.model.resources import EVENTS_V1, NAMESPACES, RESOURCES, Resource
+from netemu.model.resources import EVENTS_V1, NAMESPACES, Resource
 
 _SOON, _LATER = 0.1, 2.0
 """Seconds until the next look: after deletions, and while others still work on what was deleted."""
@@ -44,7 +46,7 @@ class NamespaceController:
     def __init__(self, client: Client, cache: Cache) -> None:
         self._client = client
         self._namespaces = cache.of(NAMESPACES, Namespace)
-        self._contents = [cache.any(r) for r in RESOURCES if r.namespaced and r not in UNCACHED]
+        self._cache = cache
 
     def watch(self, queue: Queue) -> None:
         """Terminating namespaces, and each time something in them is gone."""
@@ -59,9 +61,12 @@ class NamespaceController:
                 if namespace is not None and namespace.deleting:
                     queue.mark(namespace.name)
 
+        def begin(resource: Resource, informer: Informer[Any]) -> None:
+            if resource.namespaced:
+                informer.on_change(of_content)
+
         self._namespaces.on_change(of_namespace)
-        for informer in self._contents:
-            informer.on_change(of_content)
+        self._cache.on_resource(begin, lambda _: None)
 
     async def decide(self, key: str) -> Sequence[Action]:
         """See Controller. The server is asked, not the caches: what was created a moment ago must go too."""
@@ -69,7 +74,8 @@ class NamespaceController:
         if namespace is None or not namespace.deleting:
             return ()
         contents: dict[Resource, Sequence[Obj]] = {}
-        for resource in reversed(RESOURCES):  # owners come later in the table: they go before what they would replace
+        # Owners come later among the resources: they go before what they would replace.
+        for resource in reversed(self._cache.served.listable()):
             if resource.namespaced and resource != EVENTS_V1:
                 try:
                     contents[resource] = (await self._client.list(resource, key)).items

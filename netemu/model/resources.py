@@ -1,6 +1,7 @@
-"""The resources that the API serves: where each lives in the URL tree and what clients may call it.
+"""The resources that are built in: where each lives in the URL tree and what clients may call it.
 
-One table. Discovery, the command line, informers and the store's keys are all read off it.
+One table. The command line and the store's keys are read off it; what an API server serves at the moment, which may be
+more, is `served.Served`.
 """
 
 from __future__ import annotations

@@ -12,11 +12,12 @@ from netemu.apiserver.openapi import OpenApi, v2_document
 from netemu.apiserver.routing import Target, parse_path, verb_of
 from netemu.apiserver.schema import Schema
 from netemu.model.resources import DEPLOYMENTS, NAMESPACES, NODES, PODS, RESOURCES, by_path
+from netemu.model.served import Served
 
 
 @pytest.fixture(scope="module")
 def documents() -> OpenApi:
-    return OpenApi(Schema.load(), RESOURCES)
+    return OpenApi(Schema.load(), Served())
 
 
 def document(documents: OpenApi, path: str) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def document(documents: OpenApi, path: str) -> dict[str, Any]:
 
 
 def test_both_forms_of_discovery_name_the_same_resources() -> None:
-    discovery = Discovery(RESOURCES)
+    discovery = Discovery(Served())
     aggregated = {
         (group["metadata"].get("name", ""), version["version"], resource["resource"])
         for core in (True, False)
@@ -45,7 +46,7 @@ def test_both_forms_of_discovery_name_the_same_resources() -> None:
 
 
 def test_scale_and_binding_are_of_other_kinds() -> None:
-    listed = Discovery(RESOURCES).api_resource_list("apps", "v1")
+    listed = Discovery(Served()).api_resource_list("apps", "v1")
     assert listed is not None
     scale = next(entry for entry in listed["resources"] if entry["name"] == "deployments/scale")
 
@@ -53,7 +54,7 @@ def test_scale_and_binding_are_of_other_kinds() -> None:
 
 
 def test_unknown_groups_have_no_documents() -> None:
-    discovery = Discovery(RESOURCES)
+    discovery = Discovery(Served())
 
     assert discovery.api_group("nowhere.example") is None
     assert discovery.api_resource_list("apps", "v9") is None
