@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from netemu.apiserver.fieldset import FieldSet, field_key, item_key, of_paths
 from netemu.client.base import Obj
-from netemu.model.resources import NAMESPACES, PODS, Resource
+from netemu.model.resources import INGRESSES, NAMESPACES, PODS, Resource
 
-_ADMITTED = {PODS: ("serviceAccountName", "serviceAccount"), NAMESPACES: ("finalizers",)}
+_ADMITTED = {
+    INGRESSES: ("ingressClassName",),
+    NAMESPACES: ("finalizers",),
+    PODS: ("serviceAccountName", "serviceAccount"),
+}
 """Of the spec: what admission plugins and strategies add to a new object."""
 
 

@@ -96,6 +96,26 @@ def _default_secret(obj: Obj) -> None:
         obj.setdefault("data", {})[key] = base64.b64encode(text.encode()).decode()
 
 
+def _default_ingress(obj: Obj) -> None:
+    # A struct and no pointer upstream: clients always see it.
+    obj.setdefault("status", {}).setdefault("loadBalancer", {})
+
+
+def _default_ingressclass(obj: Obj) -> None:
+    if parameters := (obj.get("spec") or {}).get("parameters"):
+        parameters.setdefault("scope", "Cluster")
+
+
+def _default_networkpolicy(obj: Obj) -> None:
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("podSelector", {})
+    for rule in [*(spec.get("ingress") or ()), *(spec.get("egress") or ())]:
+        for port in rule.get("ports") or ():
+            port.setdefault("protocol", "TCP")
+    if not spec.get("policyTypes"):
+        spec["policyTypes"] = ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"]
+
+
 def _default_binding(obj: Obj) -> None:
     ref = obj.setdefault("roleRef", {})
     ref["apiGroup"] = ref.get("apiGroup") or RBAC
@@ -116,6 +136,9 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Obj], None]] = {
     ("apps", "Deployment"): _default_deployment,
     ("apps", "ReplicaSet"): _default_replicaset,
     ("discovery.k8s.io", "EndpointSlice"): _default_endpointslice,
+    ("networking.k8s.io", "Ingress"): _default_ingress,
+    ("networking.k8s.io", "IngressClass"): _default_ingressclass,
+    ("networking.k8s.io", "NetworkPolicy"): _default_networkpolicy,
     (RBAC, "ClusterRoleBinding"): _default_binding,
     (RBAC, "RoleBinding"): _default_binding,
 }

@@ -25,6 +25,9 @@ ROOTS: dict[tuple[str, str], str] = {
     ("coordination.k8s.io/v1", "Lease"): "Lease",
     ("discovery.k8s.io/v1", "EndpointSlice"): "EndpointSlice",
     ("events.k8s.io/v1", "Event"): "events.Event",
+    ("networking.k8s.io/v1", "Ingress"): "Ingress",
+    ("networking.k8s.io/v1", "IngressClass"): "IngressClass",
+    ("networking.k8s.io/v1", "NetworkPolicy"): "NetworkPolicy",
     ("networking.k8s.io/v1", "ServiceCIDR"): "ServiceCIDR",
     ("node.k8s.io/v1", "RuntimeClass"): "RuntimeClass",
     ("rbac.authorization.k8s.io/v1", "ClusterRole"): "ClusterRole",
@@ -141,12 +144,29 @@ GitRepoVolumeSource: 1 repository, 2 revision, 3 directory
 GlusterfsVolumeSource: 1 endpoints, 2 path, 3 readOnly b
 HTTPGetAction: 1 path, 2 port intstr, 3 host, 4 scheme, 5 httpHeaders [HTTPHeader]
 HTTPHeader: 1 name, 2 value s?
+HTTPIngressPath: 1 path, 3 pathType s?, 2 backend IngressBackend
+HTTPIngressRuleValue: 1 paths [HTTPIngressPath]
 HostAlias: 1 ip, 2 hostnames [s]
 HostIP: 1 ip
 HostPathVolumeSource: 1 path, 2 type s?
+IPBlock: 1 cidr, 2 except [s]
 ISCSIVolumeSource: 1 targetPortal, 2 iqn, 3 lun i, 4 iscsiInterface, 5 fsType, 6 readOnly b, 7 portals [s], 8
     chapAuthDiscovery b, 11 chapAuthSession b, 10 secretRef LocalObjectReference, 12 initiatorName s?
 ImageVolumeSource: 1 reference, 2 pullPolicy
+Ingress: 1 metadata ObjectMeta, 2 spec IngressSpec, 3 status IngressStatus
+IngressBackend: 4 service IngressServiceBackend, 3 resource TypedLocalObjectReference
+IngressClass: 1 metadata ObjectMeta, 2 spec IngressClassSpec
+IngressClassParametersReference: 1 apiGroup s?, 2 kind, 3 name, 4 scope s?, 5 namespace s?
+IngressClassSpec: 1 controller, 2 parameters IngressClassParametersReference
+IngressLoadBalancerIngress: 1 ip, 2 hostname, 4 ports [IngressPortStatus]
+IngressLoadBalancerStatus: 1 ingress [IngressLoadBalancerIngress]
+IngressPortStatus: 1 port i, 2 protocol, 3 error s?
+IngressRule: 1 host, 2 ^ IngressRuleValue
+IngressRuleValue: 1 http HTTPIngressRuleValue
+IngressServiceBackend: 1 name, 2 port ServiceBackendPort
+IngressSpec: 4 ingressClassName s?, 1 defaultBackend IngressBackend, 2 tls [IngressTLS], 3 rules [IngressRule]
+IngressStatus: 1 loadBalancer IngressLoadBalancerStatus
+IngressTLS: 1 hosts [s], 2 secretName
 KeyToPath: 1 key, 2 path, 3 mode i?
 LabelSelector: 1 matchLabels {s}, 2 matchExpressions [LabelSelectorRequirement]
 LabelSelectorAttributes: 1 rawSelector, 2 requirements [LabelSelectorRequirement]
@@ -166,6 +186,13 @@ Namespace: 1 metadata ObjectMeta, 2 spec NamespaceSpec, 3 status NamespaceStatus
 NamespaceCondition: 1 type, 2 status, 4 lastTransitionTime time, 5 reason, 6 message
 NamespaceSpec: 1 finalizers [s]
 NamespaceStatus: 1 phase, 2 conditions [NamespaceCondition]
+NetworkPolicy: 1 metadata ObjectMeta, 2 spec NetworkPolicySpec
+NetworkPolicyEgressRule: 1 ports [NetworkPolicyPort], 2 to [NetworkPolicyPeer]
+NetworkPolicyIngressRule: 1 ports [NetworkPolicyPort], 2 from [NetworkPolicyPeer]
+NetworkPolicyPeer: 1 podSelector LabelSelector, 2 namespaceSelector LabelSelector, 3 ipBlock IPBlock
+NetworkPolicyPort: 1 protocol s?, 2 port intstr, 3 endPort i?
+NetworkPolicySpec: 1 podSelector LabelSelector, 2 ingress [NetworkPolicyIngressRule], 3 egress
+    [NetworkPolicyEgressRule], 4 policyTypes [s]
 Node: 1 metadata ObjectMeta, 2 spec NodeSpec, 3 status NodeStatus
 NodeAddress: 1 type, 2 address
 NodeAffinity: 1 requiredDuringSchedulingIgnoredDuringExecution NodeSelector, 2
@@ -294,6 +321,7 @@ Service: 1 metadata ObjectMeta, 2 spec ServiceSpec, 3 status ServiceStatus
 ServiceAccount: 1 metadata ObjectMeta, 2 secrets [ObjectReference], 3 imagePullSecrets [LocalObjectReference], 4
     automountServiceAccountToken b?
 ServiceAccountTokenProjection: 1 audience, 2 expirationSeconds i?, 3 path
+ServiceBackendPort: 1 name, 2 number i
 ServiceCIDR: 1 metadata ObjectMeta, 2 spec ServiceCIDRSpec, 3 status ServiceCIDRStatus
 ServiceCIDRSpec: 1 cidrs [s]
 ServiceCIDRStatus: 1 conditions [Condition]
@@ -326,7 +354,7 @@ TokenReviewStatus: 1 authenticated b, 2 user UserInfo, 3 error, 4 audiences [s]
 Toleration: 1 key, 2 operator, 3 value, 4 effect, 5 tolerationSeconds i?
 TopologySpreadConstraint: 1 maxSkew i, 2 topologyKey, 3 whenUnsatisfiable, 4 labelSelector LabelSelector, 5 minDomains
     i?, 6 nodeAffinityPolicy s?, 7 nodeTaintsPolicy s?, 8 matchLabelKeys [s]
-TypedLocalObjectReference: 1 apiGroup, 2 kind, 3 name
+TypedLocalObjectReference: 1 apiGroup s?, 2 kind, 3 name
 TypedObjectReference: 1 apiGroup s?, 2 kind, 3 name, 4 namespace s?
 UserInfo: 1 username, 2 uid, 3 groups [s], 4 extra {strings}
 Volume: 1 name, 2 ^ VolumeSource

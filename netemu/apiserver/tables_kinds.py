@@ -29,6 +29,9 @@ Cells = Callable[[Json, datetime], list[Any]]
 COLUMNS: dict[str, str] = {
     "Pod": "Name,Ready,Status,Restarts,Age|IP,Node,Nominated Node,Readiness Gates",
     "Service": "Name,Type,Cluster-IP,External-IP,Port(s),Age|Selector",
+    "Ingress": "Name,Class,Hosts,Address,Ports,Age",
+    "IngressClass": "Name,Controller,Parameters,Age",
+    "NetworkPolicy": "Name,Pod-Selector,Age",
     "ServiceCIDR": "Name,CIDRs,Age",
     "Node": "Name,Status,Roles,Age,Version|Internal-IP,External-IP,OS-Image,Kernel-Version,Container-Runtime",
     "Namespace": "Name,Status,Age",
@@ -50,6 +53,8 @@ COLUMNS: dict[str, str] = {
     "Scale": "Name,Desired:i,Available:i,Age",
 }
 _DEFAULT = "Name,Age"
+_HOSTS = 3
+"""Most hosts of an Ingress that are printed."""
 
 
 def column_definitions(kind: str) -> list[dict[str, Any]]:
@@ -120,6 +125,34 @@ def _external_addresses(spec: Json, status: Json) -> str:
     ingress = (status.get("loadBalancer") or {}).get("ingress") or ()
     assigned = sorted({item.get("ip") or item.get("hostname") or "" for item in ingress} - {""})
     return ",".join([*assigned, *external]) or "<pending>"
+
+
+# --- Ingress -----------------------------------------------------------------------------------------------------
+
+
+def _ingress_hosts(ingress: Json) -> str:
+    """The hosts of the first rules that have one; `*` where none does."""
+    rules = (ingress.get("spec") or {}).get("rules") or ()
+    hosts: list[str] = []
+    for rule in rules:
+        if len(hosts) == _HOSTS:
+            return f"{','.join(hosts)} + {len(rules) - _HOSTS} more..."
+        if rule.get("host"):
+            hosts.append(rule["host"])
+    return ",".join(hosts) or "*"
+
+
+def _ingress_address(ingress: Json) -> str:
+    points = ((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    return ",".join(sorted({point.get("ip") or point.get("hostname") or "" for point in points} - {""}))
+
+
+def _class_parameters(ingress_class: Json) -> str:
+    parameters = (ingress_class.get("spec") or {}).get("parameters")
+    if parameters is None:
+        return NONE
+    group = f".{parameters['apiGroup']}" if "apiGroup" in parameters else ""
+    return f"{parameters.get('kind', '')}{group}/{parameters.get('name', '')}"
 
 
 # --- Node --------------------------------------------------------------------------------------------------------
@@ -286,6 +319,14 @@ def _data_size(obj: Json) -> int:
 _CELLS: dict[str, Cells] = {
     "Pod": pod_cells,
     "Service": _service,
+    "Ingress": _around_age(
+        lambda obj: (obj.get("spec") or {}).get("ingressClassName") or NONE,
+        _ingress_hosts,
+        _ingress_address,
+        lambda obj: "80, 443" if (obj.get("spec") or {}).get("tls") else "80",
+    ),
+    "IngressClass": _around_age(lambda obj: (obj.get("spec") or {}).get("controller", ""), _class_parameters),
+    "NetworkPolicy": _around_age(lambda obj: label_selector_text((obj.get("spec") or {}).get("podSelector"))),
     "ServiceCIDR": _around_age(lambda obj: ",".join((obj.get("spec") or {}).get("cidrs") or ())),
     "Node": _node,
     "Namespace": _around_age(lambda obj: (obj.get("status") or {}).get("phase", "")),

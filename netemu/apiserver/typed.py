@@ -35,7 +35,9 @@ _ALWAYS_THERE: dict[str, tuple[str, ...]] = {
     "io.k8s.api.core.v1.PersistentVolumeClaimSpec": ("resources",),
     "io.k8s.api.core.v1.PodTemplateSpec": ("metadata", "spec"),
     "io.k8s.api.core.v1.ServiceStatus": ("loadBalancer",),
+    "io.k8s.api.networking.v1.IngressServiceBackend": ("port",),
     "io.k8s.api.networking.v1.IngressStatus": ("loadBalancer",),
+    "io.k8s.api.networking.v1.NetworkPolicySpec": ("podSelector",),
 }
 """By definition: the fields that are structs and no pointers."""
 _OF_EVERY_KIND = ("metadata", "spec", "status")

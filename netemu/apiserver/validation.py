@@ -17,10 +17,15 @@ from netemu.apiserver.validation_cluster import (
     validate_node,
     validate_runtimeclass,
     validate_secret,
-    validate_servicecidr,
 )
 from netemu.apiserver.validation_discovery import validate_endpoints, validate_endpointslice
 from netemu.apiserver.validation_meta import validate_meta, validate_meta_update
+from netemu.apiserver.validation_networking import (
+    validate_ingress,
+    validate_ingressclass,
+    validate_networkpolicy,
+    validate_servicecidr,
+)
 from netemu.apiserver.validation_pod import validate_pod
 from netemu.apiserver.validation_rbac import validate_binding, validate_role
 from netemu.apiserver.validation_service import validate_service
@@ -45,6 +50,9 @@ _RULES: dict[tuple[str, str], _Rule] = {
     ("coordination.k8s.io", "Lease"): validate_lease,
     ("discovery.k8s.io", "EndpointSlice"): validate_endpointslice,
     ("events.k8s.io", "Event"): validate_event,
+    ("networking.k8s.io", "Ingress"): validate_ingress,
+    ("networking.k8s.io", "IngressClass"): validate_ingressclass,
+    ("networking.k8s.io", "NetworkPolicy"): validate_networkpolicy,
     ("networking.k8s.io", "ServiceCIDR"): validate_servicecidr,
     ("node.k8s.io", "RuntimeClass"): validate_runtimeclass,
     ("rbac.authorization.k8s.io", "ClusterRole"): validate_role,

@@ -1,6 +1,6 @@
-"""What is wrong with Namespaces, Nodes, ConfigMaps, Secrets, Events, Leases, RuntimeClasses and ServiceCIDRs.
+"""What is wrong with Namespaces, Nodes, ConfigMaps, Secrets, Events, Leases and RuntimeClasses.
 
-Facts: `pkg/apis/{core,coordination,networking,node}/validation` of Kubernetes 1.32.
+Facts: `pkg/apis/{core,coordination,node}/validation` of Kubernetes 1.32.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def _is_json(encoded: str) -> bool:
     return True
 
 
-# --- Event, Lease, RuntimeClass, ServiceCIDR --------------------------------------------------------------------------
+# --- Event, Lease, RuntimeClass ---------------------------------------------------------------------------------------
 
 
 def validate_event(obj: Obj, old: Obj | None) -> list[FieldError]:
@@ -230,26 +230,3 @@ def validate_runtimeclass(obj: Obj, old: Obj | None) -> list[FieldError]:
     if old is not None and handler != (old.get("handler") or ""):
         errors.append(invalid("handler", handler, IMMUTABLE))
     return errors
-
-
-def validate_servicecidr(obj: Obj, old: Obj | None) -> list[FieldError]:
-    """Errors of a ServiceCIDR."""
-    path, cidrs = "spec.cidrs", (obj.get("spec") or {}).get("cidrs") or []
-    if not cidrs:
-        return [required(path, "at least one CIDR required")]
-    if len(cidrs) > 2:
-        return [invalid(path, cidrs, "may only hold up to 2 values")]
-    errors: list[FieldError] = []
-    for index, cidr in enumerate(cidrs):
-        errors += invalid_for(f"{path}[{index}]", cidr, cidr_text(cidr) or _host_bits(cidr))
-    if not errors and len({ip_network(cidr).version for cidr in cidrs}) < len(cidrs):
-        text = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"
-        errors.append(invalid(path, cidrs, text))
-    if old is not None:
-        errors += immutable(path, cidrs, (old.get("spec") or {}).get("cidrs") or [])
-    return errors
-
-
-def _host_bits(cidr: str) -> list[str]:
-    network = str(ip_network(cidr, strict=False))
-    return [] if cidr == network else [f'must be in canonical form ("{network}")']

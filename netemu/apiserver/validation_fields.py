@@ -26,6 +26,7 @@ _SUBDOMAIN_UNDERSCORES = r"_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0
 _QUALIFIED = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _LABEL_VALUE = "(" + _QUALIFIED + ")?"
 _CONFIG_KEY = "[-._a-zA-Z0-9]+"
+_HTTP_PATH = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
 
 
 # --- errors -------------------------------------------------------------------------------------------------------
@@ -132,6 +133,19 @@ def dns1123_subdomain(value: str) -> list[str]:
     return _no_subdomain(value, _SUBDOMAIN, "'-' or '.'")
 
 
+def wildcard_subdomain(value: str) -> list[str]:
+    """Reasons why this is no DNS subdomain whose first label is `*`."""
+    pattern = r"\*\." + _SUBDOMAIN
+    reasons = _too_long_reason(value, 253)
+    if not _matches(pattern, value):
+        text = (
+            "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist "
+            "of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character"
+        )
+        reasons.append(_regex_error(text, pattern, "*.example.com"))
+    return reasons
+
+
 def dns1123_subdomain_with_underscores(value: str) -> list[str]:
     """Reasons why this is no search path of a Pod's resolver; a label may begin with `_` and have more inside."""
     return _no_subdomain(value, _SUBDOMAIN_UNDERSCORES, "'_', '-' or '.'")
@@ -198,6 +212,19 @@ def label_value(value: str) -> list[str]:
         )
         reasons.append(_regex_error(text, _LABEL_VALUE, "MyValue", "my_value", "12345"))
     return reasons
+
+
+def domain_prefixed_path(path: str, value: str) -> list[FieldError]:
+    """Errors of a name like `acme.io/foo`."""
+    if not value:
+        return [required(path)]
+    host, _, rest = value.partition("/")
+    if not host or not rest:
+        return [invalid(path, value, 'must be a domain-prefixed path (such as "acme.io/foo")')]
+    errors = invalid_for(path, host, dns1123_subdomain(host))
+    if not _matches(_HTTP_PATH, rest):
+        errors.append(invalid(path, rest, _regex_error("Invalid path", _HTTP_PATH)))
+    return errors
 
 
 def port_name(value: str) -> list[str]:

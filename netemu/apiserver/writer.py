@@ -25,6 +25,7 @@ from netemu.apiserver.api_access import mount_api_access
 from netemu.apiserver.cacher import Cacher
 from netemu.apiserver.defaults_service import settle
 from netemu.apiserver.fieldset import FieldSet, pruned, union
+from netemu.apiserver.ingress_class import set_default_class
 from netemu.apiserver.keys import key_of
 from netemu.apiserver.managed_fields import Manager
 from netemu.apiserver.rules import Allocator, Rules
@@ -33,7 +34,7 @@ from netemu.apiserver.typed import Types
 from netemu.apiserver.watchcache import stored
 from netemu.client.base import Obj
 from netemu.model.errors import AlreadyExists, Conflict, FieldError, Forbidden, Invalid, NotFound
-from netemu.model.resources import NAMESPACES, PODS, SERVICEACCOUNTS, SERVICES, Resource
+from netemu.model.resources import INGRESSCLASSES, INGRESSES, NAMESPACES, PODS, SERVICEACCOUNTS, SERVICES, Resource
 from netemu.store.base import KeyExists, OutcomeUnknown, RevisionMismatch, Store
 
 _ATTEMPTS = 100
@@ -59,6 +60,8 @@ class Writer:
         if resource is PODS:
             account = (obj.get("spec") or {}).get("serviceAccountName") or ""
             mount_api_access(obj, self._cacher.find(SERVICEACCOUNTS, metadata.get("namespace", ""), account))
+        if resource is INGRESSES:
+            set_default_class(obj, self._cacher.objects(INGRESSCLASSES))
         unowned = union(unowned, admitted.mounted(obj, volumes))
         for _ in range(_NAME_ATTEMPTS):
             if base:

@@ -78,6 +78,9 @@ LEASES = Resource("coordination.k8s.io", "v1", "Lease", "leases", True)
 ENDPOINTSLICES = Resource("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", True)
 EVENTS_V1 = Resource("events.k8s.io", "v1", "Event", "events", True, ("ev",))
 """The same objects as `EVENTS`, in the newer shape. One store behind both."""
+INGRESSCLASSES = Resource("networking.k8s.io", "v1", "IngressClass", "ingressclasses", False)
+INGRESSES = Resource("networking.k8s.io", "v1", "Ingress", "ingresses", True, ("ing",), (), ("status",))
+NETWORKPOLICIES = Resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", True, ("netpol",))
 SERVICECIDRS = Resource("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", False, (), (), ("status",))
 RUNTIMECLASSES = Resource("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", False)
 ROLES = Resource("rbac.authorization.k8s.io", "v1", "Role", "roles")
@@ -87,7 +90,8 @@ CLUSTERROLEBINDINGS = Resource("rbac.authorization.k8s.io", "v1", "ClusterRoleBi
 
 RESOURCES: tuple[Resource, ...] = (
     NAMESPACES, NODES, PODS, SERVICES, ENDPOINTS, CONFIGMAPS, SECRETS, SERVICEACCOUNTS, EVENTS,
-    DEPLOYMENTS, REPLICASETS, LEASES, ENDPOINTSLICES, EVENTS_V1, SERVICECIDRS, RUNTIMECLASSES,
+    DEPLOYMENTS, REPLICASETS, LEASES, ENDPOINTSLICES, EVENTS_V1,
+    INGRESSCLASSES, INGRESSES, NETWORKPOLICIES, SERVICECIDRS, RUNTIMECLASSES,
     CLUSTERROLEBINDINGS, CLUSTERROLES, ROLEBINDINGS, ROLES,
 )  # fmt: skip
 

@@ -22,6 +22,7 @@ from tests.clients.manifests import APP, UNKNOWN_FIELD, UNKNOWN_KIND_BETWEEN, UN
         pytest.param(["serviceaccount", "sa"], "serviceaccount/sa", id="serviceaccount"),
         pytest.param(["service", "clusterip", "s", "--tcp=80:8080"], "service/s", id="clusterip"),
         pytest.param(["service", "nodeport", "s", "--tcp=80", "--node-port=30080"], "service/s", id="nodeport"),
+        pytest.param(["ingress", "i", "--rule=a.example/*=web:80"], "ingress.networking.k8s.io/i", id="ingress"),
         pytest.param(["service", "externalname", "s", "--external-name=a.example"], "service/s", id="externalname"),
     ],
 )

@@ -58,6 +58,19 @@ Event: {metadata: {name: e, namespace: shop}, involvedObject: {namespace: shop}}
 Lease: {metadata: {name: l, namespace: shop}, spec: {holderIdentity: me, leaseDurationSeconds: 40}}
 RuntimeClass: {metadata: {name: process}, handler: process}
 ServiceCIDR: {metadata: {name: kubernetes}, spec: {cidrs: [10.96.0.0/16]}}
+Ingress:
+  metadata: {name: web, namespace: shop}
+  spec:
+    rules:
+    - host: web.example.com
+      http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}
+IngressClass: {metadata: {name: outer}, spec: {controller: acme.io/ingress}}
+NetworkPolicy:
+  metadata: {name: only-web, namespace: shop}
+  spec:
+    podSelector: {matchLabels: {app: db}}
+    ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 5432}]}]
+    egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}]}]
 ServiceAccount: {metadata: {name: default, namespace: shop}}
 Deployment:
   metadata: {name: web, namespace: shop}

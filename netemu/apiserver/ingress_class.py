@@ -1,0 +1,31 @@
+"""Admission of Ingresses: whoever names no class gets the cluster's default one (`DefaultIngressClass`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from netemu.apiserver.validation_networking import CLASS_ANNOTATION
+from netemu.client.base import Obj
+from netemu.model.errors import Forbidden
+
+IS_DEFAULT = "ingressclass.kubernetes.io/is-default-class"
+
+
+def set_default_class(ingress: Obj, classes: Iterable[Obj]) -> None:
+    """Name the default class, in place, where an Ingress names none. Raises Forbidden where there are several.
+
+    Upstream: `plugin/pkg/admission/network/defaultingressclass`.
+    """
+    metadata, spec = ingress["metadata"], ingress.get("spec") or {}
+    if spec.get("ingressClassName") is not None or CLASS_ANNOTATION in (metadata.get("annotations") or {}):
+        return
+    defaults = [item for item in classes if (item["metadata"].get("annotations") or {}).get(IS_DEFAULT) == "true"]
+    if len(defaults) > 1:
+        name = metadata.get("name") or metadata.get("generateName", "")
+        why = f"{len(defaults)} default IngressClasses were found, only 1 allowed"
+        raise Forbidden(
+            f'ingresses.networking.k8s.io "{name}" is forbidden: Internal error occurred: {why}',
+            {"name": name, "group": "networking.k8s.io", "kind": "ingresses"},
+        )
+    if defaults:
+        ingress["spec"] = {**spec, "ingressClassName": defaults[0]["metadata"]["name"]}

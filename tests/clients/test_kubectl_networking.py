@@ -1,0 +1,70 @@
+"""Ingresses, IngressClasses and NetworkPolicies as kubectl makes and shows them."""
+
+from __future__ import annotations
+
+import json
+
+from netemu.model.resources import INGRESSES
+from tests.clients.apiserver import Kubectl
+
+POLICY = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: only-web}
+spec:
+  podSelector: {matchLabels: {app: db}}
+  ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 5432, protocol: TCP}]}]
+"""
+CLASS = """
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {name: outer, annotations: {ingressclass.kubernetes.io/is-default-class: "true"}}
+spec: {controller: acme.io/ingress}
+"""
+
+
+async def test_a_generated_ingress_keeps_its_rules(kubectl: Kubectl) -> None:
+    rules = ("--rule=a.example/shop*=web:80,tls=cert", "--rule=b.example/=api:http")
+    await kubectl("create", "ingress", "i", "--class=outer", "--default-backend=rest:8080", *rules)
+
+    spec = (await kubectl.client.get(INGRESSES, "i", "default"))["spec"]
+
+    assert spec["ingressClassName"] == "outer"
+    assert spec["defaultBackend"] == {"service": {"name": "rest", "port": {"number": 8080}}}
+    assert [rule["host"] for rule in spec["rules"]] == ["a.example", "b.example"]
+    assert spec["rules"][0]["http"]["paths"] == [
+        {"path": "/shop", "pathType": "Prefix", "backend": {"service": {"name": "web", "port": {"number": 80}}}}
+    ]
+    assert spec["tls"] == [{"hosts": ["a.example"], "secretName": "cert"}]
+
+
+async def test_get_and_describe_show_what_there_is(kubectl: Kubectl) -> None:
+    applied = (await kubectl("apply", "-f", "-", stdin=f"{CLASS}---{POLICY}")).out
+    again = (await kubectl("apply", "-f", "-", stdin=f"{CLASS}---{POLICY}")).out
+    await kubectl("create", "ingress", "i", "--rule=a.example/=web:80")
+    address = json.dumps({"status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}}})
+    await kubectl("patch", "ingress", "i", "--subresource=status", "--type=merge", "-p", address)
+
+    assert "created" in applied
+    assert "configured" not in again
+    assert (await kubectl("get", "ing")).rows[1][:-1] == ["i", "outer", "a.example", "203.0.113.9", "80"]
+    assert (await kubectl("get", "ingressclass")).rows[1][:-1] == ["outer", "acme.io/ingress", "<none>"]
+    assert (await kubectl("get", "netpol")).rows[1][:-1] == ["only-web", "app=db"]
+    assert "a.example" in (await kubectl("describe", "ingress", "i")).out
+    assert "Controller:   acme.io/ingress" in (await kubectl("describe", "ingressclass", "outer")).out
+    assert "To Port: 5432/TCP" in (await kubectl("describe", "netpol", "only-web")).out
+    assert "podSelector" in (await kubectl("explain", "networkpolicy.spec")).out
+
+
+async def test_ingresses_are_pruned_with_what_they_were_applied_with(kubectl: Kubectl) -> None:
+    generated = await kubectl("create", "ingress", "i", "--rule=a.example/=web:80", "--dry-run=client", "-o", "json")
+    ingress = json.loads(generated.out)
+    ingress["metadata"]["labels"] = {"app": "shop"}
+    keep = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "keep", "labels": {"app": "shop"}}}
+    both = json.dumps({"apiVersion": "v1", "kind": "List", "items": [keep, ingress]})
+    await kubectl("apply", "-f", "-", stdin=both)
+    kinds = ("--prune-allowlist=core/v1/ConfigMap", "--prune-allowlist=networking.k8s.io/v1/Ingress")
+
+    pruned = await kubectl("apply", "--prune", "-l", "app=shop", *kinds, "-f", "-", stdin=json.dumps(keep))
+
+    assert pruned.out == "configmap/keep unchanged\ningress.networking.k8s.io/i pruned\n"
