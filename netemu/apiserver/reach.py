@@ -68,7 +68,7 @@ class Reach:
     async def upgrade(self, where: Location, method: str, path: str, headers: Iterable[tuple[str, str]]) -> Answer:
         """Ask for an upgrade over a connection of its own. Raises OSError, TimeoutError, EOFError."""
         family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
-        sock = self._open(family, socket.SOCK_STREAM, 0)
+        sock = netns.open_socket(self._namespace, family, socket.SOCK_STREAM)
         try:
             async with asyncio.timeout(_PATIENCE):
                 await asyncio.get_running_loop().sock_connect(sock, (where.host, where.port))
@@ -87,13 +87,7 @@ class Reach:
 
     def _socket(self, address: Any) -> socket.socket:
         family, kind, protocol, _, _ = address
-        return self._open(family, kind, protocol)
-
-    def _open(self, family: int, kind: int, protocol: int) -> socket.socket:
-        with netns.entered(self._namespace):
-            sock = socket.socket(family, kind, protocol)
-        sock.setblocking(False)
-        return sock
+        return netns.open_socket(self._namespace, family, kind, protocol)
 
 
 def _unchecked() -> ssl.SSLContext:

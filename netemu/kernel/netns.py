@@ -14,6 +14,7 @@ import errno
 import fcntl
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -109,6 +110,14 @@ def entered(name: str) -> Iterator[None]:
     with _returning(name):
         join(name)
         yield
+
+
+def open_socket(name: str, family: int, kind: int, protocol: int = 0) -> socket.socket:
+    """A socket of the namespace, as asyncio wants them: one that does not block. Raises KernelNotFound."""
+    with entered(name):
+        sock = socket.socket(family, kind, protocol)
+    sock.setblocking(False)
+    return sock
 
 
 def join(name: str) -> None:

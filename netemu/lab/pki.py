@@ -56,8 +56,13 @@ class Authority:
         builder = builder.add_extension(identifier, critical=False)
         return Authority(key, builder.sign(key, hashes.SHA256()))
 
-    def issue(self, name: str, groups: tuple[str, ...] = (), hosts: tuple[str, ...] = ()) -> tuple[bytes, bytes]:
-        """Certificate and key as PEM: a server's if `hosts` (names and addresses) are given, else a client's."""
+    def issue(
+        self, name: str, groups: tuple[str, ...] = (), hosts: tuple[str, ...] = (), *, peer: bool = False
+    ) -> tuple[bytes, bytes]:
+        """Certificate and key as PEM: a server's if `hosts` (names and addresses) are given, else a client's.
+
+        With `peer` it is good for both: servers that are each other's clients show one certificate.
+        """
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -65,14 +70,15 @@ class Authority:
 
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_name(name, groups), self.certificate.subject, key.public_key())
-        purpose = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
-        builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        purposes = [ExtendedKeyUsageOID.SERVER_AUTH] if hosts else []
+        purposes += [ExtendedKeyUsageOID.CLIENT_AUTH] if peer or not hosts else []
+        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         builder = builder.add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
         )
         if hosts:
             builder = builder.add_extension(x509.SubjectAlternativeName([_host(h) for h in hosts]), critical=False)
-        return _pem(builder.sign(self.key, hashes.SHA256())), _pem_key(key)
+        return pem(builder.sign(self.key, hashes.SHA256())), pem_key(key)
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
@@ -107,13 +113,15 @@ def _host(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _pem(certificate: x509.Certificate) -> bytes:
+def pem(certificate: x509.Certificate) -> bytes:
+    """A certificate as PEM."""
     from cryptography.hazmat.primitives.serialization import Encoding
 
     return certificate.public_bytes(Encoding.PEM)
 
 
-def _pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+def pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A private key as PEM."""
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -123,7 +131,7 @@ def new_key() -> bytes:
     """A private key as PEM."""
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    return _pem_key(ec.generate_private_key(ec.SECP256R1()))
+    return pem_key(ec.generate_private_key(ec.SECP256R1()))
 
 
 def ensure_pki(config: LabConfig) -> None:
@@ -132,9 +140,9 @@ def ensure_pki(config: LabConfig) -> None:
     if paths.kubeconfig.exists():
         return
     authority = Authority.create(f"netemu-{config.name}")
-    ca = _pem(authority.certificate)
+    ca = pem(authority.certificate)
     write_file(paths.pki / "ca.crt", ca)
-    write_file(paths.pki / "ca.key", _pem_key(authority.key), mode=0o600)
+    write_file(paths.pki / "ca.key", pem_key(authority.key), mode=0o600)
     certificate, key = authority.issue("kube-apiserver", hosts=_server_hosts(config))
     write_file(paths.pki / "apiserver.crt", certificate)
     write_file(paths.pki / "apiserver.key", key, mode=0o600)

@@ -79,6 +79,15 @@ class Store(Protocol):
     or may not have happened.
     """
 
+    @property
+    def shared(self) -> bool:
+        """Whether others write to it too; if not, a watch has told of every write before the write is answered."""
+        ...
+
+    async def newest(self) -> int:
+        """The revision of the store: no write that anybody was told of before this call is later."""
+        ...
+
     async def get(self, key: str) -> KeyValue | None:
         """The present value of a key."""
         ...

@@ -37,6 +37,7 @@ from netemu.store.etcd_gateway import (
     Done,
     Gateway,
     GatewayError,
+    LeaseAnswer,
     MaybeDone,
     Pair,
     RangeAnswer,
@@ -65,14 +66,19 @@ class EtcdStore:
 
     @classmethod
     async def open(
-        cls, endpoints: Sequence[str], *, tls: ssl.SSLContext | None = None, retention: int = 10_000
+        cls,
+        endpoints: Sequence[str],
+        *,
+        tls: ssl.SSLContext | None = None,
+        namespace: str = "",
+        retention: int = 10_000,
     ) -> Self:
-        """Connect to a cluster by its members' client URLs, of which some may be down.
+        """Connect to a cluster by its members' client URLs, of which some may be down; the first is asked first.
 
-        `tls` checks the members and has the client's certificate; `retention` is how many revisions of history are
-        kept. Raises UserError when no member answers.
+        `tls` checks the members and has the client's certificate; `namespace` is the network namespace from which they
+        are reached; `retention` is how many revisions of history are kept. Raises UserError when no member answers.
         """
-        gateway = Gateway(endpoints, tls)
+        gateway = Gateway(endpoints, tls, namespace)
         try:
             newest = await gateway.call("kv/range", _ANYTHING, RangeAnswer)
         except BaseException as error:
@@ -81,6 +87,15 @@ class EtcdStore:
                 raise UserError(f"store {', '.join(endpoints)}: {error}") from error
             raise
         return cls(gateway, newest.header.revision, retention)
+
+    @property
+    def shared(self) -> bool:
+        """See Store."""
+        return True
+
+    async def newest(self) -> int:
+        """See Store. A majority of the members is asked."""
+        return (await self._range(_ANYTHING)).header.revision
 
     async def get(self, key: str) -> KeyValue | None:
         """See Store."""
@@ -120,16 +135,22 @@ class EtcdStore:
         """See Store."""
         return await self._write_over(key, None, revision)
 
+    async def put_for(self, key: str, value: bytes, seconds: int) -> None:
+        """Put a key that goes by itself after so many seconds, at least, unless it is put again: it has a lease."""
+        self._check()
+        lease = await self._gateway.call("lease/grant", {"TTL": str(seconds)}, LeaseAnswer)
+        await self._gateway.call("kv/put", {"key": _b64(key), "value": _b64(value), "lease": str(lease.id)}, Done)
+
     async def watch(self, prefix: str, after: int) -> AsyncGenerator[Sequence[Change], None]:
         """See Store. Raises Compacted also for an `after` of the future: the cluster was restored to an older state."""
-        newest = await self._newest()
+        newest = await self.newest()
         if after > newest:
             raise Compacted(newest)
         history: list[Change] | None = []
         if after == newest:
             yield []
             history = None
-        feed = Feed(self._gateway, self._newest, self._closing, after)
+        feed = Feed(self._gateway, self.newest, self._closing, after)
         async with aclosing(feed.changes()) as batches:
             async for batch in batches:
                 fresh = [change for change in batch if change.key.startswith(prefix)]
@@ -147,7 +168,7 @@ class EtcdStore:
     async def compact(self, revision: int) -> None:
         """See Store."""
         self._check()
-        revision = min(revision, await self._newest())
+        revision = min(revision, await self.newest())
         try:
             await self._gateway.call("kv/compaction", {"revision": str(revision)}, Done)
         except GatewayError as error:
@@ -167,9 +188,6 @@ class EtcdStore:
     def _check(self) -> None:
         if self._closing.done():
             raise _closed()
-
-    async def _newest(self) -> int:
-        return (await self._range(_ANYTHING)).header.revision
 
     async def _range(self, wanted: dict[str, Any]) -> RangeAnswer:
         self._check()

@@ -12,6 +12,7 @@ the answer is lost, `MaybeDone` is raised at once: only the caller knows how to 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from typing import Any, Literal, TypeVar
 import aiohttp
 import msgspec
 
+from netemu.kernel import netns
 from netemu.model.errors import ServiceUnavailable
 from netemu.store.base import StoreError
 
@@ -98,6 +100,12 @@ class TxnAnswer(msgspec.Struct):
     responses: list[TxnPart] = msgspec.field(default_factory=list)
 
 
+class LeaseAnswer(msgspec.Struct):
+    """Answer to `lease/grant`."""
+
+    id: int = msgspec.field(name="ID", default=0)
+
+
 class Done(msgspec.Struct):
     """Answer of which only the arrival matters."""
 
@@ -139,12 +147,20 @@ class _Line(msgspec.Struct):
 class Gateway:
     """The members of one cluster. Belongs to the event loop it was made in."""
 
-    def __init__(self, endpoints: Sequence[str], tls: ssl.SSLContext | None) -> None:
-        """`endpoints` are URLs like `https://127.0.0.1:2379`; `tls` checks the members and has our certificate."""
+    def __init__(self, endpoints: Sequence[str], tls: ssl.SSLContext | None, namespace: str = "") -> None:
+        """`endpoints` are URLs like `https://127.0.0.1:2379`, reached from a network namespace ("": this process's);
+        `tls` checks the members and has our certificate."""
+        self._namespace = namespace
         self._endpoints = [endpoint.rstrip("/") for endpoint in endpoints]
         self._preferred = 0
-        connector = aiohttp.TCPConnector(limit=0, limit_per_host=_MOST_CONNECTIONS, ssl=tls or True)
+        connector = aiohttp.TCPConnector(
+            limit=0, limit_per_host=_MOST_CONNECTIONS, ssl=tls or True, socket_factory=self._socket
+        )
         self._session = aiohttp.ClientSession(connector=connector)
+
+    def _socket(self, address: Any) -> socket.socket:
+        family, kind, protocol, _, _ = address
+        return netns.open_socket(self._namespace, family, kind, protocol)
 
     async def close(self) -> None:
         """Let go of all connections."""

@@ -82,6 +82,16 @@ class SqliteStore:
             raise UserError(f"store {path}: {error}") from error
         return cls(connection, revision, compacted, retention)
 
+    @property
+    def shared(self) -> bool:
+        """See Store. Only one process has the file open."""
+        return False
+
+    async def newest(self) -> int:
+        """See Store."""
+        newest: int = await self._read(lambda _: self._engine.revision)
+        return newest
+
     async def get(self, key: str) -> KeyValue | None:
         """See Store."""
         row = await self._read(lambda db: db.execute(f"{_CURRENT} WHERE current.key = ?", (key,)).fetchone())

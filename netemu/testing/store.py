@@ -1,6 +1,8 @@
 """A cluster store in a dictionary: same contract as the real ones, nothing on disk.
 
-While `full` is set, every write is refused, as by a full disk. `cut` breaks every watch, as a network does.
+While `full` is set, every write is refused, as by a full disk. `cut` breaks every watch, as a network does. `shared`
+says whether it takes part as a store of several API servers; then `hold` keeps changes from watches, as a slow member
+does, until `let_go`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ class MemoryStore:
     """Implements `Store`."""
 
     def __init__(self) -> None:
-        self.full = False
+        self.full = self.shared = False
         self.revision = 0
         self._current: dict[str, KeyValue] = {}
         self._log: list[Change] = []
@@ -24,6 +26,12 @@ class MemoryStore:
         self._closed = False
         self._cuts = 0
         self._news = asyncio.Event()
+        self._held: int | None = None
+
+    async def newest(self) -> int:
+        """See Store."""
+        self._check()
+        return self.revision
 
     async def get(self, key: str) -> KeyValue | None:
         """See Store."""
@@ -58,17 +66,28 @@ class MemoryStore:
             raise Compacted(self._compacted)
         first, cuts = True, self._cuts
         while True:
-            news, seen = self._news, self.revision
+            news, seen = self._news, self.revision if self._held is None else self._held
             if self._cuts > cuts:
                 raise ServiceUnavailable("the connection to the store is lost")
-            batch = [change for change in self._log if change.revision > after and change.key.startswith(prefix)]
+            batch = [
+                change for change in self._log if after < change.revision <= seen and change.key.startswith(prefix)
+            ]
             if batch or first:
                 yield batch
             after, first = seen, False
             if self._closed:
                 return
-            if seen == self.revision:
+            if seen == (self.revision if self._held is None else self._held):
                 await news.wait()
+
+    def hold(self) -> None:
+        """Tell watches nothing more for now."""
+        self._held = self.revision
+
+    def let_go(self) -> None:
+        """Tell watches what they have missed."""
+        self._held = None
+        self._tell()
 
     def cut(self) -> None:
         """Let every watch fail before it tells anything more."""

@@ -21,15 +21,17 @@ _PATIENCE = 20.0
 class Members:
     """The members of one cluster, by number."""
 
-    def __init__(self, folder: Path, count: int, flags: Sequence[str] = (), scheme: str = "http") -> None:
+    def __init__(self, folder: Path, count: int, tls: Sequence[str] = ()) -> None:
+        """`tls`: etcd's flags that name certificates, of clients and of peers."""
         if not shutil.which("etcd"):
             pytest.fail(
                 "etcd is not installed: `scripts/test kernel` as root does it, or `apt-get install etcd-server`"
             )
         ports = _free_ports(2 * count)
+        scheme = "https" if tls else "http"
         self.endpoints = [f"{scheme}://127.0.0.1:{port}" for port in ports[:count]]
-        self._peers = [f"http://127.0.0.1:{port}" for port in ports[count:]]
-        self._folder, self._flags = folder, flags
+        self._peers = [f"{scheme}://127.0.0.1:{port}" for port in ports[count:]]
+        self._folder, self._tls = folder, tls
         self._running: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self, number: int) -> None:
@@ -43,7 +45,7 @@ class Members:
                     "--listen-client-urls", client, "--advertise-client-urls", client,
                     "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
                     "--initial-cluster", cluster, "--heartbeat-interval", "50", "--election-timeout", "500",
-                    *self._flags,
+                    *self._tls,
                 ],
                 stdout=log, stderr=log,
             )  # fmt: skip
@@ -77,13 +79,13 @@ class Members:
 
 
 @contextmanager
-def members(folder: Path, count: int) -> Iterator[Members]:
-    """A healthy cluster; killed afterwards."""
-    cluster = Members(folder, count)
+def members(folder: Path, count: int, tls: Sequence[str] = ()) -> Iterator[Members]:
+    """A cluster, killed afterwards; without TLS it is healthy from the beginning."""
+    cluster = Members(folder, count, tls)
     try:
         for number in range(count):
             cluster.start(number)
-        for number in range(count):
+        for number in () if tls else range(count):
             cluster.wait_healthy(number)
         yield cluster
     finally:

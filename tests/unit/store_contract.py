@@ -40,6 +40,14 @@ async def test_every_write_gets_the_next_revision(store: Store, begin: int) -> N
     ] == [begin + 1, begin + 2, begin + 3, begin + 4]
 
 
+async def test_the_newest_revision_is_that_of_the_last_write(store: Store, begin: int) -> None:
+    assert await store.newest() == begin
+
+    written = await store.create("/a", b"1")
+
+    assert await store.newest() == written
+
+
 async def test_get_tells_value_and_revision_of_the_last_write(store: Store, begin: int) -> None:
     await store.create("/a", b"1")
     await store.create("/b", b"1")
