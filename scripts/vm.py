@@ -2,7 +2,8 @@
 
 QEMU gives the guest this machine's root directory over 9p, read-only, and two virtio ports for output and errors, which
 are pipes here. The guest ends each stream with a random token; then all of it has arrived, and the guest is ended.
-Its console goes to a file, whose end is shown when the guest ends before its command.
+Its console goes to a file, whose end is shown when the guest ends before its command. A guest that is not ready in time
+is ended and started once more; one whose command takes longer than it may is ended, and that is said.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 FAILED = 125
+READY_SECONDS = 300.0
+"""A start takes half a minute; on a machine that is busy several times that."""
+_READY = "vm: ready"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -86,13 +91,13 @@ class Stream:
             data = data[os.write(self._target, data) :]
 
 
-def carry(streams: Sequence[Stream]) -> None:
-    """Pass everything on until both streams are over."""
+def carry(streams: Sequence[Stream], over: Callable[[], bool] = lambda: False) -> None:
+    """Pass everything on until both streams are over, or `over` says, asked each second, that it is enough."""
     with selectors.DefaultSelector() as selector:
         for stream in streams:
             selector.register(stream.source, selectors.EVENT_READ, stream)
-        while selector.get_map():
-            for key, _ in selector.select():
+        while selector.get_map() and not over():
+            for key, _ in selector.select(1.0):
                 if not key.data.read():
                     selector.unregister(key.fd)
 
@@ -102,36 +107,76 @@ def with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def run_in_vm(vm: Path, argv: Sequence[str]) -> int:
-    """The status of the command, or FAILED with a message when the machine did not get to its end."""
+class Late(Exception):
+    """The guest did not come to run its command in time."""
+
+
+class Watch:
+    """Whether a guest has had its time: to be ready, and, from then on, for its command."""
+
+    def __init__(self, console: Path, seconds: float, ready_seconds: float = READY_SECONDS) -> None:
+        self._console, self._seconds, self._until = console, seconds, time.monotonic() + ready_seconds
+        self.ready = False
+
+    def over(self) -> bool:
+        """Asked again and again."""
+        if not self.ready and _READY in self.said():
+            self.ready, self._until = True, time.monotonic() + self._seconds
+        return time.monotonic() >= self._until
+
+    def said(self) -> str:
+        """The console so far."""
+        return self._console.read_text(errors="replace") if self._console.exists() else ""
+
+
+def run_in_vm(vm: Path, argv: Sequence[str], seconds: float) -> int:
+    """The status of the command, or FAILED with a message when the machine did not get to its end within `seconds`.
+
+    Raises Late.
+    """
     token = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="vm-") as folder:
         run = Path(folder)
         write_command(run, vm, argv, token)
         (out, guest_out), (err, guest_err) = os.pipe(), os.pipe()
         files = (guest_out, guest_err)
+        watch = Watch(run / "console", seconds)
         command = qemu(vm, run, *files)
         guest = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=files, preexec_fn=with_parent)
         for file in files:
             os.close(file)
         streams = [Stream(out, 1, token.encode(), 3), Stream(err, 2, token.encode())]
         try:
-            carry(streams)
+            carry(streams, watch.over)
         finally:
             guest.kill()
             guest.wait()
+            for stream in streams:
+                os.close(stream.source)
         if streams[0].rest is not None:
             return int(streams[0].rest[:3])
-        console = run / "console"
-        lines = console.read_text(errors="replace").splitlines() if console.exists() else []
-        print("\n".join(lines[-20:]), file=sys.stderr)
-        print("error: the virtual machine ended before its command", file=sys.stderr)
+        print("\n".join(watch.said().splitlines()[-20:]), file=sys.stderr)
+        if not watch.ready and watch.over():
+            raise Late
+        why = f"was ended: its command took longer than {seconds:.0f} s" if watch.over() else "ended before its command"
+        print(f"error: the virtual machine {why}", file=sys.stderr)
         return FAILED
+
+
+def main(vm: Path, argv: Sequence[str]) -> int:
+    """Run the command; a machine that does not start gets a second chance."""
+    seconds = float(os.environ.get("NETEMU_VM_SECONDS", "inf"))
+    for chance in ("trying once more", "giving up"):
+        try:
+            return run_in_vm(vm, argv, seconds)
+        except Late:
+            print(f"the virtual machine was not ready after {READY_SECONDS:.0f} s; {chance}", file=sys.stderr)
+    return FAILED
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        sys.exit(run_in_vm(Path(sys.argv[1]), sys.argv[2:]))
+        sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

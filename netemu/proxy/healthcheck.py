@@ -57,7 +57,8 @@ Handler = Callable[[str], Answer]
 
 async def listen(address: str, netns: str, handler: Handler) -> asyncio.Server:
     """Serve `host:port` in a namespace. Raises KernelError when the address cannot be had."""
-    sock = await asyncio.to_thread(_open, address, netns)
+    # No thread opens it, and it listens last: a call that is cancelled must leave nothing open.
+    sock = _open(address, netns)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -68,7 +69,13 @@ async def listen(address: str, netns: str, handler: Handler) -> asyncio.Server:
             await writer.drain()
         writer.close()
 
-    return await asyncio.start_server(answer, sock=sock, limit=_LARGEST_HEAD)
+    server = await asyncio.start_server(answer, sock=sock, limit=_LARGEST_HEAD, start_serving=False)
+    try:
+        await server.start_serving()
+    except asyncio.CancelledError:
+        server.close()
+        raise
+    return server
 
 
 def _open(address: str, netns: str) -> socket.socket:

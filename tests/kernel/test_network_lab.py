@@ -388,7 +388,7 @@ def _state(where: str) -> list[str]:
     links = json.loads(_run("ip", "-n", where, "-j", "link"))
     found = [str([link.get(field) for field in ("ifname", "mtu", "address", "master", "link_index")]) for link in links]
     for part in (["-4", "-o", "addr"], ["-4", "route", "show", "table", "all"], ["neigh", "show", "nud", "permanent"]):
-        found += sorted(_run("ip", "-n", where, *part).splitlines())
+        found += sorted(line.replace("linkdown ", "") for line in _run("ip", "-n", where, *part).splitlines())
     return found
 
 

@@ -75,3 +75,26 @@ def test_command_keeps_its_words_directory_and_environment(
     ).stdout
 
     assert said == f"{tmp_path}|it's\ntwo lines|a b|c'd|"
+
+
+def test_a_machine_has_time_to_start_and_then_time_for_its_command(vm: ModuleType, tmp_path: Path) -> None:
+    console = tmp_path / "console"
+    silent, late = (vm.Watch(console, seconds=60, ready_seconds=limit) for limit in (60, 0))
+    at_once = (silent.over(), late.over())
+    console.write_text("Booting\nvm: ready after 20 s\n")
+    patient, hasty = (vm.Watch(console, seconds=limit, ready_seconds=0) for limit in (60, 0))
+
+    assert (at_once, silent.ready, late.ready) == ((False, True), False, False)
+    assert (patient.over(), hasty.over(), patient.ready, hasty.ready) == (False, True, True, True)
+
+
+def test_a_stream_that_brings_nothing_is_not_waited_for_for_ever(vm: ModuleType) -> None:
+    read_end, write_end = os.pipe()
+    answers = iter((False, True))
+    try:
+        vm.carry([vm.Stream(read_end, 1, TOKEN)], lambda: next(answers))
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+    assert next(answers, None) is None
