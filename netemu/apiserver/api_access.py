@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from netemu.apiserver.strategy import generated_name
+from netemu.apiserver.strategy import generated_name, mirrored
 from netemu.client.base import Obj
 
 PLACE = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -21,7 +21,7 @@ _MODE = 0o644
 def mount_api_access(pod: Obj, account: Obj | None) -> None:
     """Add the volume and its mounts to a Pod, in place, unless it or its account does not want them."""
     spec = pod.get("spec")
-    if not isinstance(spec, dict) or not _wanted(spec, account or {}):
+    if not isinstance(spec, dict) or mirrored(pod) or not _wanted(spec, account or {}):
         return
     containers = [c for group in ("initContainers", "containers") for c in spec.get(group) or ()]
     bare = [c for c in containers if all(mount.get("mountPath") != PLACE for mount in c.get("volumeMounts") or ())]

@@ -1,54 +1,36 @@
 """Nobody gives away by a role or binding what they do not have themselves.
 
 Whoever writes a role must hold all its rules, or the verb `escalate` on it; whoever binds one, the same or the verb
-`bind`. Callers inside the process are trusted. Upstream: `pkg/registry/rbac/*/policybased/storage.go`.
+`bind`. Upstream: `pkg/registry/rbac/*/policybased/storage.go`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from netemu.apiserver.authentication import Attributes, Authorizer, User
 from netemu.apiserver.rbac import GROUP, Rule
 from netemu.apiserver.registry import Registry
-from netemu.apiserver.rules import Rules
 from netemu.client.base import Obj
-from netemu.model.errors import FieldError, Forbidden, NotFound
+from netemu.model.errors import Forbidden, NotFound
 from netemu.model.resources import CLUSTERROLES, ROLES, Resource
-
-REQUESTER: ContextVar[User | None] = ContextVar("requester", default=None)
-"""Whose request the current task serves; None inside of the process."""
 
 
 class EscalationGuard:
-    """Looks at roles and bindings before they are stored. `begin` before the first request."""
+    """An admission plugin: looks at roles and bindings."""
 
-    def __init__(self) -> None:
-        self._registry: Registry | None = None
-        self._authorizer: Authorizer | None = None
-
-    def begin(self, registry: Registry, authorizer: Authorizer) -> None:
-        """What to decide by; both come after the rules of the registry that they belong to."""
+    def __init__(self, registry: Registry, authorizer: Authorizer) -> None:
         self._registry, self._authorizer = registry, authorizer
 
-    def around(self, rules: Rules) -> Rules:
-        """Those rules, and this one: its refusals are Forbidden."""
-
-        def validate(resource: Resource, obj: Obj, old: Obj | None) -> Sequence[FieldError]:
-            errors = rules.validate(resource, obj, old)
-            if not errors and resource.group == GROUP and (user := REQUESTER.get()) is not None:
-                self._check(user, resource, obj, old)
-            return errors
-
-        return replace(rules, validate=validate)
+    def __call__(self, user: User, resource: Resource, obj: Obj, old: Obj | None) -> None:
+        """See `admission.Plugin`."""
+        if resource.group == GROUP:
+            self._check(user, resource, obj, old)
 
     def _check(self, user: User, resource: Resource, obj: Obj, old: Obj | None) -> None:
         registry, authorizer = self._registry, self._authorizer
-        if registry is None or authorizer is None:
-            return
         namespace, name = obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
         if resource in (ROLES, CLUSTERROLES):
             if old is not None and _granted(obj) == _granted(old):

@@ -1,8 +1,7 @@
 """What a kubelet may do: its own Node and Lease, the Pods bound to its node, and what those Pods name.
 
 RBAC cannot say "the Secrets of my Pods"; this can. Nodes are known by their user, `system:node:NAME` in the group
-`system:nodes`. What upstream's admission plugin NodeRestriction refuses (writes to other nodes and their Pods) is not
-allowed here in the first place.
+`system:nodes`. What a write may say is `node_restriction`'s to judge.
 Upstream: `plugin/pkg/auth/authorizer/node` with the feature AuthorizeNodeWithSelectors, on since 1.32.
 """
 
@@ -61,6 +60,8 @@ class NodeAuthorizer:
 
     def _pods(self, node: str, wanted: Attributes) -> bool:
         verb, subresource = wanted.verb, wanted.subresource
+        if verb == "create" and not subresource:
+            return True  # mirror Pods
         if verb in ("list", "watch", "deletecollection") and not wanted.name:
             return verb != "deletecollection" and f"spec.nodeName={node}" in wanted.fields.split(",")
         pod = self._registry.find(PODS, wanted.name, wanted.namespace)
@@ -77,7 +78,7 @@ class NodeAuthorizer:
     def _named(self, node: str, wanted: Attributes) -> bool:
         if wanted.verb not in _READ or wanted.subresource or not wanted.name:
             return False
-        return any((wanted.resource, wanted.name) in _names(pod) for pod in self._bound(node, wanted.namespace))
+        return any((wanted.resource, wanted.name) in names_of(pod) for pod in self._bound(node, wanted.namespace))
 
     def _token(self, node: str, wanted: Attributes) -> bool:
         if wanted.subresource != "token":
@@ -111,7 +112,7 @@ _CORE: dict[str, Callable[[NodeAuthorizer, str, Attributes], bool]] = {
 }
 
 
-def _names(pod: Obj) -> set[tuple[str, str]]:
+def names_of(pod: Obj) -> set[tuple[str, str]]:
     """The Secrets and ConfigMaps that a Pod refers to, as (resource, name)."""
     spec = pod["spec"]
     found = {("secrets", one.get("name", "")) for one in spec.get("imagePullSecrets") or ()}

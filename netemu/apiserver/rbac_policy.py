@@ -200,21 +200,35 @@ def dns_policy(namespace: str, faults: str) -> list[tuple[Resource, Obj]]:
         _rule(("list", "watch"), "discovery.k8s.io", "endpointslices"),
     ]
     subject = {"kind": _SERVICE_ACCOUNT, "name": "coredns", "namespace": namespace}
-    local = {"name": "netemu:coredns", "namespace": namespace}
-    role = {"metadata": local, "rules": [
-        _rule(_READ, "", "configmaps", (faults,)),
-        _EVENTS,
-    ]}  # fmt: skip
-    binding = {
-        "metadata": local,
-        "roleRef": {"apiGroup": GROUP, "kind": "Role", "name": "netemu:coredns"},
-        "subjects": [subject],
-    }
     return [
         (CLUSTERROLES, {"metadata": {"name": name}, "rules": rules}),
         (CLUSTERROLEBINDINGS, _cluster_binding(name, [subject], {})),
-        (ROLES, role),
-        (ROLEBINDINGS, binding),
+        *_faults_policy("netemu:coredns", namespace, faults, subject),
+    ]
+
+
+def agent_policy(user: str, namespace: str, faults: str) -> list[tuple[Resource, Obj]]:
+    """What a node agent may do beside its kubelets and proxies: follow Services, and faults of the resolver outside."""
+    rules = [
+        _rule(("list", "watch"), "", "pods services"),
+        _rule(("list", "watch"), "discovery.k8s.io", "endpointslices"),
+    ]
+    subject = _subject(_USER, user)
+    return [
+        (CLUSTERROLES, {"metadata": {"name": user}, "rules": rules}),
+        (CLUSTERROLEBINDINGS, _cluster_binding(user, [subject], {})),
+        *_faults_policy(user, namespace, faults, subject),
+    ]
+
+
+def _faults_policy(name: str, namespace: str, faults: str, subject: dict[str, str]) -> list[tuple[Resource, Obj]]:
+    """To follow the ConfigMap of the faults of a DNS server, and to tell of them."""
+    local = {"name": name, "namespace": namespace}
+    rules = [_rule(_READ, "", "configmaps", (faults,)), _EVENTS]
+    ref = {"apiGroup": GROUP, "kind": "Role", "name": name}
+    return [
+        (ROLES, {"metadata": local, "rules": rules}),
+        (ROLEBINDINGS, {"metadata": local, "roleRef": ref, "subjects": [subject]}),
     ]
 
 

@@ -17,12 +17,12 @@ from dataclasses import replace
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
+from netemu.apiserver.admission import REQUESTER
 from netemu.apiserver.audit import COMPLETE, RECEIVED, AuditLog
 from netemu.apiserver.authentication import AllowAuthenticated, Attributes, Authorizer, User, forbidden_message
 from netemu.apiserver.authenticator import Authenticator
 from netemu.apiserver.bodies import Bodies, FieldValidation
 from netemu.apiserver.connect import ConnectHandlers, connects
-from netemu.apiserver.escalation import REQUESTER
 from netemu.apiserver.handlers import ResourceHandlers
 from netemu.apiserver.handlers_meta import PUBLIC, MetaHandlers
 from netemu.apiserver.handlers_reviews import REVIEWS, answer
@@ -175,7 +175,7 @@ class ApiServer:
         asked = self._bodies.read(target, await request.read(), content_type, FieldValidation("Ignore"))
         if token and self._tokens is not None:
             asked = self._schema.decoded(TOKEN_REQUESTS, asked)
-            return json_response(self._tokens.create(target.name, target.namespace, asked), 201)
+            return json_response(self._tokens.create(target.name, target.namespace, asked, user), 201)
         asked = self._schema.decoded(target.resource, asked)
         return json_response(answer(target, asked, user, self._authorizer, self._tokens), 201)
 

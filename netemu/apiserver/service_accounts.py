@@ -16,6 +16,8 @@ from typing import Any
 
 from netemu.apiserver.authentication import AUTHENTICATED, User
 from netemu.apiserver.jwt import ALGORITHM, BadToken, Keys
+from netemu.apiserver.node_authorizer import node_of
+from netemu.apiserver.node_restriction import check_token
 from netemu.apiserver.registry import Registry
 from netemu.client.base import Obj
 from netemu.model import times
@@ -56,8 +58,8 @@ class ServiceAccountTokens:
         }
         return {JWKS_PATH: self._keys.jwks(), CONFIGURATION_PATH: configuration}
 
-    def create(self, name: str, namespace: str, request: Mapping[str, Any]) -> Obj:
-        """The TokenRequest with its token. Raises NotFound, BadRequest, Invalid, Conflict."""
+    def create(self, name: str, namespace: str, request: Mapping[str, Any], asker: User | None = None) -> Obj:
+        """The TokenRequest with its token. Raises NotFound, BadRequest, Invalid, Conflict, Forbidden."""
         account = self._registry.find(SERVICEACCOUNTS, name, namespace)
         if account is None:
             raise NotFound.named(SERVICEACCOUNTS.plural, name)
@@ -70,6 +72,9 @@ class ServiceAccountTokens:
             raise Invalid.of_fields("TokenRequest", name, [field], TOKEN_REQUESTS.group)
         audiences = spec.get("audiences") or [self._issuer]
         bound = self._bound(spec.get("boundObjectRef"), name, namespace)
+        if asker and (node := node_of(asker)):
+            ref = spec.get("boundObjectRef") or {}
+            check_token(node, name, ref, self._registry.find(PODS, ref.get("name", ""), namespace))
         now = int(self._now())
         renewed = seconds == _RENEWED and "pod" in bound and not spec.get("audiences")
         claims = {

@@ -28,6 +28,9 @@ _NO_GENERATION = frozenset({"", "coordination.k8s.io", "node.k8s.io", "events.k8
 """Groups whose objects have no metadata.generation."""
 _SERVER_SET = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
 
+MIRROR = "kubernetes.io/config.mirror"
+"""The annotation of a mirror Pod."""
+
 
 def accept(schema: Schema, resource: Resource, obj: Mapping[str, Any], namespace: str, name: str = "") -> Obj:
     """A copy of what came in, decoded, with kind, namespace and (for updates) name as the request says.
@@ -79,10 +82,20 @@ def begin(resource: Resource, obj: Obj) -> None:
         admit_pod(obj)
 
 
+def mirrored(pod: Obj) -> bool:
+    """Whether a Pod stands for one that a kubelet has from a file of its own."""
+    return MIRROR in ((pod.get("metadata") or {}).get("annotations") or {})
+
+
 def admit_pod(pod: Obj) -> None:
-    """The ServiceAccount plugin's part: Pods that name none run as `default`."""
+    """The ServiceAccount plugin's part: Pods that name none run as `default`, but for mirror Pods."""
     spec = pod.get("spec")
-    if isinstance(spec, dict) and not spec.get("serviceAccountName") and not spec.get("serviceAccount"):
+    if (
+        isinstance(spec, dict)
+        and not mirrored(pod)
+        and not spec.get("serviceAccountName")
+        and not spec.get("serviceAccount")
+    ):
         spec["serviceAccountName"] = "default"
 
 

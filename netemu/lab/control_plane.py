@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from netemu import controllers, scheduler
+from netemu.apiserver.admission import Admission
 from netemu.apiserver.allocation import ServiceAllocator
 from netemu.apiserver.audit import AuditLog
 from netemu.apiserver.authentication import server_tls
@@ -24,7 +25,8 @@ from netemu.apiserver.bootstrap import bootstrap, ensure_policy
 from netemu.apiserver.escalation import EscalationGuard
 from netemu.apiserver.jwt import Keys
 from netemu.apiserver.local import LocalClient
-from netemu.apiserver.rbac_policy import dns_policy
+from netemu.apiserver.node_restriction import NodeRestriction
+from netemu.apiserver.rbac_policy import agent_policy, dns_policy
 from netemu.apiserver.reach import Reach
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.rules import Rules
@@ -35,6 +37,7 @@ from netemu.client import Informer
 from netemu.kernel import netns
 from netemu.lab import addons, manifests, pki
 from netemu.lab.config import API_PORT, LabConfig, load_config, save_config
+from netemu.lab.node_labels import mark_nodes
 from netemu.lab.node_local_dns import node_local_dns
 from netemu.lab.paths import LabPaths
 from netemu.lab.process import run, until
@@ -62,12 +65,12 @@ async def control_plane(lab: str) -> None:
         replace_store(paths.incoming_store, paths.store)
     store = await SqliteStore.open(paths.store)
     schema = Schema.load()
-    guard = EscalationGuard()
+    admission = Admission()
     allocator = ServiceAllocator(config.service_cidrs)
-    registry = Registry(store, schema, allocator, rules=guard.around(Rules.upstream()))
+    registry = Registry(store, schema, allocator, rules=admission.around(Rules.upstream()))
     await registry.start()
     authorizer = ClusterAuthorizer(registry)
-    guard.begin(registry, authorizer)
+    admission.begin(EscalationGuard(registry, authorizer), NodeRestriction(registry))
     node = names.node_netns(config.name, config.control_plane.name)
     reach = Reach(node, pki.kubelet_client_tls(lab))
     tokens = _tokens(config, registry)
@@ -75,21 +78,16 @@ async def control_plane(lab: str) -> None:
     client = LocalClient(registry, "kube-apiserver")
     try:
         async with asyncio.TaskGroup() as tasks:
+            await _begin(config, client)
+            # Nobody is let in before there are roles to judge by.
             await server.start([host], server_tls(*pki.server_certificate(lab)))
             await server.start([_unix_socket(paths.api_socket)], None)
             tasks.create_task(_serve_the_node(config, server))
             tasks.create_task(serve_snapshots(lab, store))
-            await bootstrap(
-                client,
-                api_address=config.control_plane.addresses[0],
-                api_port=API_PORT,
-                service_address=config.api_service_ip,
-                service_cidrs=config.service_cidrs,
-            )
-            await ensure_policy(client, dns_policy(addons.SYSTEM, addons.FAULTS))
             root_ca = pki.server_certificate(lab)[2].read_text()
             manager = LocalClient(registry, "kube-controller-manager")
             tasks.create_task(controllers.run(manager, load_balancer_pools=config.load_balancer_pools, root_ca=root_ca))
+            tasks.create_task(mark_nodes(config, LocalClient(registry, "kubeadm")))
             tasks.create_task(scheduler.run(LocalClient(registry, "kube-scheduler")))
             await _post_once(config, LocalClient(registry, "kubectl-client-side-apply"))
             log.info("serving lab %s on 127.0.0.1:%d", lab, config.api_port)
@@ -97,6 +95,19 @@ async def control_plane(lab: str) -> None:
         await server.close()
         await registry.close()
         await store.close()
+
+
+async def _begin(config: LabConfig, client: LocalClient) -> None:
+    """What has to be there before anybody asks."""
+    await bootstrap(
+        client,
+        api_address=config.control_plane.addresses[0],
+        api_port=API_PORT,
+        service_address=config.api_service_ip,
+        service_cidrs=config.service_cidrs,
+    )
+    await ensure_policy(client, dns_policy(addons.SYSTEM, addons.FAULTS))
+    await ensure_policy(client, agent_policy(pki.NODE_AGENT, addons.SYSTEM, addons.OUTSIDE_FAULTS))
 
 
 def _host_socket(config: LabConfig) -> tuple[socket.socket, LabConfig]:

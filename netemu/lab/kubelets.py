@@ -22,11 +22,11 @@ async def serve_kubelets(config: LabConfig, kubelets: Mapping[str, Kubelet]) -> 
     """Every kubelet, by its node's name, can be asked until this is cancelled."""
     # An HTTP server is a tenth of a second to load, and Pods can start meanwhile.
     server = await asyncio.to_thread(importlib.import_module, "netemu.kubelet.server")
-    tls = server_tls(*pki.kubelet_certificate(config.name))
     servers = [server.KubeletServer(kubelet) for kubelet in kubelets.values()]
     nodes = [node for node in config.nodes if node.name in kubelets]
     try:
         for node, each in zip(nodes, servers, strict=True):
+            tls = server_tls(*pki.kubelet_certificate(config.name, node.name))
             try:
                 await each.start(_listeners(config.name, node, server.PORT), tls)
             except OSError as error:  # somebody on the node has the port; the node works all the same

@@ -29,6 +29,7 @@ from netemu.lab.outside import resolvers, serve_outside
 from netemu.lab.paths import LabPaths
 from netemu.lab.process import run, until
 from netemu.model.errors import NetemuError
+from netemu.model.node_labels import kubelet_may_set
 from netemu.model.objects import Service, Taint
 from netemu.model.resources import SERVICES
 from netemu.network import names, underlay
@@ -59,20 +60,29 @@ async def node_agent(lab: str, channel: int = -1, index: int = -1) -> None:
     underlay.build(network_plan(config))
     _write_node_files(config, paths)
     await until(paths.kubeconfig.exists)
-    credentials = load_kubeconfig(paths.component_kubeconfig("node-agent"))
-    async with HttpClient(credentials, user_agent="kubelet") as client:
-        proxies = {node.name: _proxy(config, node, client) for node in config.nodes}
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def client_of(component: str, user_agent: str) -> HttpClient:
+            """Every kubelet is a user of its own, as upstream's are; all proxies are one."""
+            credentials = load_kubeconfig(paths.component_kubeconfig(component))
+            return await stack.enter_async_context(HttpClient(credentials, user_agent=user_agent))
+
+        client, for_proxies = await client_of("node-agent", "netemu"), await client_of("kube-proxy", "kube-proxy")
+        proxies = {node.name: _proxy(config, node, for_proxies) for node in config.nodes}
         services = Informer(client, SERVICES, Service)
-        kubelets = [_kubelet(config, node, client, services, store) for node in config.nodes]
-        reachable = dict(zip(proxies, kubelets, strict=True))
-        async with _status(paths, proxies), asyncio.TaskGroup() as tasks:
+        kubelets = {
+            node.name: _kubelet(config, node, await client_of(f"kubelet-{node.name}", "kubelet"), services, store)
+            for node in config.nodes
+        }
+        await stack.enter_async_context(_status(paths, proxies))
+        async with asyncio.TaskGroup() as tasks:
             tasks.create_task(services.run())
             tasks.create_task(balance(config, client, services))
-            for kubelet, proxy in zip(kubelets, proxies.values(), strict=True):
-                tasks.create_task(kubelet.run())
+            for name, proxy in proxies.items():
+                tasks.create_task(kubelets[name].run())
                 tasks.create_task(_keep_running(proxy))
             tasks.create_task(serve_outside(config, client))
-            tasks.create_task(serve_kubelets(config, reachable))
+            tasks.create_task(serve_kubelets(config, kubelets))
             log.info("running %d nodes of lab %s", len(config.nodes), lab)
 
 
@@ -100,7 +110,7 @@ def _kubelet(
         addresses=node.addresses,
         netns=names.node_netns(config.name, node.name),
         pod_cidrs=node.pod_cidrs,
-        labels=node.labels,
+        labels={key: value for key, value in node.labels.items() if kubelet_may_set(key)},
         taints=tuple(Taint(key=taint.key, value=taint.value, effect=taint.effect) for taint in node.taints),
     )
     settings = KubeletSettings(

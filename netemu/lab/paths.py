@@ -105,7 +105,7 @@ class LabPaths:
         return self.run / "proxy"
 
     def component_kubeconfig(self, component: str) -> Path:
-        """The kubeconfig of `node-agent`, ..."""
+        """The kubeconfig of `node-agent`, `kube-proxy` or `kubelet-NODE`."""
         return self.pki / f"{component}.kubeconfig"
 
     @property

@@ -25,11 +25,19 @@ if TYPE_CHECKING:
 
 HTTPS = 443
 _YEARS = 10
-USERS = {
-    "admin": ("kubernetes-admin", ("system:masters",)),
-    "node-agent": ("system:node-agent", ("system:nodes", "system:masters")),
-}
-"""Component -> user name and groups."""
+NODE_AGENT = "netemu:node-agent"
+"""What the node agent is where it is neither kubelet nor kube-proxy: load balancer and resolver outside."""
+
+
+def users(config: LabConfig) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Component to its user name and groups, by upstream's names; `kubelet-NAME` for each node."""
+    nodes = {f"kubelet-{node.name}": (f"system:node:{node.name}", ("system:nodes",)) for node in config.nodes}
+    return {
+        "node-agent": (NODE_AGENT, ()),
+        "kube-proxy": ("system:kube-proxy", ()),
+        **nodes,
+        "admin": ("kubernetes-admin", ("system:masters",)),
+    }
 
 
 class Authority:
@@ -153,25 +161,24 @@ def ensure_pki(config: LabConfig) -> None:
             write_file(paths.pki / f"client-{client.name}.crt", certificate)
             write_file(paths.pki / f"client-{client.name}.key", key, mode=0o600)
     server = f"https://127.0.0.1:{config.api_port}"
-    for component, (user, groups) in USERS.items():
+    for component, (user, groups) in users(config).items():
         certificate, key = authority.issue(user, groups)
         text = kubeconfig(config.name, server, ca, user, certificate, key)
         # The administrator's comes last: its presence says that everything is there.
-        if component != "admin":
-            write_file(paths.component_kubeconfig(component), text, mode=0o600)
-        else:
-            admin = text
-    write_file(paths.kubeconfig, admin, mode=0o600)
+        path = paths.kubeconfig if component == "admin" else paths.component_kubeconfig(component)
+        write_file(path, text, mode=0o600)
 
 
 def _issue_for_kubelets(config: LabConfig, authority: Authority) -> None:
-    """What kubelets serve with, and what the API server shows them; kubeadm's names."""
+    """What each kubelet serves with, and what the API server shows them; kubeadm's names."""
     pki = LabPaths(config.name).pki
-    hosts = tuple(host for node in config.nodes for host in (node.name, *node.addresses))
     pairs = {
-        "kubelet": authority.issue("system:node", ("system:nodes",), hosts),
-        "apiserver-kubelet-client": authority.issue("kube-apiserver-kubelet-client", ("system:masters",)),
+        f"kubelet-{node.name}": authority.issue(
+            f"system:node:{node.name}", ("system:nodes",), (node.name, *node.addresses)
+        )
+        for node in config.nodes
     }
+    pairs["apiserver-kubelet-client"] = authority.issue("kube-apiserver-kubelet-client", ("system:masters",))
     for name, (certificate, key) in pairs.items():
         write_file(pki / f"{name}.crt", certificate)
         write_file(pki / f"{name}.key", key, mode=0o600)
@@ -214,10 +221,10 @@ def server_certificate(lab: str) -> tuple[Path, Path, Path]:
     return pki / "apiserver.crt", pki / "apiserver.key", pki / "ca.crt"
 
 
-def kubelet_certificate(lab: str) -> tuple[Path, Path, Path]:
-    """Paths of the certificate with which the kubelets of a lab serve, its key, and the authority's certificate."""
+def kubelet_certificate(lab: str, node: str) -> tuple[Path, Path, Path]:
+    """Paths of the certificate with which the kubelet of a node serves, its key, and the authority's certificate."""
     pki = LabPaths(lab).pki
-    return pki / "kubelet.crt", pki / "kubelet.key", pki / "ca.crt"
+    return pki / f"kubelet-{node}.crt", pki / f"kubelet-{node}.key", pki / "ca.crt"
 
 
 def service_account_key(lab: str) -> Path:

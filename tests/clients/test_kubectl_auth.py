@@ -140,3 +140,51 @@ def test_a_pod_asks_the_api_server_with_what_it_finds_in_itself(guarded: Guarded
         ).stdout.split()
 
     eventually(lambda: asked() == [NAMESPACE, "200", "403"], "what a Pod may ask")
+
+
+def as_kubelet(admin: LabKubectl, node: str, *arguments: str) -> tuple[int, str]:
+    """As the kubelet of a node: exit code and all that was said."""
+    config = LabPaths(admin.lab).component_kubeconfig(f"kubelet-{node}")
+    done = admin.run("--kubeconfig", str(config), *arguments)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"), "system:node:worker-1"),
+        (("get", "node", "worker-1", "-o", "name"), "node/worker-1"),
+        (("get", "pods", "--field-selector=spec.nodeName=worker-1", "-o", "name"), ""),
+    ],
+)
+def test_each_kubelet_is_its_own_user(lab: LabKubectl, arguments: tuple[str, ...], said: str) -> None:
+    assert as_kubelet(lab, "worker-1", *arguments) == (0, f"{said}\n" if said.startswith("node/") else said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("get", "secrets", "-A"), 'User "system:node:worker-1" cannot list resource "secrets"'),
+        (("get", "pods", "-A"), 'User "system:node:worker-1" cannot list resource "pods"'),
+        (("label", "node", "worker-2", "a=b"), 'User "system:node:worker-1" cannot get resource "nodes"'),
+        (("label", "node", "worker-1", "node-role.kubernetes.io/x=y"), "is not allowed to modify labels"),
+        (("taint", "node", "worker-1", "a=b:NoSchedule"), "is not allowed to modify taints"),
+        (("create", "token", "default"), 'cannot create resource "serviceaccounts/token"'),
+        (("delete", "node", "worker-1"), 'cannot delete resource "nodes"'),
+    ],
+)
+def test_a_kubelet_may_not_do_what_is_not_its_own(lab: LabKubectl, arguments: tuple[str, ...], why: str) -> None:
+    code, said = as_kubelet(lab, "worker-1", *arguments)
+
+    assert (code, why in said) == (1, True), said
+
+
+def test_nothing_that_a_lab_does_by_itself_is_refused(lab: LabKubectl) -> None:
+    """The audit log tells every component by its own name, and no request of theirs that was forbidden."""
+    events = [json.loads(line) for line in LabPaths(lab.lab).audit.read_text().splitlines()]
+    agents = [e for e in events if e["userAgent"].startswith(("kubelet", "kube-proxy", "netemu"))]
+
+    users = {event["user"]["username"] for event in agents}
+    nodes = {f"system:node:{name}" for name in ("control-plane", "worker-1", "worker-2")}
+    assert users - {"system:serviceaccount:kube-system:coredns"} == {"system:kube-proxy", "netemu:node-agent", *nodes}
+    assert [e for e in agents if e.get("responseStatus", {}).get("code") in (401, 403)] == []

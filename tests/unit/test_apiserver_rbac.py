@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from netemu.apiserver.admission import REQUESTER, Admission
 from netemu.apiserver.allocation import ServiceAllocator
 from netemu.apiserver.authentication import ANONYMOUS, AUTHENTICATED, Attributes, User
 from netemu.apiserver.authorization import ClusterAuthorizer
 from netemu.apiserver.bootstrap import bootstrap, ensure_policy
-from netemu.apiserver.escalation import REQUESTER, EscalationGuard
+from netemu.apiserver.escalation import EscalationGuard
 from netemu.apiserver.local import LocalClient
+from netemu.apiserver.node_restriction import NodeRestriction
 from netemu.apiserver.rbac import Grants, Rule
 from netemu.apiserver.rbac_policy import default_policy, dns_policy
 from netemu.apiserver.registry import Registry
@@ -120,12 +122,12 @@ def test_the_reason_names_binding_role_and_subject() -> None:
 @asynccontextmanager
 async def cluster(folder: Path) -> AsyncIterator[tuple[LocalClient, ClusterAuthorizer]]:
     store = await SqliteStore.open(folder / "store.db")
-    guard = EscalationGuard()
-    rules = guard.around(Rules.upstream())
+    admission = Admission()
+    rules = admission.around(Rules.upstream())
     registry = Registry(store, Schema.load(), ServiceAllocator(["10.96.0.0/16"]), rules=rules)
     await registry.start()
     client, authorizer = LocalClient(registry), ClusterAuthorizer(registry)
-    guard.begin(registry, authorizer)
+    admission.begin(EscalationGuard(registry, authorizer), NodeRestriction(registry))
     try:
         await bootstrap(client, api_address="172.18.0.2", api_port=6443)
         await ensure_policy(client, dns_policy("kube-system", "dns-faults"))
