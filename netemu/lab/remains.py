@@ -122,11 +122,21 @@ def _lab_commands() -> Iterator[tuple[int, list[str]]]:
 
 
 def _sees_our(process: Path, lab: str) -> bool:
-    """Whether a process has the lab's directory that we have, or the root: containers may have labs of that name."""
+    """Whether a process sees what we see of the lab's directories, or, where neither sees one, has our root:
+    containers, and other mount namespaces, may have labs of that name."""
     for path in (LabPaths(lab).run, LabPaths(lab).state, Path("/")):
-        with contextlib.suppress(FileNotFoundError):
-            return os.path.samestat(path.stat(), Path(f"{process}/root{path}").stat())
+        ours, theirs = _identity(path), _identity(Path(f"{process}/root{path}"))
+        if ours or theirs:
+            return ours == theirs
     return False
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def inhabitants(namespaces: list[str]) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -190,6 +191,26 @@ def test_control_c_and_a_request_to_end_take_everything_back(lab_name: str, numb
 
     assert command.wait(20) == 130
     assert leftovers(lab_name) == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "ours"),
+    [pytest.param((), True, id="here"), pytest.param(("unshare", "--mount"), False, id="in a container")],
+)
+def test_processes_of_a_lab_of_that_name_are_ours(
+    lab_name: str, tmp_path: Path, elsewhere: tuple[str, ...], ours: bool
+) -> None:
+    """A shell that looks like a supervisor and waits for its input to end; a container has a /run of its own."""
+    (tmp_path / "netemu.lab.supervisor").write_text("echo; read line\n")
+    prepare = f"mount -t tmpfs tmpfs /run; mkdir -p /run/netemu/{lab_name};" if elsewhere else ""
+    command = (*elsewhere, "sh", "-c", f"{prepare} exec sh -m netemu.lab.supervisor {lab_name} x")
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        found = lab_processes(lab_name)
+        process.communicate()
+
+    assert found == ({"supervisor": process.pid} if ours else {})
 
 
 def test_down_of_no_lab_says_so(lab_name: str) -> None:
