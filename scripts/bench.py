@@ -144,12 +144,16 @@ def _lab_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(prog="bench", description="Measure netemu on this machine. Needs root.")
-    parser.add_argument("what", nargs="?", choices=["lab", "proxy", "dns"], default="lab",
-                        help="lab: up, apply, memory, down; proxy: how fast rules are programmed; "
+    parser.add_argument("what", nargs="?", choices=["lab", "api", "proxy", "dns"], default="lab",
+                        help="lab: up, apply, memory, down; api: how fast the API server creates, lists and tells; "
+                             "proxy: how fast rules are programmed; "
                              "dns: how fast names are answered, beside unbound and dnsmasq if installed")  # fmt: skip
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--manifest", type=Path, default=ROOT / "topologies/shop.yaml",
                         help="the application that is applied (with kubectl, if NETEMU_KUBECTL names one)")  # fmt: skip
+    parser.add_argument("--store", choices=["sqlite", "etcd"], default="sqlite",
+                        help="api: what it keeps objects in; etcd: three members on this machine")  # fmt: skip
+    parser.add_argument("--objects", type=int, default=10_000, help="api: how many Services there are at the end")
     parser.add_argument("--modes", nargs="+", default=["nftables", "iptables"], help="proxy: which modes")
     parser.add_argument(
         "--services", nargs="+", type=int, default=[1000, 5000], help="proxy: how many, of 10 endpoints"
@@ -172,6 +176,10 @@ def main() -> None:
 
 
 def _rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+    if options.what == "api":
+        from bench_apiserver import bench_apiserver
+
+        return bench_apiserver(options.store, options.objects, options.runs)
     if options.what == "proxy":
         from bench_proxy import bench_proxy
 
