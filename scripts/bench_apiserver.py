@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from typing import Any
 
 from bench_apiserver_load import WATCHED, Connection, create, fetch, watch, write
 
-CLIENTS, WATCHERS, WRITES, PAUSE = 10, 200, 100, 0.05
+CLIENTS, WATCHERS, WRITES, PAUSE = 10, 200, 60, 0.05
 PODS = 100
 _PATIENCE = 30.0
 _FOLDERS = {"ConfigMaps": WATCHED, "Pods": "/api/v1/namespaces/default/pods",
@@ -36,7 +37,7 @@ def bench_apiserver(store: str, objects: int, runs: int) -> list[dict[str, Any]]
         folder = Path(name)
         endpoints = opened.enter_context(_etcd(folder)) if store == "etcd" else ()
         pid = opened.enter_context(_server(folder, endpoints))
-        clients = opened.enter_context(_forks.Pool(CLIENTS))
+        clients = opened.enter_context(_forks.Pool(CLIENTS, initializer=_begin))
         bench = _Bench(store, folder / "kubeconfig", pid, clients)
         bench.creates("Services", objects, runs)
         bench.keep(f"memory with {objects:,} Services, MiB", _memory(pid), 250)
@@ -83,7 +84,7 @@ class _Bench:
         name = "watched"
         Connection(self.kubeconfig).ask("POST", WATCHED, {"metadata": {"name": name}})
         all_watch, telling = _forks.Pipe(duplex=False)
-        with _forks.Pool(1, initializer=_tell_to, initargs=(telling,)) as watching:
+        with _forks.Pool(1, initializer=_begin, initargs=(telling,)) as watching:
             took = watching.apply_async(_watch, (self.kubeconfig, name))
             if not all_watch.poll(_PATIENCE):
                 raise SystemExit(f"{WATCHERS} watches have not begun within {_PATIENCE:.0f} s")
@@ -146,9 +147,11 @@ _MADE: dict[str, Callable[[int], dict[str, Any]]] = {"ConfigMaps": _config_map, 
 _telling: Any = None
 
 
-def _tell_to(pipe: Any) -> None:
+def _begin(telling: Any = None) -> None:
+    """What a client's process does first: it ends when it is told to, whatever its parent would do."""
     global _telling
-    _telling = pipe
+    _telling = telling
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _watch(kubeconfig: Path, name: str) -> list[float]:

@@ -8,6 +8,7 @@ No controller runs, so nothing but the load is at work.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 import sys
@@ -35,8 +36,9 @@ from netemu.store.sqlite import SqliteStore
 
 async def serve(folder: Path, endpoints: Sequence[str]) -> None:
     """Serve until SIGTERM."""
-    ended = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     store: Store = await EtcdStore.open(endpoints) if endpoints else await SqliteStore.open(folder / "store.db")
     schema = Schema.load()
     registry = Registry(store, schema, ServiceAllocator(["10.96.0.0/16"]))
@@ -45,7 +47,7 @@ async def serve(folder: Path, endpoints: Sequence[str]) -> None:
     try:
         await bootstrap(LocalClient(registry), api_address="172.18.0.2", api_port=6443)
         await server.start(*_listening(folder))
-        await ended.wait()
+        await asyncio.Event().wait()
     finally:
         await server.close()
         await registry.close()
@@ -69,4 +71,5 @@ def _listening(folder: Path):
 
 if __name__ == "__main__":
     look_at_old_objects_seldom()
-    asyncio.run(serve(Path(sys.argv[1]), sys.argv[2:]))
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(serve(Path(sys.argv[1]), sys.argv[2:]))

@@ -143,7 +143,7 @@ class EtcdStore:
 
     async def watch(self, prefix: str, after: int) -> AsyncGenerator[Sequence[Change], None]:
         """See Store. Raises Compacted also for an `after` of the future: the cluster was restored to an older state."""
-        newest = await self.newest()
+        newest, after = await self.newest(), max(after, _EMPTY)
         if after > newest:
             raise Compacted(newest)
         history: list[Change] | None = []
@@ -266,6 +266,10 @@ class EtcdStore:
             await self.compact(revision)
         except (ServiceUnavailable, GatewayError) as error:
             log.warning("automatic compaction: %s", error)
+
+
+_EMPTY = 1
+"""The revision of a cluster that nobody has written to; there is no change of that revision to wait for."""
 
 
 def _b64(text: str | bytes) -> str:

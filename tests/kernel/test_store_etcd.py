@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
@@ -70,3 +71,13 @@ async def test_no_member_to_be_found_is_a_users_error_naming_them(monkeypatch: p
 
     with pytest.raises(UserError, match=r"store http://127\.0\.0\.1:1, http://127\.0\.0\.1:2"):
         await EtcdStore.open(["http://127.0.0.1:1", "http://127.0.0.1:2"])
+
+
+async def test_the_watch_of_a_cluster_that_nobody_has_written_to_begins_at_once(tmp_path: Path) -> None:
+    with members(tmp_path, 1) as empty:
+        engine = await EtcdStore.open(empty.endpoints)
+        async with aclosing(engine.watch("/", 0)) as batches:
+            first = await asyncio.wait_for(anext(batches), 5)
+        await engine.close()
+
+    assert first == []
