@@ -17,6 +17,7 @@ from collections.abc import Callable
 from netemu.apiserver.defaults_pod import default_pod, default_pod_template
 from netemu.apiserver.defaults_service import default_service
 from netemu.apiserver.rbac import GROUP as RBAC
+from netemu.apiserver.validation_policy import COUNTS
 from netemu.client.base import Obj
 from netemu.model.resources import Resource
 
@@ -116,6 +117,13 @@ def _default_networkpolicy(obj: Obj) -> None:
         spec["policyTypes"] = ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"]
 
 
+def _default_poddisruptionbudget(obj: Obj) -> None:
+    # Counts have no omitempty upstream: clients always see them.
+    status = obj.setdefault("status", {})
+    for count in COUNTS:
+        status.setdefault(count, 0)
+
+
 def _default_binding(obj: Obj) -> None:
     ref = obj.setdefault("roleRef", {})
     ref["apiGroup"] = ref.get("apiGroup") or RBAC
@@ -139,6 +147,7 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Obj], None]] = {
     ("networking.k8s.io", "Ingress"): _default_ingress,
     ("networking.k8s.io", "IngressClass"): _default_ingressclass,
     ("networking.k8s.io", "NetworkPolicy"): _default_networkpolicy,
+    ("policy", "PodDisruptionBudget"): _default_poddisruptionbudget,
     (RBAC, "ClusterRoleBinding"): _default_binding,
     (RBAC, "RoleBinding"): _default_binding,
 }

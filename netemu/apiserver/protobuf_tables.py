@@ -30,6 +30,8 @@ ROOTS: dict[tuple[str, str], str] = {
     ("networking.k8s.io/v1", "NetworkPolicy"): "NetworkPolicy",
     ("networking.k8s.io/v1", "ServiceCIDR"): "ServiceCIDR",
     ("node.k8s.io/v1", "RuntimeClass"): "RuntimeClass",
+    ("policy/v1", "Eviction"): "Eviction",
+    ("policy/v1", "PodDisruptionBudget"): "PodDisruptionBudget",
     ("rbac.authorization.k8s.io/v1", "ClusterRole"): "ClusterRole",
     ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): "RoleBinding",
     ("rbac.authorization.k8s.io/v1", "Role"): "Role",
@@ -131,6 +133,7 @@ Event: 1 metadata ObjectMeta, 2 involvedObject ObjectReference, 3 reason, 4 mess
     action, 13 related ObjectReference, 14 reportingComponent, 15 reportingInstance
 EventSeries: 1 count i, 2 lastObservedTime microtime
 EventSource: 1 component, 2 host
+Eviction: 1 metadata ObjectMeta, 2 deleteOptions DeleteOptions
 ExecAction: 1 command [s]
 FCVolumeSource: 1 targetWWNs [s], 2 lun i?, 3 fsType, 4 readOnly b, 5 wwids [s]
 FieldSelectorAttributes: 1 rawSelector, 2 requirements [FieldSelectorRequirement]
@@ -240,6 +243,11 @@ PodAntiAffinity: 1 requiredDuringSchedulingIgnoredDuringExecution [PodAffinityTe
 PodCondition: 1 type, 2 status, 3 lastProbeTime time, 4 lastTransitionTime time, 5 reason, 6 message
 PodDNSConfig: 1 nameservers [s], 2 searches [s], 3 options [PodDNSConfigOption]
 PodDNSConfigOption: 1 name, 2 value s?
+PodDisruptionBudget: 1 metadata ObjectMeta, 2 spec PodDisruptionBudgetSpec, 3 status PodDisruptionBudgetStatus
+PodDisruptionBudgetSpec: 1 minAvailable intstr, 2 selector LabelSelector, 3 maxUnavailable intstr, 4
+    unhealthyPodEvictionPolicy s?
+PodDisruptionBudgetStatus: 1 observedGeneration i, 2 disruptedPods {time}, 3 disruptionsAllowed i, 4 currentHealthy i,
+    5 desiredHealthy i, 6 expectedPods i, 7 conditions [Condition]
 PodIP: 1 ip
 PodOS: 1 name
 PodReadinessGate: 1 conditionType

@@ -19,10 +19,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from netemu.apiserver import deletion, events, strategy, subresources
 from netemu.apiserver.cacher import Cacher, revision_number
+from netemu.apiserver.eviction import EVICTIONS, evict
 from netemu.apiserver.expiry import expire_events
 from netemu.apiserver.json_values import copied
 from netemu.apiserver.managed_fields import bare, updater
@@ -302,15 +304,30 @@ class Registry:
         *,
         dry_run: bool = False,
     ) -> Obj:
-        """POST to a subresource; `pods/NAME/binding` answers with a Status. Raises Conflict where it is bound."""
-        if resource is not PODS or subresource != "binding":
+        """POST to `pods/NAME/binding` or `pods/NAME/eviction`, which answer with a Status.
+
+        Raises Conflict where a Pod is bound already, TooManyRequests where its disruption budget is used up.
+        """
+        if resource is not PODS or subresource not in ("binding", "eviction"):
             raise MethodNotAllowed(f"{resource.plural}/{subresource} cannot be created")
+        done = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+        if subresource == "eviction":
+            await self._evict(name, namespace, body, dry_run)
+            return done
         binding = self._schema.decoded(subresources.BINDINGS, copied(body))
         await self._writer.modify(
             resource, namespace, name, lambda pod: subresources.bound(bare(pod), binding), subresource=subresource,
             dry_run=dry_run,
         )  # fmt: skip
-        return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+        return done
+
+    async def _evict(self, name: str, namespace: str, body: Mapping[str, Any], dry_run: bool) -> None:
+        eviction = self._schema.decoded(EVICTIONS, copied(body))
+        if (eviction.get("metadata") or {}).get("name", name) != name:
+            raise BadRequest("name in URL does not match name in Eviction object")
+        options = self._decision(eviction.get("deleteOptions"))
+        options = replace(options, dry_run=options.dry_run or dry_run)
+        await evict(self._cacher, self._writer, namespace, name, options)
 
     async def _change(
         self,

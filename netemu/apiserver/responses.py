@@ -46,13 +46,13 @@ def _warning(text: str) -> str:
 
 
 def error_response(error: ApiError) -> web.Response:
-    """The `Status` of a failure. Clients retry a 429 only if it says when."""
+    """The `Status` of a failure. Clients come back by themselves only where it says when."""
     status = error.status()
     # Texts of headers and URLs may hold bytes that were no UTF-8.
     status["message"] = error.message.encode("utf-8", "replace").decode()
     response = json_response(status, error.code)
-    if error.code == 429:
-        response.headers["Retry-After"] = "1"
+    if seconds := error.details.get("retryAfterSeconds"):
+        response.headers["Retry-After"] = str(seconds)
     return response
 
 

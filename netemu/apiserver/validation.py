@@ -27,6 +27,7 @@ from netemu.apiserver.validation_networking import (
     validate_servicecidr,
 )
 from netemu.apiserver.validation_pod import validate_pod
+from netemu.apiserver.validation_policy import validate_poddisruptionbudget
 from netemu.apiserver.validation_rbac import validate_binding, validate_role
 from netemu.apiserver.validation_service import validate_service
 from netemu.apiserver.validation_workloads import validate_deployment, validate_replicaset
@@ -55,6 +56,7 @@ _RULES: dict[tuple[str, str], _Rule] = {
     ("networking.k8s.io", "NetworkPolicy"): validate_networkpolicy,
     ("networking.k8s.io", "ServiceCIDR"): validate_servicecidr,
     ("node.k8s.io", "RuntimeClass"): validate_runtimeclass,
+    ("policy", "PodDisruptionBudget"): validate_poddisruptionbudget,
     ("rbac.authorization.k8s.io", "ClusterRole"): validate_role,
     ("rbac.authorization.k8s.io", "ClusterRoleBinding"): validate_binding,
     ("rbac.authorization.k8s.io", "Role"): validate_role,

@@ -26,6 +26,7 @@ _SUBDOMAIN_UNDERSCORES = r"_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0
 _QUALIFIED = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _LABEL_VALUE = "(" + _QUALIFIED + ")?"
 _CONFIG_KEY = "[-._a-zA-Z0-9]+"
+_PERCENT = "[0-9]+%"
 _HTTP_PATH = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
 
 
@@ -310,6 +311,28 @@ def one_of(path: str, value: Any, supported: Sequence[str]) -> list[FieldError]:
 def not_negative(path: str, value: Any) -> list[FieldError]:
     """An error for a number below zero; None is fine."""
     return [invalid(path, value, NOT_NEGATIVE)] if isinstance(value, int) and value < 0 else []
+
+
+def int_or_percent(path: str, value: Any) -> list[FieldError]:
+    """An error unless the value is a number from zero on, or a text like `25%`."""
+    if isinstance(value, int):
+        return not_negative(path, value)
+    if _matches(_PERCENT, value):
+        return []
+    text = (
+        "a valid percent string must be a numeric string followed by an ending '%' "
+        "(e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
+    )
+    return [invalid(path, value, text)]
+
+
+def at_most_all(path: str, value: Any) -> list[FieldError]:
+    """An error for a percentage above 100; numbers are fine."""
+    if not isinstance(value, str) or not _matches(_PERCENT, value):
+        return []
+    digits = value.rstrip("%").lstrip("0")
+    over = len(digits) > 3 or int(digits or 0) > 100
+    return [invalid(path, value, "must not be greater than 100%")] if over else []
 
 
 def labels(path: str, values: Mapping[str, str] | None) -> list[FieldError]:

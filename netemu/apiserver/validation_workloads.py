@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from netemu.apiserver.validation_fields import (
     IMMUTABLE,
+    at_most_all,
     forbidden,
     go,
+    int_or_percent,
     invalid,
     label_selector,
     not_negative,
@@ -19,8 +20,6 @@ from netemu.apiserver.validation_pod import validate_template
 from netemu.client.base import Obj
 from netemu.model.errors import FieldError
 from netemu.model.selectors import LabelSelector
-
-_PERCENT = re.compile(r"[0-9]+%")
 
 
 def validate_deployment(obj: Obj, old: Obj | None) -> list[FieldError]:
@@ -96,37 +95,18 @@ def _strategy(path: str, strategy: Obj) -> list[FieldError]:
     rolling = rolling or {}
     errors: list[FieldError] = []
     for key in ("maxUnavailable", "maxSurge"):
-        errors += _amount(f"{path}.rollingUpdate.{key}", rolling.get(key, 0))
+        errors += int_or_percent(f"{path}.rollingUpdate.{key}", rolling.get(key, 0))
     if errors:
         return errors
     unavailable = rolling.get("maxUnavailable", 0)
     if _is_zero(unavailable) and _is_zero(rolling.get("maxSurge", 0)):
         text = "may not be 0 when `maxSurge` is 0"
         errors.append(invalid(f"{path}.rollingUpdate.maxUnavailable", unavailable, text))
-    if isinstance(unavailable, str) and _over_hundred(unavailable):
-        errors.append(invalid(f"{path}.rollingUpdate.maxUnavailable", unavailable, "must not be greater than 100%"))
-    return errors
-
-
-def _amount(path: str, value: Any) -> list[FieldError]:
-    if isinstance(value, int):
-        return not_negative(path, value)
-    if _PERCENT.fullmatch(value):
-        return []
-    text = (
-        "a valid percent string must be a numeric string followed by an ending '%' "
-        "(e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
-    )
-    return [invalid(path, value, text)]
+    return errors + at_most_all(f"{path}.rollingUpdate.maxUnavailable", unavailable)
 
 
 def _is_zero(value: Any) -> bool:
     return value == 0 or (isinstance(value, str) and not value.strip("0%"))
-
-
-def _over_hundred(percent: str) -> bool:
-    digits = percent.rstrip("%").lstrip("0")
-    return len(digits) > 3 or int(digits or 0) > 100
 
 
 def _same_selector(spec: Obj, old: Obj) -> list[FieldError]:

@@ -9,6 +9,7 @@ from netemu.client.base import Client
 from netemu.controllers.cache import Cache
 from netemu.controllers.clusterroles import ClusterRoleAggregation
 from netemu.controllers.deployment import DeploymentController
+from netemu.controllers.disruption import DisruptionController
 from netemu.controllers.endpoints import EndpointsController
 from netemu.controllers.endpointslice import EndpointSliceController
 from netemu.controllers.endpointslicemirroring import EndpointSliceMirroringController
@@ -43,6 +44,7 @@ def controllers(
         TaintEvictionController(cache),
         ServiceLBController(cache, load_balancer_pools),
         ClusterRoleAggregation(cache),
+        DisruptionController(cache),
         *publisher,
     )
 

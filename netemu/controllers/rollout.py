@@ -20,8 +20,8 @@ def limits(deployment: Deployment) -> tuple[int, int]:
     if spec.strategy.type != "RollingUpdate":
         return 0, 0
     rolling = spec.strategy.rolling_update or RollingUpdate()
-    surge = _share(rolling.max_surge, spec.replicas, up=True)
-    unavailable = _share(rolling.max_unavailable, spec.replicas, up=False)
+    surge = share_of(rolling.max_surge, spec.replicas, up=True)
+    unavailable = share_of(rolling.max_unavailable, spec.replicas, up=False)
     if not surge and not unavailable:
         unavailable = 1
     return surge, min(unavailable, spec.replicas)
@@ -111,7 +111,8 @@ def _fraction(deployment: Deployment, rs: ReplicaSet) -> int:
     return math.floor(rs.spec.replicas * whole / before + 0.5) - rs.spec.replicas
 
 
-def _share(value: int | str, replicas: int, *, up: bool) -> int:
+def share_of(value: int | str, replicas: int, *, up: bool) -> int:
+    """A number, or a percentage of `replicas`, rounded up or down (`GetScaledValueFromIntOrPercent`)."""
     if isinstance(value, int):
         return value
     exact = int(value.rstrip("%")) * replicas

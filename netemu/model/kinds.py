@@ -12,6 +12,7 @@ from netemu.model.objects import (
     Lease,
     Namespace,
     Node,
+    PodDisruptionBudget,
     ReplicaSet,
     Secret,
     Service,
@@ -20,8 +21,8 @@ from netemu.model.objects import (
 from netemu.model.pods import Pod
 
 _TYPES: tuple[type[KubeObject], ...] = (
-    ClusterRole, ConfigMap, Deployment, EndpointSlice, Endpoints, Lease, Namespace, Node, Pod, ReplicaSet, Secret,
-    Service, ServiceCIDR,
+    ClusterRole, ConfigMap, Deployment, EndpointSlice, Endpoints, Lease, Namespace, Node, Pod,
+    PodDisruptionBudget, ReplicaSet, Secret, Service, ServiceCIDR,
 )  # fmt: skip
 
 KINDS: dict[str, type[KubeObject]] = {kind.__name__: kind for kind in _TYPES}

@@ -283,3 +283,28 @@ class DeploymentStatus(Struct, frozen=True):
 class Deployment(KubeObject, frozen=True):
     spec: DeploymentSpec = DeploymentSpec()
     status: DeploymentStatus = DeploymentStatus()
+
+
+# --- policy/v1 -------------------------------------------------------------------------------------------------------
+
+
+class PodDisruptionBudgetSpec(Struct, frozen=True):
+    min_available: int | str | None = None
+    max_unavailable: int | str | None = None
+    selector: dict[str, Any] | None = None
+
+
+class PodDisruptionBudgetStatus(Struct, frozen=True):
+    observed_generation: int = 0
+    disrupted_pods: dict[str, str] | None = None
+    """Name of a Pod whose eviction was granted, and when that was."""
+    disruptions_allowed: int = 0
+    current_healthy: int = 0
+    desired_healthy: int = 0
+    expected_pods: int = 0
+    conditions: tuple[Condition, ...] = ()
+
+
+class PodDisruptionBudget(KubeObject, frozen=True):
+    spec: PodDisruptionBudgetSpec = PodDisruptionBudgetSpec()
+    status: PodDisruptionBudgetStatus = PodDisruptionBudgetStatus()

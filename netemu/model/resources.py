@@ -64,7 +64,7 @@ NAMESPACES = Resource(
 NODES = Resource("", "v1", "Node", "nodes", False, ("no",), (), ("proxy", "status"))
 PODS = Resource(
     "", "v1", "Pod", "pods", True, ("po",), ("all",),
-    ("attach", "binding", "ephemeralcontainers", "exec", "log", "portforward", "proxy", "status"),
+    ("attach", "binding", "ephemeralcontainers", "eviction", "exec", "log", "portforward", "proxy", "status"),
 )  # fmt: skip
 SERVICES = Resource("", "v1", "Service", "services", True, ("svc",), ("all",), ("proxy", "status"))
 ENDPOINTS = Resource("", "v1", "Endpoints", "endpoints", True, ("ep",))
@@ -83,6 +83,9 @@ INGRESSES = Resource("networking.k8s.io", "v1", "Ingress", "ingresses", True, ("
 NETWORKPOLICIES = Resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", True, ("netpol",))
 SERVICECIDRS = Resource("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", False, (), (), ("status",))
 RUNTIMECLASSES = Resource("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", False)
+PODDISRUPTIONBUDGETS = Resource(
+    "policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", True, ("pdb",), (), ("status",)
+)
 ROLES = Resource("rbac.authorization.k8s.io", "v1", "Role", "roles")
 ROLEBINDINGS = Resource("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings")
 CLUSTERROLES = Resource("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", False)
@@ -91,7 +94,7 @@ CLUSTERROLEBINDINGS = Resource("rbac.authorization.k8s.io", "v1", "ClusterRoleBi
 RESOURCES: tuple[Resource, ...] = (
     NAMESPACES, NODES, PODS, SERVICES, ENDPOINTS, CONFIGMAPS, SECRETS, SERVICEACCOUNTS, EVENTS,
     DEPLOYMENTS, REPLICASETS, LEASES, ENDPOINTSLICES, EVENTS_V1,
-    INGRESSCLASSES, INGRESSES, NETWORKPOLICIES, SERVICECIDRS, RUNTIMECLASSES,
+    INGRESSCLASSES, INGRESSES, NETWORKPOLICIES, SERVICECIDRS, RUNTIMECLASSES, PODDISRUPTIONBUDGETS,
     CLUSTERROLEBINDINGS, CLUSTERROLES, ROLEBINDINGS, ROLES,
 )  # fmt: skip
 

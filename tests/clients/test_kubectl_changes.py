@@ -7,9 +7,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from tests.clients.apiserver import find_kubectl
 from tests.clients.labs import NODES, LabKubectl
 from tests.cluster.labs import eventually
 
@@ -340,6 +342,52 @@ def test_drain_empties_a_node_and_the_service_lives_on(web: LabKubectl) -> None:
 
     assert where == {"worker-1"}
     assert answered["answered"] == 9
+
+
+BUDGETED = """
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: web}
+spec: {minAvailable: 2, selector: {matchLabels: {app: web}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: scratch, labels: {app: scratch}}
+spec:
+  nodeSelector: {kubernetes.io/hostname: worker-1}
+  volumes: [{name: scratch, emptyDir: {}}]
+  containers: [{name: c, image: pause, volumeMounts: [{name: scratch, mountPath: /scratch}]}]
+"""
+OURS = "--pod-selector=app in (web,scratch)"
+
+
+@pytest.mark.parametrize("minor", [27, 33])
+def test_drain_waits_until_the_disruption_budget_lets_go(web: LabKubectl, minor: int) -> None:
+    anything = ("--force", "--delete-emptydir-data", "--ignore-daemonsets")
+    kubectl = replace(web, program=find_kubectl(minor), cache=web.cache / str(minor))
+    kubectl("apply", "-f", "-", stdin=BUDGETED)
+    web("wait", "--for=condition=Ready", "pod/scratch", "--timeout=20s")
+    web("wait", "--for=jsonpath={.status.currentHealthy}=2", "pdb/web", "--timeout=20s")
+    node = nodes_of(web, "app=web")[0]
+    web("cordon", "worker-1", "worker-2")
+    try:
+        strict = kubectl.run("drain", "worker-1", OURS)
+        trial = kubectl("drain", "worker-1", "--pod-selector=app=scratch", *anything, "--dry-run=server")
+        draining = kubectl.start("drain", node, OURS, *anything, "--timeout=30s")
+        told = itertools.takewhile(lambda line: "will retry after 5s" not in line, draining.stderr or ())
+        before = [*told]
+        web("uncordon", next(other for other in ("worker-1", "worker-2") if other != node))
+        web("scale", "deployment/web", "--replicas=3")
+        out, err = draining.communicate(timeout=40)
+    finally:
+        web("uncordon", "worker-1", "worker-2")
+
+    assert "cannot delete" in strict.stderr
+    assert "use --delete-emptydir-data to override" in strict.stderr
+    assert "node/worker-1 drained (server dry run)" in trial
+    assert draining.returncode == 0, f"{before} {err}"
+    assert f"node/{node} drained" in out
+    assert node not in nodes_of(web, "app=web")
 
 
 # --- several hands

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from netemu.model.resources import NODES, PODS
+from netemu.model.resources import NODES, PODDISRUPTIONBUDGETS, PODS
 from tests.clients.apiserver import Kubectl
 from tests.clients.manifests import APP, NODE
 
@@ -163,3 +163,16 @@ async def test_a_missing_object_is_named(kubectl: Kubectl) -> None:
     answer = await kubectl.run("get", "deployment", "nope")
 
     assert answer.err == 'Error from server (NotFound): deployments.apps "nope" not found\n'
+
+
+async def test_a_disruption_budget_is_printed_described_and_explained(kubectl: Kubectl) -> None:
+    await kubectl("create", "pdb", "web", "--selector=app=web", "--max-unavailable=1")
+    status = {"status": {"disruptionsAllowed": 2, "currentHealthy": 4, "desiredHealthy": 2, "expectedPods": 4}}
+    await kubectl.client.patch(PODDISRUPTIONBUDGETS, "web", status, "default", subresource="status")
+    described = (await kubectl("describe", "pdb", "web")).out
+
+    assert (await kubectl("get", "pdb")).rows[1][:-1] == ["web", "N/A", "1", "2"]
+    assert "Allowed disruptions:  2" in described
+    assert "Selector:         app=web" in described
+    assert "unhealthyPodEvictionPolicy" in (await kubectl("explain", "pdb.spec")).out
+    assert "policy/v1" in (await kubectl("api-versions")).out

@@ -23,6 +23,7 @@ from tests.clients.manifests import APP, UNKNOWN_FIELD, UNKNOWN_KIND_BETWEEN, UN
         pytest.param(["service", "clusterip", "s", "--tcp=80:8080"], "service/s", id="clusterip"),
         pytest.param(["service", "nodeport", "s", "--tcp=80", "--node-port=30080"], "service/s", id="nodeport"),
         pytest.param(["ingress", "i", "--rule=a.example/*=web:80"], "ingress.networking.k8s.io/i", id="ingress"),
+        pytest.param(["pdb", "b", "--selector=a=b", "--min-available=50%"], "poddisruptionbudget.policy/b", id="pdb"),
         pytest.param(["service", "externalname", "s", "--external-name=a.example"], "service/s", id="externalname"),
     ],
 )

@@ -71,6 +71,7 @@ NetworkPolicy:
     podSelector: {matchLabels: {app: db}}
     ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 5432}]}]
     egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}]}]
+PodDisruptionBudget: {metadata: {name: web, namespace: shop}, spec: {selector: {matchLabels: {app: web}}}}
 ServiceAccount: {metadata: {name: default, namespace: shop}}
 Deployment:
   metadata: {name: web, namespace: shop}
@@ -628,6 +629,22 @@ def test_endpoints_of_both_kinds(kind: str, fields: dict[str, Any], errors: list
     case("RuntimeClass", f'handler: Invalid value: "": {DNS_LABEL}', handler=""),
     case("RuntimeClass", 'scheduling.tolerations[0].operator: Unsupported value: "Like": '
          'supported values: "Equal", "Exists"', scheduling={"tolerations": [{"key": "a", "operator": "Like"}]}),
+    case("PodDisruptionBudget", spec__minAvailable="50%"),
+    case("PodDisruptionBudget", 'spec: Invalid value: {"minAvailable":1,"maxUnavailable":1}: '
+         "minAvailable and maxUnavailable cannot be both set", spec__minAvailable=1, spec__maxUnavailable=1),
+    case("PodDisruptionBudget", "spec.minAvailable: Invalid value: -1: must be greater than or equal to 0",
+         spec__minAvailable=-1),
+    case("PodDisruptionBudget", 'spec.maxUnavailable: Invalid value: "101%": must not be greater than 100%',
+         spec__maxUnavailable="101%"),
+    case("PodDisruptionBudget", 'spec.maxUnavailable: Invalid value: "half": a valid percent string must be a numeric '
+         "string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
+         spec__maxUnavailable="half"),
+    case("PodDisruptionBudget", 'spec.unhealthyPodEvictionPolicy: Unsupported value: "Never": '
+         'supported values: "AlwaysAllow", "IfHealthyBudget"', spec__unhealthyPodEvictionPolicy="Never"),
+    case("PodDisruptionBudget", 'spec.selector.matchExpressions[0].operator: Invalid value: "Like": '
+         "not a valid selector operator", spec__selector={"matchExpressions": [{"key": "a", "operator": "Like"}]}),
+    case("PodDisruptionBudget", "status.expectedPods: Invalid value: -1: must be greater than or equal to 0",
+         status={"expectedPods": -1}),
     case("ServiceCIDR", spec__cidrs=["10.96.0.0/16", "fd00:10:96::/112"]),
     case("ServiceCIDR", "spec.cidrs: Required value: at least one CIDR required", spec={}),
     case("ServiceCIDR", 'spec.cidrs: Invalid value: []string{"10.0.0.0/24", "fd00::/112", "10.1.0.0/24"}: '
