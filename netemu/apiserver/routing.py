@@ -12,8 +12,14 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from netemu.apiserver.authentication import Attributes
-from netemu.model.errors import BadRequest
+from netemu.model.errors import BadRequest, NotFound
 from netemu.model.resources import NAMESPACES, Resource
+
+_LEFT_OUT = {
+    "/horizontalpodautoscalers": "horizontalpodautoscalers.autoscaling are not served, as there are no metrics to scale "
+    "by: set the number of replicas with kubectl scale",
+}
+"""What clients ask for without looking whether it is there, by a part of the path, and what to do instead."""
 
 FindResource = Callable[[str, str, str], Resource | None]
 
@@ -48,6 +54,12 @@ def parse_path(path: str, find: FindResource) -> Target | None:
         return None
     name, subresource = (*rest[1:], "", "")[:2]
     return Target(resource, namespace, name, subresource)
+
+
+def missing(path: str) -> NotFound:
+    """The answer to a path that names nothing."""
+    why = next((why for part, why in _LEFT_OUT.items() if part in path), "")
+    return NotFound(why or "the server could not find the requested resource")
 
 
 def verb_of(method: str, target: Target, query: Mapping[str, str]) -> str:

@@ -29,12 +29,12 @@ from netemu.apiserver.handlers_reviews import REVIEWS, answer
 from netemu.apiserver.reach import Reach
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.responses import RequestEntityTooLarge, error_response, json_response
-from netemu.apiserver.routing import Target, attributes, parse_path, verb_of
+from netemu.apiserver.routing import Target, attributes, missing, parse_path, verb_of
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.service_accounts import TOKEN_REQUESTS, ServiceAccountTokens
 from netemu.apiserver.watching import Watches
 from netemu.model import times
-from netemu.model.errors import ApiError, BadRequest, Forbidden, InternalError, MethodNotAllowed, NotFound
+from netemu.model.errors import ApiError, BadRequest, Forbidden, InternalError, MethodNotAllowed
 from netemu.model.resources import SERVICEACCOUNTS
 
 log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ class ApiServer:
             response = self._meta.handle(request, path)
             if response is not None:
                 return response
-        raise NotFound("the server could not find the requested resource")
+        raise missing(path)
 
     async def _resource(self, verb: str, request: web.Request, target: Target, user: User) -> web.StreamResponse:
         if connects(target):

@@ -259,3 +259,14 @@ async def test_other_versions_of_kubectl_create_apply_explain_and_tell_who_asks(
     assert mixed == "configmap/before created\nconfigmap/after created\n"
     assert "FIELD: ports <[]ServicePort>" in (await other("explain", "service.spec.ports")).out
     assert ["Username", "kubernetes-admin"] in (await other("auth", "whoami")).rows
+
+
+@pytest.mark.parametrize("minor", [27, 30, 32, 33])
+async def test_autoscale_is_refused_with_the_reason(kubectl: Kubectl, minor: int) -> None:
+    await kubectl("create", "deployment", "web", "--image=nginx")
+
+    answer = await kubectl.as_program(find_kubectl(minor)).run("autoscale", "deployment", "web", "--max=3")
+
+    why = "horizontalpodautoscalers.autoscaling are not served, as there are no metrics to scale by"
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err == f"Error from server (NotFound): {why}: set the number of replicas with kubectl scale\n"
