@@ -16,8 +16,8 @@ from netemu.model.errors import BadRequest, NotFound
 from netemu.model.resources import NAMESPACES, Resource
 
 _LEFT_OUT = {
-    "/horizontalpodautoscalers": "horizontalpodautoscalers.autoscaling are not served, as there are no metrics to scale "
-    "by: set the number of replicas with kubectl scale",
+    "/horizontalpodautoscalers": "horizontalpodautoscalers.autoscaling are not served, as there are no metrics to "
+    "scale by: set the number of replicas with kubectl scale",
 }
 """What clients ask for without looking whether it is there, by a part of the path, and what to do instead."""
 
