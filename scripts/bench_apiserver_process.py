@@ -26,8 +26,9 @@ from netemu.apiserver.local import LocalClient
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.server import ApiServer
+from netemu.lab.authority import Authority
 from netemu.lab.config import write_file
-from netemu.lab.pki import Authority, kubeconfig
+from netemu.lab.pki import kubeconfig
 from netemu.model.collector import look_at_old_objects_seldom
 from netemu.store.base import Store
 from netemu.store.etcd import EtcdStore

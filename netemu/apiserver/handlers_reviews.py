@@ -15,7 +15,7 @@ from netemu.apiserver.routing import Target
 from netemu.apiserver.service_accounts import ServiceAccountTokens
 from netemu.client.base import Obj
 from netemu.model.errors import BadRequest
-from netemu.model.resources import Resource
+from netemu.model.resources import SUBJECTACCESSREVIEWS, Resource
 
 _CREATE = ("create",)
 _AUTHORIZATION = "authorization.k8s.io"
@@ -31,11 +31,10 @@ SELF_REVIEWS_BETA = replace(SELF_REVIEWS, version="v1beta1")
 LOCAL_ACCESS_REVIEWS = _review(_AUTHORIZATION, "LocalSubjectAccessReview", namespaced=True)
 SELF_ACCESS_REVIEWS = _review(_AUTHORIZATION, "SelfSubjectAccessReview")
 SELF_RULES_REVIEWS = _review(_AUTHORIZATION, "SelfSubjectRulesReview")
-ACCESS_REVIEWS = _review(_AUTHORIZATION, "SubjectAccessReview")
 TOKEN_REVIEWS = _review("authentication.k8s.io", "TokenReview")
 REVIEWS = (
     SELF_REVIEWS, SELF_REVIEWS_BETA, TOKEN_REVIEWS, LOCAL_ACCESS_REVIEWS, SELF_ACCESS_REVIEWS, SELF_RULES_REVIEWS,
-    ACCESS_REVIEWS,
+    SUBJECTACCESSREVIEWS,
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from netemu.model.resources import PODS
 _PREFIX, _GROUP = "system:node:", "system:nodes"
 _LEASES = "kube-node-lease"
 _READ, _WRITE = frozenset({"get", "list", "watch"}), frozenset({"update", "patch"})
+_REQUESTS = "certificatesigningrequests"
 _REVIEWS = frozenset({"tokenreviews", "subjectaccessreviews", "localsubjectaccessreviews"})
 
 
@@ -47,6 +48,8 @@ class NodeAuthorizer:
             return resource == "leases" and own and verb in ("create", "delete", "get", "patch", "update")
         if group == "events.k8s.io":
             return resource == "events" and verb in ("create", "patch", "update")
+        if group == "certificates.k8s.io":
+            return (resource, wanted.subresource) == (_REQUESTS, "") and (verb in _READ or verb == "create")
         if group in ("authentication.k8s.io", "authorization.k8s.io"):
             return resource in _REVIEWS and verb == "create"
         return (group, resource) == ("node.k8s.io", "runtimeclasses") and verb in _READ

@@ -22,6 +22,7 @@ ROOTS: dict[tuple[str, str], str] = {
     ("authorization.k8s.io/v1", "SelfSubjectRulesReview"): "SelfSubjectRulesReview",
     ("authorization.k8s.io/v1", "SubjectAccessReview"): "SubjectAccessReview",
     ("autoscaling/v1", "Scale"): "Scale",
+    ("certificates.k8s.io/v1", "CertificateSigningRequest"): "CertificateSigningRequest",
     ("coordination.k8s.io/v1", "Lease"): "Lease",
     ("discovery.k8s.io/v1", "EndpointSlice"): "EndpointSlice",
     ("events.k8s.io/v1", "Event"): "events.Event",
@@ -62,6 +63,13 @@ BoundObjectReference: 1 kind, 2 apiVersion, 3 name, 4 uid
 CSIVolumeSource: 1 driver, 2 readOnly b?, 3 fsType s?, 4 volumeAttributes {s}, 5 nodePublishSecretRef
     LocalObjectReference
 Capabilities: 1 add [s], 2 drop [s]
+CertificateSigningRequest: 1 metadata ObjectMeta, 2 spec CertificateSigningRequestSpec, 3 status
+    CertificateSigningRequestStatus
+CertificateSigningRequestCondition: 1 type, 2 reason, 3 message, 4 lastUpdateTime time, 5 lastTransitionTime time,
+    6 status
+CertificateSigningRequestSpec: 1 request bytes, 2 username, 3 uid, 4 groups [s], 5 usages [s], 6 extra {strings},
+    7 signerName, 8 expirationSeconds i?
+CertificateSigningRequestStatus: 1 conditions [CertificateSigningRequestCondition], 2 certificate bytes
 CephFSVolumeSource: 1 monitors [s], 2 path, 3 user, 4 secretFile, 5 secretRef LocalObjectReference, 6 readOnly b
 CinderVolumeSource: 1 volumeID, 2 fsType, 3 readOnly b, 4 secretRef LocalObjectReference
 ClientIPConfig: 1 timeoutSeconds i?

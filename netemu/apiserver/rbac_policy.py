@@ -16,7 +16,10 @@ from netemu.model.resources import CLUSTERROLEBINDINGS, CLUSTERROLES, ROLEBINDIN
 _READ = ("get", "list", "watch")
 _WRITE = ("create", "delete", "deletecollection", "patch", "update")
 _ALL = (*_READ, *_WRITE)
+_CERTIFICATES, _REQUESTS = "certificates.k8s.io", "certificatesigningrequests"
 _AGGREGATE = f"{GROUP}/aggregate-to-"
+BOOTSTRAPPERS = "system:bootstrappers:kubeadm:default-node-token"
+"""The group of the tokens that kubeadm makes for nodes to join with."""
 _BOOTSTRAPPING = {"kubernetes.io/bootstrapping": "rbac-defaults"}
 _PUBLIC_PATHS = ("/healthz", "/livez", "/readyz", "/version", "/version/")
 _DISCOVERY_PATHS = (
@@ -123,8 +126,11 @@ _NODE = [
     _rule(("create",), "", "serviceaccounts/token"),
     _rule(("create", "delete", "get", "patch", "update"), "coordination.k8s.io", "leases"),
     _rule(_READ, "node.k8s.io", "runtimeclasses"),
+    _rule(("create", "get", "list", "watch"), _CERTIFICATES, _REQUESTS),
 ]
 _SELF_REVIEWS = "selfsubjectaccessreviews selfsubjectrulesreviews"
+
+_NODE_CLIENT = f"system:{_CERTIFICATES}:{_REQUESTS}:"
 
 _CLUSTER_ROLES: dict[str, list[dict[str, Any]]] = {
     "cluster-admin": [_rule("*", "*", "*"), _paths("*", "*")],
@@ -152,6 +158,15 @@ _CLUSTER_ROLES: dict[str, list[dict[str, Any]]] = {
         _rule(("create",), "authentication.k8s.io", "tokenreviews"),
         _rule(("create",), "authorization.k8s.io", "subjectaccessreviews"),
     ],
+    "system:node-bootstrapper": [_rule(("create", "get", "list", "watch"), _CERTIFICATES, _REQUESTS)],
+    f"{_NODE_CLIENT}nodeclient": [_rule(("create",), _CERTIFICATES, f"{_REQUESTS}/nodeclient")],
+    f"{_NODE_CLIENT}selfnodeclient": [_rule(("create",), _CERTIFICATES, f"{_REQUESTS}/selfnodeclient")],
+    **{
+        f"system:{_CERTIFICATES}:{signer}-approver": [
+            _rule(("approve",), _CERTIFICATES, "signers", (f"kubernetes.io/{signer}",))
+        ]
+        for signer in ("kube-apiserver-client", "kube-apiserver-client-kubelet", "kubelet-serving", "legacy-unknown")
+    },
     "system:kube-scheduler": _SCHEDULER,
     "system:kube-controller-manager": _CONTROLLER_MANAGER,
     "system:service-account-issuer-discovery": [
@@ -187,6 +202,20 @@ def default_policy() -> list[tuple[Resource, Obj]]:
         for name, subjects in _CLUSTER_BINDINGS.items()
     ]
     return [*((CLUSTERROLES, role) for role in roles), *((CLUSTERROLEBINDINGS, binding) for binding in bindings)]
+
+
+def kubeadm_policy() -> list[tuple[Resource, Obj]]:
+    """Who may have certificates of kubelets approved without asking: those that join with a token of kubeadm's, and
+    kubelets for themselves. Upstream: `cmd/kubeadm/app/phases/bootstraptoken/node`."""
+    joining, nodes = _subject("Group", BOOTSTRAPPERS), _subject("Group", "system:nodes")
+    return [
+        (CLUSTERROLEBINDINGS, {**_cluster_binding(role, [subject], {}), "metadata": {"name": f"kubeadm:{name}"}})
+        for name, role, subject in (
+            ("kubelet-bootstrap", "system:node-bootstrapper", joining),
+            ("node-autoapprove-bootstrap", f"{_NODE_CLIENT}nodeclient", joining),
+            ("node-autoapprove-certificate-rotation", f"{_NODE_CLIENT}selfnodeclient", nodes),
+        )
+    ]
 
 
 def dns_policy(namespace: str, faults: str) -> list[tuple[Resource, Obj]]:

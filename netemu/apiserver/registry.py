@@ -46,7 +46,7 @@ __all__ = ["ListResult", "Registry", "RegistryEvent"]
 
 _UNKNOWN = "unknown"
 """Who writes when nobody says."""
-_WRITABLE = frozenset({"", "status", "scale", "finalize", "ephemeralcontainers"})
+_WRITABLE = frozenset({"", "approval", "status", "scale", "finalize", "ephemeralcontainers"})
 
 
 class Registry:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from netemu.apiserver import certificates
 from netemu.apiserver.json_values import copied
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.validation_fields import forbidden
@@ -18,13 +19,15 @@ from netemu.apiserver.validation_pod import UPDATES
 from netemu.client.base import Obj
 from netemu.model import times
 from netemu.model.errors import BadRequest, FieldError, Invalid
-from netemu.model.resources import NAMESPACES, NODES, PODS, SERVICECIDRS, Resource
+from netemu.model.resources import CERTIFICATESIGNINGREQUESTS, NAMESPACES, NODES, PODS, SERVICECIDRS, Resource
 
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """apimachinery `util/rand`: no vowels, no digits that look like letters."""
 _LONGEST_BASE = 58
 """So that base and suffix make a DNS label."""
-_NO_GENERATION = frozenset({"", "coordination.k8s.io", "node.k8s.io", "events.k8s.io", "rbac.authorization.k8s.io"})
+_NO_GENERATION = frozenset(
+    {"", "coordination.k8s.io", "node.k8s.io", "events.k8s.io", "certificates.k8s.io", "rbac.authorization.k8s.io"}
+)
 """Groups whose objects have no metadata.generation."""
 _SERVER_SET = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
 
@@ -104,6 +107,8 @@ def replace(resource: Resource, new: Obj, old: Obj, subresource: str) -> Obj:
 
     Parts that this way in may not change come from `old`.
     """
+    if subresource and resource is CERTIFICATESIGNINGREQUESTS:
+        return certificates.replaced(new, old, subresource)
     if subresource == "status":
         kept = {key: value for key, value in old.items() if key != "status"}
         return {**kept, "status": new["status"]} if "status" in new else kept
@@ -120,6 +125,8 @@ def replace(resource: Resource, new: Obj, old: Obj, subresource: str) -> Obj:
         new.pop("status", None)
         if "status" in old:
             new["status"] = old["status"]
+    if resource is CERTIFICATESIGNINGREQUESTS:
+        new["spec"] = old["spec"]
     if resource is NAMESPACES:
         new["spec"] = {**(new.get("spec") or {}), "finalizers": old.get("spec", {}).get("finalizers", [])}
     if _has_generation(resource):

@@ -17,6 +17,7 @@ from netemu.apiserver.tables_format import (
     UNSET,
     age,
     container_texts,
+    human_duration,
     label_selector_text,
     label_text,
     some_of,
@@ -43,6 +44,7 @@ COLUMNS: dict[str, str] = {
     "Secret": "Name,Type,Data:i,Age",
     "ServiceAccount": "Name,Secrets:i,Age",
     "Lease": "Name,Holder,Age",
+    "CertificateSigningRequest": "Name,Age,SignerName,Requestor,RequestedDuration,Condition",
     "RuntimeClass": "Name,Handler,Age",
     "PodDisruptionBudget": "Name,Min Available,Max Unavailable,Allowed Disruptions:i,Age",
     "Role": "Name,Created At",
@@ -317,6 +319,20 @@ def _data_size(obj: Json) -> int:
     return len(obj.get("data") or ()) + len(obj.get("binaryData") or ())
 
 
+def _signing_request(obj: Json, now: datetime) -> list[Any]:
+    meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
+    conditions = {one.get("type") for one in status.get("conditions") or ()}
+    condition = next((word for word in ("Denied", "Approved") if word in conditions), "Pending")
+    condition += ",Failed" if "Failed" in conditions else ""
+    condition += ",Issued" if status.get("certificate") else ""
+    seconds = spec.get("expirationSeconds")
+    asked = NONE if seconds is None else human_duration(seconds)
+    return [
+        meta["name"], age(meta.get("creationTimestamp"), now), spec.get("signerName") or NONE,
+        spec.get("username", ""), asked, condition,
+    ]  # fmt: skip
+
+
 _CELLS: dict[str, Cells] = {
     "Pod": pod_cells,
     "Service": _service,
@@ -339,6 +355,7 @@ _CELLS: dict[str, Cells] = {
     "Secret": _around_age(lambda obj: obj.get("type", ""), lambda obj: len(obj.get("data") or ())),
     "ServiceAccount": _around_age(lambda obj: len(obj.get("secrets") or ())),
     "Lease": _around_age(lambda obj: (obj.get("spec") or {}).get("holderIdentity") or ""),
+    "CertificateSigningRequest": _signing_request,
     "RuntimeClass": _around_age(lambda obj: obj.get("handler", "")),
     "PodDisruptionBudget": _around_age(
         lambda obj: str((obj.get("spec") or {}).get("minAvailable", "N/A")),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from netemu.apiserver.validation_certificates import validate_csr
 from netemu.apiserver.validation_cluster import (
     validate_configmap,
     validate_event,
@@ -48,6 +49,7 @@ _RULES: dict[tuple[str, str], _Rule] = {
     ("", "Event"): validate_event,
     ("apps", "Deployment"): validate_deployment,
     ("apps", "ReplicaSet"): validate_replicaset,
+    ("certificates.k8s.io", "CertificateSigningRequest"): validate_csr,
     ("coordination.k8s.io", "Lease"): validate_lease,
     ("discovery.k8s.io", "EndpointSlice"): validate_endpointslice,
     ("events.k8s.io", "Event"): validate_event,

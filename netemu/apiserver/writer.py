@@ -20,7 +20,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from netemu.apiserver import admitted, deletion, managed_fields, strategy
+from netemu.apiserver import admitted, certificates, deletion, managed_fields, strategy
+from netemu.apiserver.admission import REQUESTER
 from netemu.apiserver.api_access import mount_api_access
 from netemu.apiserver.cacher import Cacher
 from netemu.apiserver.defaults_service import settle
@@ -34,7 +35,16 @@ from netemu.apiserver.typed import Types
 from netemu.apiserver.watchcache import stored
 from netemu.client.base import Obj
 from netemu.model.errors import AlreadyExists, Conflict, FieldError, Forbidden, Invalid, NotFound
-from netemu.model.resources import INGRESSCLASSES, INGRESSES, NAMESPACES, PODS, SERVICEACCOUNTS, SERVICES, Resource
+from netemu.model.resources import (
+    CERTIFICATESIGNINGREQUESTS,
+    INGRESSCLASSES,
+    INGRESSES,
+    NAMESPACES,
+    PODS,
+    SERVICEACCOUNTS,
+    SERVICES,
+    Resource,
+)
 from netemu.store.base import KeyExists, OutcomeUnknown, RevisionMismatch, Store
 
 _ATTEMPTS = 100
@@ -57,6 +67,8 @@ class Writer:
         base = "" if metadata.get("name") else metadata.get("generateName") or ""
         strategy.begin(resource, obj)
         self._check_namespace(resource, metadata)
+        if resource is CERTIFICATESIGNINGREQUESTS:
+            certificates.stamp(obj, REQUESTER.get())
         if resource is PODS:
             account = (obj.get("spec") or {}).get("serviceAccountName") or ""
             mount_api_access(obj, self._cacher.find(SERVICEACCOUNTS, metadata.get("namespace", ""), account))

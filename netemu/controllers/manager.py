@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from netemu.client.base import Client
 from netemu.controllers.cache import Cache
+from netemu.controllers.certificates import CertificateController, Signer
 from netemu.controllers.clusterroles import ClusterRoleAggregation
 from netemu.controllers.deployment import DeploymentController
 from netemu.controllers.disruption import DisruptionController
@@ -26,11 +27,16 @@ from netemu.controllers.tainteviction import TaintEvictionController
 
 
 def controllers(
-    client: Client, cache: Cache, load_balancer_pools: Sequence[str], root_ca: str = ""
+    client: Client,
+    cache: Cache,
+    load_balancer_pools: Sequence[str],
+    root_ca: str = "",
+    signer: Signer | None = None,
 ) -> Sequence[Controller]:
     """Every controller, ready to be run by a loop."""
     service_pods = ServicePods(cache)
     publisher = (RootCAPublisher(cache, root_ca),) if root_ca else ()
+    certificates = (CertificateController(client, cache, signer),) if signer else ()
     return (
         DeploymentController(cache),
         ReplicaSetController(cache),
@@ -46,18 +52,27 @@ def controllers(
         ClusterRoleAggregation(cache),
         DisruptionController(cache),
         *publisher,
+        *certificates,
     )
 
 
-async def run(client: Client, *, load_balancer_pools: Sequence[str] = ("172.18.255.0/24",), root_ca: str = "") -> None:
+async def run(
+    client: Client,
+    *,
+    load_balancer_pools: Sequence[str] = ("172.18.255.0/24",),
+    root_ca: str = "",
+    signer: Signer | None = None,
+) -> None:
     """Run all controllers against the API server of `client` until cancelled.
 
     LoadBalancer Services get addresses of `load_balancer_pools`, at most one pool of each IP family. The first address
     of a pool, and of IPv4 the last one, stay unused. `root_ca` (PEM) is published in every namespace.
+    `signer` signs CertificateSigningRequests.
     """
     cache = Cache(client)
     # Loops ask the cache for their informers, so they are made before it runs.
-    loops = [Loop(controller, client, cache) for controller in controllers(client, cache, load_balancer_pools, root_ca)]
+    every = controllers(client, cache, load_balancer_pools, root_ca, signer)
+    loops = [Loop(controller, client, cache) for controller in every]
     async with asyncio.TaskGroup() as group:
         group.create_task(cache.run(), name="informers")
         for loop in loops:

@@ -22,11 +22,12 @@ from netemu.apiserver.audit import AuditLog
 from netemu.apiserver.authentication import server_tls
 from netemu.apiserver.authorization import ClusterAuthorizer
 from netemu.apiserver.bootstrap import bootstrap, ensure_policy
+from netemu.apiserver.certificates import CertificateGuard
 from netemu.apiserver.escalation import EscalationGuard
 from netemu.apiserver.jwt import Keys
 from netemu.apiserver.local import LocalClient
 from netemu.apiserver.node_restriction import NodeRestriction
-from netemu.apiserver.rbac_policy import agent_policy, dns_policy
+from netemu.apiserver.rbac_policy import agent_policy, dns_policy, kubeadm_policy
 from netemu.apiserver.reach import Reach
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.rules import Rules
@@ -70,7 +71,7 @@ async def control_plane(lab: str) -> None:
     registry = Registry(store, schema, allocator, rules=admission.around(Rules.upstream()))
     await registry.start()
     authorizer = ClusterAuthorizer(registry)
-    admission.begin(EscalationGuard(registry, authorizer), NodeRestriction(registry))
+    admission.begin(EscalationGuard(registry, authorizer), NodeRestriction(registry), CertificateGuard(authorizer))
     node = names.node_netns(config.name, config.control_plane.name)
     reach = Reach(node, pki.kubelet_client_tls(lab))
     tokens = _tokens(config, registry)
@@ -85,8 +86,15 @@ async def control_plane(lab: str) -> None:
             tasks.create_task(_serve_the_node(config, server))
             tasks.create_task(serve_snapshots(lab, store))
             root_ca = pki.server_certificate(lab)[2].read_text()
-            manager = LocalClient(registry, "kube-controller-manager")
-            tasks.create_task(controllers.run(manager, load_balancer_pools=config.load_balancer_pools, root_ca=root_ca))
+            manager = LocalClient(registry, "kube-controller-manager", authorizer)
+            tasks.create_task(
+                controllers.run(
+                    manager,
+                    load_balancer_pools=config.load_balancer_pools,
+                    root_ca=root_ca,
+                    signer=pki.authority(lab),
+                )
+            )
             tasks.create_task(mark_nodes(config, LocalClient(registry, "kubeadm")))
             tasks.create_task(scheduler.run(LocalClient(registry, "kube-scheduler")))
             await _post_once(config, LocalClient(registry, "kubectl-client-side-apply"))
@@ -106,6 +114,7 @@ async def _begin(config: LabConfig, client: LocalClient) -> None:
         service_address=config.api_service_ip,
         service_cidrs=config.service_cidrs,
     )
+    await ensure_policy(client, kubeadm_policy())
     await ensure_policy(client, dns_policy(addons.SYSTEM, addons.FAULTS))
     await ensure_policy(client, agent_policy(pki.NODE_AGENT, addons.SYSTEM, addons.OUTSIDE_FAULTS))
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from netemu.lab.authority import Authority, pem, pem_key
 from netemu.lab.config import write_file
-from netemu.lab.pki import Authority, pem, pem_key
 
 if TYPE_CHECKING:
     import ssl

@@ -7,24 +7,19 @@ everything.
 from __future__ import annotations
 
 import base64
-import ipaddress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from netemu.lab.authority import Authority, new_key, pem, pem_key
 from netemu.lab.config import LabConfig, write_file
 from netemu.lab.paths import LabPaths
 
 if TYPE_CHECKING:
     import ssl
 
-    from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric import ec
-
 HTTPS = 443
-_YEARS = 10
 NODE_AGENT = "netemu:node-agent"
 """What the node agent is where it is neither kubelet nor kube-proxy: load balancer and resolver outside."""
 
@@ -38,108 +33,6 @@ def users(config: LabConfig) -> dict[str, tuple[str, tuple[str, ...]]]:
         **nodes,
         "admin": ("kubernetes-admin", ("system:masters",)),
     }
-
-
-class Authority:
-    """Signs; made once per lab and kept in its state."""
-
-    def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
-        self.key, self.certificate = key, certificate
-
-    @staticmethod
-    def create(name: str) -> Authority:
-        """A new authority of that common name."""
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import ec
-
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = _name(name, ())
-        builder = _builder(subject, subject, key.public_key()).add_extension(
-            x509.BasicConstraints(ca=True, path_length=None), critical=True
-        )
-        usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
-        builder = builder.add_extension(usage, critical=True)
-        identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-        builder = builder.add_extension(identifier, critical=False)
-        return Authority(key, builder.sign(key, hashes.SHA256()))
-
-    def issue(
-        self, name: str, groups: tuple[str, ...] = (), hosts: tuple[str, ...] = (), *, peer: bool = False
-    ) -> tuple[bytes, bytes]:
-        """Certificate and key as PEM: a server's if `hosts` (names and addresses) are given, else a client's.
-
-        With `peer` it is good for both: servers that are each other's clients show one certificate.
-        """
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import ec
-        from cryptography.x509.oid import ExtendedKeyUsageOID
-
-        key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_name(name, groups), self.certificate.subject, key.public_key())
-        purposes = [ExtendedKeyUsageOID.SERVER_AUTH] if hosts else []
-        purposes += [ExtendedKeyUsageOID.CLIENT_AUTH] if peer or not hosts else []
-        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
-        builder = builder.add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
-        )
-        if hosts:
-            builder = builder.add_extension(x509.SubjectAlternativeName([_host(h) for h in hosts]), critical=False)
-        return pem(builder.sign(self.key, hashes.SHA256())), pem_key(key)
-
-
-def _builder(subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    from cryptography import x509
-
-    begin = datetime.now(UTC) - timedelta(minutes=5)  # a client's clock may be a little behind
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(public_key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(begin + timedelta(days=365 * _YEARS))
-    )
-
-
-def _name(common: str, organizations: tuple[str, ...]) -> x509.Name:
-    from cryptography import x509
-    from cryptography.x509.oid import NameOID
-
-    groups = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in organizations]
-    return x509.Name([*groups, x509.NameAttribute(NameOID.COMMON_NAME, common)])
-
-
-def _host(host: str) -> x509.GeneralName:
-    from cryptography import x509
-
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
-
-
-def pem(certificate: x509.Certificate) -> bytes:
-    """A certificate as PEM."""
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    return certificate.public_bytes(Encoding.PEM)
-
-
-def pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A private key as PEM."""
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def new_key() -> bytes:
-    """A private key as PEM."""
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    return pem_key(ec.generate_private_key(ec.SECP256R1()))
 
 
 def ensure_pki(config: LabConfig) -> None:
@@ -213,6 +106,12 @@ def kubeconfig(lab: str, server: str, ca: bytes, user: str, certificate: bytes, 
         ],
     }  # fmt: skip
     return msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"
+
+
+def authority(lab: str) -> Authority:
+    """The lab's own."""
+    pki = LabPaths(lab).pki
+    return Authority.load((pki / "ca.crt").read_bytes(), (pki / "ca.key").read_bytes())
 
 
 def server_certificate(lab: str) -> tuple[Path, Path, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from netemu.model.certificates import CertificateSigningRequest
 from netemu.model.meta import KubeObject
 from netemu.model.objects import (
     ClusterRole,
@@ -21,8 +22,8 @@ from netemu.model.objects import (
 from netemu.model.pods import Pod
 
 _TYPES: tuple[type[KubeObject], ...] = (
-    ClusterRole, ConfigMap, Deployment, EndpointSlice, Endpoints, Lease, Namespace, Node, Pod,
-    PodDisruptionBudget, ReplicaSet, Secret, Service, ServiceCIDR,
+    CertificateSigningRequest, ClusterRole, ConfigMap, Deployment, EndpointSlice, Endpoints, Lease, Namespace, Node,
+    Pod, PodDisruptionBudget, ReplicaSet, Secret, Service, ServiceCIDR,
 )  # fmt: skip
 
 KINDS: dict[str, type[KubeObject]] = {kind.__name__: kind for kind in _TYPES}

@@ -74,6 +74,10 @@ SERVICEACCOUNTS = Resource("", "v1", "ServiceAccount", "serviceaccounts", True, 
 EVENTS = Resource("", "v1", "Event", "events", True, ("ev",))
 DEPLOYMENTS = Resource("apps", "v1", "Deployment", "deployments", True, ("deploy",), ("all",), ("status", "scale"))
 REPLICASETS = Resource("apps", "v1", "ReplicaSet", "replicasets", True, ("rs",), ("all",), ("status", "scale"))
+CERTIFICATESIGNINGREQUESTS = Resource(
+    "certificates.k8s.io", "v1", "CertificateSigningRequest", "certificatesigningrequests", False, ("csr",), (),
+    ("approval", "status"),
+)  # fmt: skip
 LEASES = Resource("coordination.k8s.io", "v1", "Lease", "leases", True)
 ENDPOINTSLICES = Resource("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", True)
 EVENTS_V1 = Resource("events.k8s.io", "v1", "Event", "events", True, ("ev",))
@@ -90,10 +94,14 @@ ROLES = Resource("rbac.authorization.k8s.io", "v1", "Role", "roles")
 ROLEBINDINGS = Resource("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings")
 CLUSTERROLES = Resource("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", False)
 CLUSTERROLEBINDINGS = Resource("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", False)
+SUBJECTACCESSREVIEWS = Resource(
+    "authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews", False, verbs=("create",)
+)
+"""A question, answered at once and not among the resources that are stored."""
 
 RESOURCES: tuple[Resource, ...] = (
     NAMESPACES, NODES, PODS, SERVICES, ENDPOINTS, CONFIGMAPS, SECRETS, SERVICEACCOUNTS, EVENTS,
-    DEPLOYMENTS, REPLICASETS, LEASES, ENDPOINTSLICES, EVENTS_V1,
+    DEPLOYMENTS, REPLICASETS, CERTIFICATESIGNINGREQUESTS, LEASES, ENDPOINTSLICES, EVENTS_V1,
     INGRESSCLASSES, INGRESSES, NETWORKPOLICIES, SERVICECIDRS, RUNTIMECLASSES, PODDISRUPTIONBUDGETS,
     CLUSTERROLEBINDINGS, CLUSTERROLES, ROLEBINDINGS, ROLES,
 )  # fmt: skip

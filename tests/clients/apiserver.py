@@ -21,7 +21,8 @@ from netemu.apiserver.local import LocalClient
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.server import ApiServer
-from netemu.lab.pki import Authority, kubeconfig
+from netemu.lab.authority import Authority
+from netemu.lab.pki import kubeconfig
 from netemu.store.sqlite import SqliteStore
 
 

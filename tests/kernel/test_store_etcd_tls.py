@@ -12,7 +12,7 @@ import pytest
 
 from netemu.kernel import netns
 from netemu.lab import etcd_pki
-from netemu.lab.pki import Authority
+from netemu.lab.authority import Authority
 from netemu.model.errors import UserError
 from netemu.store.etcd import EtcdStore
 from tests.kernel.etcd_members import Members, members

@@ -26,7 +26,7 @@ from netemu.apiserver.authentication import (
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.server import ApiServer
-from netemu.lab.pki import Authority
+from netemu.lab.authority import Authority
 from netemu.store.sqlite import SqliteStore
 
 READER = User("reader", ("viewers",))

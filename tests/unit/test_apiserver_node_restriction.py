@@ -16,7 +16,7 @@ from netemu.apiserver.registry import Registry
 from netemu.apiserver.rules import Rules
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.service_accounts import ServiceAccountTokens
-from netemu.lab.pki import new_key
+from netemu.lab.authority import new_key
 from netemu.model.errors import ApiError, Forbidden
 from netemu.model.node_labels import kubelet_may_set
 from netemu.model.resources import LEASES, NAMESPACES, NODES, PODS, SERVICEACCOUNTS

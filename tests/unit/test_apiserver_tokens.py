@@ -18,7 +18,7 @@ from netemu.apiserver.local import LocalClient
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.service_accounts import ServiceAccountTokens
-from netemu.lab.pki import new_key
+from netemu.lab.authority import new_key
 from netemu.model.errors import ApiError, Unauthorized
 from netemu.model.resources import PODS, SERVICEACCOUNTS
 from netemu.store.sqlite import SqliteStore
