@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from aiohttp import web
 from netemu.apiserver.authentication import Attributes
 from netemu.apiserver.authenticator import ACTING, ASKER
 from netemu.model import times
+from netemu.model.uids import new_uid
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class AuditLog:
             "kind": "Event",
             "apiVersion": "audit.k8s.io/v1",
             "level": "Metadata",
-            "auditID": str(uuid.uuid4()),
+            "auditID": new_uid(),
             "stage": stage,
             "requestURI": request.raw_path,
             "verb": wanted.verb,

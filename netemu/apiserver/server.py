@@ -122,9 +122,9 @@ class ApiServer:
         began = times.micro_now()
         try:
             path = request.rel_url.raw_path.rstrip("/")
-            wanted = replace(wanted, path=path)
             target = parse_path(path, self._served.by_path)
             if target is None:
+                wanted = replace(wanted, path=path)
                 response = self._document(request, path, wanted)
             else:
                 verb = verb_of(request.method, target, request.query)
@@ -147,7 +147,7 @@ class ApiServer:
             response = error_response(InternalError(f"Internal error occurred: {error}"))
         if self._audit and (wanted.verb != "watch" or response.status >= 400):
             self._audit.record(request, wanted, COMPLETE, began, response.status)
-        known = any(wanted.subresource in resource.subresources for resource in self._served)
+        known = wanted.subresource and any(wanted.subresource in resource.subresources for resource in self._served)
         labels = (
             wanted.verb.upper(), wanted.group, wanted.version, wanted.resource, wanted.subresource if known else "",
         )  # fmt: skip

@@ -7,7 +7,6 @@ Pure functions over plain JSON, after `apiserver/pkg/registry/rest/{create,updat
 from __future__ import annotations
 
 import random
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from netemu.client.base import Obj
 from netemu.model import times
 from netemu.model.errors import BadRequest, FieldError, Invalid
 from netemu.model.resources import CERTIFICATESIGNINGREQUESTS, NAMESPACES, NODES, PODS, SERVICECIDRS, Resource
+from netemu.model.uids import new_uid
 
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """apimachinery `util/rand`: no vowels, no digits that look like letters."""
@@ -74,7 +74,7 @@ def begin(resource: Resource, obj: Obj) -> None:
         raise BadRequest("resourceVersion should not be set on objects to be created")
     for field in _SERVER_SET:
         metadata.pop(field, None)
-    metadata["uid"] = str(uuid.uuid4())
+    metadata["uid"] = new_uid()
     metadata["creationTimestamp"] = times.now()
     if _has_generation(resource):
         metadata["generation"] = 1

@@ -23,7 +23,8 @@ def _second_text(seconds: int) -> str:
 
 def micro_now() -> str:
     """The present as `MicroTime`: `2026-01-02T03:04:05.000006Z`."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    seconds, micro = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_second_text(seconds)[:-1]}.{micro:06}Z"
 
 
 def time_text(moment: datetime) -> str:
