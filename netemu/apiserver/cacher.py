@@ -15,7 +15,7 @@ import heapq
 import itertools
 import logging
 import re
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 
 from netemu.apiserver.keys import ROOT, parts_of
@@ -46,6 +46,10 @@ def revision_number(text: str) -> int:
 _REVISION = re.compile(r"[0-9]{1,20}")
 
 
+Told = Callable[[Obj | None, Obj | None], None]
+"""Called with an object before and after a change: None, x for a new one; x, None for one that is gone."""
+
+
 class Cacher:
     """The watch caches of all resources."""
 
@@ -53,6 +57,7 @@ class Cacher:
         """`queue` is how many changes may wait for one watcher before it is cut off."""
         self._store, self._queue = store, queue
         self._caches: dict[tuple[str, str], WatchCache] = {}
+        self._told: dict[tuple[str, str], Told] = {}
         self._floor = 0
         self._tiebreak = itertools.count()
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
@@ -60,6 +65,14 @@ class Cacher:
         self._failure: ServiceUnavailable | None = None
         self._behind = False
         self.revision = 0
+
+    def on_change(self, resource: Resource, told: Told) -> None:
+        """Tell of every change of a resource's objects, before anybody is told that it is done; one listener each."""
+        self._told[resource.group, resource.plural] = told
+
+    def end_watches(self, resource: Resource) -> None:
+        """End every watch on a resource."""
+        self._of(resource).end()
 
     async def start(self) -> None:
         """Read everything, then follow."""
@@ -73,6 +86,9 @@ class Cacher:
             if change.revision <= snapshot.revision:
                 self._cache(parts_of(change.key)[0]).remember(change)
         self._apply(first)
+        for resource, told in self._told.items():
+            for obj in self._cache(resource).objects():
+                told(None, obj)
         self._task = asyncio.create_task(self._follow(stream), name="watch cache")
 
     async def _recent(self, snapshot: Snapshot) -> tuple[AsyncGenerator[Sequence[Change], None], Sequence[Change]]:
@@ -255,10 +271,15 @@ class Cacher:
             why = "it was restored; start the API server again"
             raise StoreError(f"the store went back from revision {self.revision} to {snapshot.revision}: {why}")
         former, self._caches = self._caches, {}
+        known = {resource: _by_key(former[resource]) for resource in self._told if resource in former}
         self._floor = self.revision = snapshot.revision
         for item in snapshot.items:
             resource, namespace, name = parts_of(item.key)
             self._cache(resource).load(namespace, name, read(item.value, item.revision))
+        for resource, told in self._told.items():
+            old, new = known.get(resource, {}), _by_key(self._cache(resource))
+            for key in {**old, **new}:
+                told(old.get(key), new.get(key))
         for cache in former.values():
             cache.end()
         self._wake()
@@ -268,7 +289,10 @@ class Cacher:
             if change.revision > self.revision:
                 resource, namespace, name = parts_of(change.key)
                 self.revision = change.revision
+                old = self._cache(resource).find(namespace, name)
                 self._cache(resource).apply(namespace, name, change)
+                if told := self._told.get(resource):
+                    told(old, self._cache(resource).find(namespace, name))
         self._wake()
 
     def _wake(self) -> None:
@@ -293,6 +317,10 @@ class Cacher:
         if cache is None:
             cache = self._caches[resource] = WatchCache(self._floor)
         return cache
+
+
+def _by_key(cache: WatchCache) -> dict[tuple[str, str], Obj]:
+    return {(obj["metadata"].get("namespace", ""), obj["metadata"]["name"]): obj for obj in cache.objects()}
 
 
 def _match_problem(wanted: str, match: str) -> FieldError | None:

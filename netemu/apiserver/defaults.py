@@ -124,6 +124,22 @@ def _default_poddisruptionbudget(obj: Obj) -> None:
         status.setdefault(count, 0)
 
 
+def _default_definition(obj: Obj) -> None:
+    spec = obj.setdefault("spec", {})
+    names = spec.setdefault("names", {})
+    if kind := names.get("kind"):
+        names["singular"] = names.get("singular") or kind.lower()
+        names["listKind"] = names.get("listKind") or f"{kind}List"
+    spec.setdefault("conversion", {"strategy": "None"})
+    status = obj.setdefault("status", {})
+    if not status.get("storedVersions"):
+        stored = [one["name"] for one in spec.get("versions") or () if one.get("storage")]
+        status["storedVersions"] = stored[:1]
+    status.setdefault("acceptedNames", {"plural": "", "kind": ""})
+    # Neither of them has omitempty upstream: clients always see them.
+    status.setdefault("conditions", [])
+
+
 def _default_binding(obj: Obj) -> None:
     ref = obj.setdefault("roleRef", {})
     ref["apiGroup"] = ref.get("apiGroup") or RBAC
@@ -141,6 +157,7 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Obj], None]] = {
     ("", "Service"): default_service,
     ("", "Endpoints"): _default_endpoints,
     ("", "Secret"): _default_secret,
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): _default_definition,
     ("apps", "Deployment"): _default_deployment,
     ("apps", "ReplicaSet"): _default_replicaset,
     ("discovery.k8s.io", "EndpointSlice"): _default_endpointslice,

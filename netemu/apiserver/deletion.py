@@ -13,10 +13,12 @@ from datetime import UTC, datetime, timedelta
 from netemu.client.base import Obj
 from netemu.model import times
 from netemu.model.errors import BadRequest, Conflict, FieldError, Forbidden, Invalid
-from netemu.model.resources import NAMESPACES, PODS, Resource
+from netemu.model.resources import CUSTOMRESOURCEDEFINITIONS, NAMESPACES, PODS, Resource
 
 DELETE_OPTIONS = Resource("meta.k8s.io", "v1", "DeleteOptions", "deleteoptions")
 
+CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
+"""The finalizer of a CustomResourceDefinition that is deleted and whose objects are not all gone."""
 _POLICIES = {"Foreground": "foregroundDeletion", "Orphan": "orphan", "Background": ""}
 _IMMORTAL = frozenset({"default", "kube-system", "kube-public"})
 _DEFAULT_GRACE = 30
@@ -76,6 +78,8 @@ def check(resource: Resource, obj: Obj, options: DeleteOptions) -> None:
 
 def after_delete(resource: Resource, obj: Obj, options: DeleteOptions, now: datetime) -> Obj | None:
     """What a DELETE leaves of an object: None when it goes, the very same object when there is nothing to change."""
+    if resource is CUSTOMRESOURCEDEFINITIONS and not obj["metadata"].get("deletionTimestamp"):
+        obj = _with_cleanup(obj)
     metadata = _with_policy(obj["metadata"], options.policy)
     grace, deadline = _grace(resource, obj, options, now)
     if grace == 0 and not metadata.get("finalizers") and not _occupied(resource, obj):
@@ -90,6 +94,25 @@ def after_delete(resource: Resource, obj: Obj, options: DeleteOptions, now: date
         if obj["metadata"].get("deletionTimestamp"):
             metadata["deletionTimestamp"] = obj["metadata"]["deletionTimestamp"]
     return {**obj, "metadata": metadata}
+
+
+def _with_cleanup(obj: Obj) -> Obj:
+    """A definition that first has to see its objects go (`customresourcedefinition/etcd.go`)."""
+    metadata, status = obj["metadata"], obj.get("status") or {}
+    finalizers = [name for name in metadata.get("finalizers") or () if name != CLEANUP]
+    condition = {
+        "type": "Terminating",
+        "status": "True",
+        "lastTransitionTime": times.now(),
+        "reason": "InstanceDeletionPending",
+        "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+    }
+    others = [one for one in status.get("conditions") or () if one.get("type") != "Terminating"]
+    return {
+        **obj,
+        "metadata": {**metadata, "finalizers": [*finalizers, CLEANUP]},
+        "status": {**status, "conditions": [*others, condition]},
+    }
 
 
 def finished(resource: Resource, obj: Obj) -> bool:

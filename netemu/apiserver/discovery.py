@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from netemu.model.custom import version_priority
 from netemu.model.resources import Resource
 from netemu.model.served import Served
 
@@ -65,7 +66,7 @@ class Discovery:
         """Group to version to resources; the core group is "" and comes first."""
         if self._generation != self._served.generation:
             self._groups, self._generation = {"": {}}, self._served.generation
-            for resource in self._served:
+            for resource in sorted(self._served, key=lambda one: version_priority(one.version) if one.custom else ()):
                 self._groups.setdefault(resource.group, {}).setdefault(resource.version, []).append(resource)
         return self._groups
 

@@ -5,10 +5,6 @@ They are stored as core/v1. Field names after `pkg/apis/events/v1/conversion.go`
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-
-from netemu.apiserver.watchcache import RegistryEvent
 from netemu.client.base import Obj
 from netemu.model.resources import EVENTS, EVENTS_V1, Resource
 
@@ -42,19 +38,6 @@ def shown_as(resource: Resource, obj: Obj) -> Obj:
     # A required field: typed clients refuse an Event that lacks it, null is fine.
     shown.setdefault("eventTime", None)
     return shown
-
-
-async def shown_stream(
-    resource: Resource, stream: AsyncGenerator[RegistryEvent, None]
-) -> AsyncGenerator[RegistryEvent, None]:
-    """A watch with its objects as this resource shows them."""
-    async with aclosing(stream) as events:
-        async for event in events:
-            if event.type == "BOOKMARK":
-                shown = {**event.object, "apiVersion": resource.api_version, "kind": resource.kind}
-            else:
-                shown = shown_as(resource, event.object)
-            yield RegistryEvent(event.type, shown)
 
 
 def _renamed(obj: Obj, resource: Resource, names: dict[str, str]) -> Obj:

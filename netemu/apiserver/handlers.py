@@ -15,10 +15,12 @@ from netemu.apiserver.bodies import Bodies, FieldValidation
 from netemu.apiserver.discovery import subresource_verbs
 from netemu.apiserver.field_managers import check_patch_options, manager_of
 from netemu.apiserver.negotiation import APPLY, decode_body, decode_patch, form_of, media_type
+from netemu.apiserver.patch import patch_types
 from netemu.apiserver.registry import Registry
-from netemu.apiserver.responses import json_response
+from netemu.apiserver.responses import add_warning, json_response
 from netemu.apiserver.routing import Target, dry_run, flag, number
 from netemu.apiserver.schema import Schema
+from netemu.apiserver.subresources import SCALES
 from netemu.apiserver.tables import INCLUDES, partial_metadata, table
 from netemu.apiserver.watching import Watches, encoder, timeout_of
 from netemu.client.base import Obj
@@ -50,6 +52,8 @@ class ResourceHandlers:
         if handler is None or not _allowed(verb, target):
             raise MethodNotAllowed("the server does not allow this method on the requested resource")
         response: web.StreamResponse = await handler(request, target)
+        if (warning := _deprecation(target.resource)) and not response.prepared:
+            add_warning(response, warning)
         return response
 
     async def would_create(self, request: web.Request, target: Target) -> bool:
@@ -93,7 +97,7 @@ class ResourceHandlers:
             if page.remaining is not None:
                 metadata["remainingItemCount"] = page.remaining
         if form == "table":
-            return json_response(table(resource.kind, page.items, metadata, query.get("includeObject", "")))
+            return json_response(table(resource, page.items, metadata, query.get("includeObject", "")))
         if form == "metadata":
             return json_response(
                 {
@@ -125,7 +129,7 @@ class ResourceHandlers:
             send_initial_events=initial,
             timeout=timeout_of(number(query, "timeoutSeconds")),
         )
-        return await self._watches.serve(request, events, encoder(form, resource.kind, include))
+        return await self._watches.serve(request, events, encoder(form, resource, include))
 
     async def _create(self, request: web.Request, target: Target) -> web.Response:
         form_of(request.headers.get("Accept", ""))
@@ -159,7 +163,7 @@ class ResourceHandlers:
     async def _patch(self, request: web.Request, target: Target) -> web.Response:
         form_of(request.headers.get("Accept", ""))
         validation = FieldValidation.of(request.query)
-        patch, media = decode_patch(await request.read(), _content_type(request))
+        patch, media = decode_patch(await request.read(), _content_type(request), patch_types(target.resource))
         check_patch_options(request, apply=media == APPLY)
         if media == APPLY:
             return await self._apply(request, target, patch)
@@ -192,7 +196,7 @@ class ResourceHandlers:
         obj, gone = await self._registry.delete(
             target.resource, target.name, target.namespace, options=options, dry_run=trial
         )
-        if not gone or target.resource.kind in _DELETED_AS_OBJECT:
+        if not gone or (target.resource.kind in _DELETED_AS_OBJECT and not target.resource.custom):
             return _object_response(request, target, obj)
         return json_response(_deleted_status(target.resource, obj))
 
@@ -208,6 +212,14 @@ class ResourceHandlers:
             dry_run=trial,
         )
         return json_response(_list_of(target.resource, left.items, {"resourceVersion": left.resource_version}))
+
+
+def _deprecation(resource: Resource) -> str:
+    """What clients of a version that is deprecated are told."""
+    version = resource.custom.version if resource.custom else None
+    if version is None or not version.deprecated:
+        return ""
+    return version.deprecation_warning or f"{resource.api_version} {resource.kind} is deprecated"
 
 
 def _allowed(verb: str, target: Target) -> bool:
@@ -232,7 +244,8 @@ def _object_response(
     answer: Any = obj
     if form == "table" and kind != "Status":
         version = {"resourceVersion": obj.get("metadata", {}).get("resourceVersion", "")}
-        answer = table(kind, [obj], version, request.query.get("includeObject", ""))
+        shape = SCALES if target.subresource == "scale" else target.resource
+        answer = table(shape, [obj], version, request.query.get("includeObject", ""))
     elif form == "metadata" and kind != "Status":
         answer = partial_metadata(obj)
     return json_response(answer, code, warnings=warnings or ())
@@ -240,7 +253,7 @@ def _object_response(
 
 def _list_of(resource: Resource, items: list[Obj], metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "kind": f"{resource.kind}List",
+        "kind": resource.list_kind,
         "apiVersion": resource.api_version,
         "metadata": metadata,
         "items": items,

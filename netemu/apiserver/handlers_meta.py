@@ -33,17 +33,6 @@ PUBLIC = frozenset({"/version", "/healthz", "/livez", "/readyz"})
 """What is answered without credentials."""
 
 
-_CUSTOM = ("apiextensions.k8s.io", "v1", "customresourcedefinitions")
-_NO_CUSTOM_RESOURCES = {
-    "kind": "CustomResourceDefinitionList",
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "metadata": {"resourceVersion": "1"},
-    "items": [],
-}
-"""This server has no custom resources. kubectl asks for them when it meets a kind that it does not find, and without
-an answer it would complain of that instead of the kind."""
-
-
 class MetaHandlers:
     """Answers by path; None where a path is nobody's."""
 
@@ -104,7 +93,7 @@ class MetaHandlers:
         elif root == "apis" and len(rest) == 2:
             answer = discovery.api_resource_list(rest[0], rest[1])
         else:
-            answer = _NO_CUSTOM_RESOURCES if (root, *rest) == ("apis", *_CUSTOM) else None
+            answer = None
         return json_response(answer) if answer is not None else None
 
     def _openapi_document(self, request: web.Request, rest: list[str]) -> web.Response | None:

@@ -16,6 +16,8 @@ _EARLY_NAMES = {
     ("", "endpoints"): "services/endpoints",
     ("", "replicationcontrollers"): "controllers",
     ("networking.k8s.io", "ingresses"): "ingress",
+    # Of a server of its own upstream, for which no resource is built in.
+    ("apiextensions.k8s.io", "customresourcedefinitions"): "apiextensions.k8s.io/customresourcedefinitions",
 }
 _FOLDERS = {(r.group, r.plural): _EARLY_NAMES.get((r.group, r.plural), r.plural) for r in reversed(RESOURCES)}
 _RESOURCES = {folder: resource for resource, folder in _FOLDERS.items()}

@@ -87,19 +87,19 @@ def decode_body(raw: bytes, content_type: str, *, api_version: str = "", kind: s
     )
 
 
-def decode_patch(raw: bytes, content_type: str) -> tuple[Any, str]:
-    """A patch and which of the four kinds it is. Raises BadRequest, UnsupportedMediaType."""
+def decode_patch(raw: bytes, content_type: str, supported: tuple[str, ...] = (*PATCH_TYPES, APPLY)) -> tuple[Any, str]:
+    """A patch and which of the four kinds it is. Raises BadRequest, UnsupportedMediaType for one not `supported`."""
     media = media_type(content_type)
+    if media not in supported:
+        accepted = ", ".join(supported)
+        raise UnsupportedMediaType(
+            f"the body of the request was in an unknown format - accepted media types include: {accepted}"
+        )
     if media == APPLY:
         config = _yaml_or_json(raw)
         if not isinstance(config, dict):
             raise BadRequest("error decoding YAML: the configuration that is applied must be an object")
         return config, media
-    if media not in PATCH_TYPES:
-        accepted = ", ".join((*PATCH_TYPES, APPLY))
-        raise UnsupportedMediaType(
-            f"the body of the request was in an unknown format - accepted media types include: {accepted}"
-        )
     patch = json_values.decode(raw)
     expected = list if media == PATCH_TYPES[0] else dict
     if not isinstance(patch, expected):

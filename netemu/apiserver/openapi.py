@@ -18,7 +18,9 @@ import msgspec
 from netemu import __version__
 from netemu.apiserver.discovery import subresource_kind
 from netemu.apiserver.negotiation import APPLY, PATCH_TYPES
+from netemu.apiserver.patch import patch_types
 from netemu.apiserver.schema import VERSION, Schema
+from netemu.model.custom import Custom
 from netemu.model.resources import Resource
 from netemu.model.served import Served
 
@@ -32,6 +34,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     _QUANTITY: {"oneOf": [{"type": "string"}, {"type": "number"}]},
 }
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1."
+_METADATA = (_META + "ObjectMeta", _META + "ListMeta")
 _EXTRA_KINDS = (_META + "DeleteOptions", _META + "Status", "io.k8s.api.autoscaling.v1.Scale")
 _FORMAT = "1"
 """Raise it when the conversion below changes, so that clients fetch the documents again."""
@@ -44,6 +47,7 @@ class OpenApi:
         self._schema = schema
         self._served, self._generation = served, -1
         self._known: dict[str, list[Resource]] = {}
+        self._hashes: dict[str, str] = {}
         self._documents: dict[str, tuple[str, bytes]] = {}
         """Each with the hash that it had when it was made."""
 
@@ -51,7 +55,7 @@ class OpenApi:
     def _resources(self) -> dict[str, list[Resource]]:
         """By group and version: `api/v1`, `apis/apps/v1`."""
         if self._generation != self._served.generation:
-            self._known, self._generation = {}, self._served.generation
+            self._known, self._hashes, self._generation = {}, {}, self._served.generation
             for resource in self._served:
                 self._known.setdefault(resource.root.removeprefix("/"), []).append(resource)
         return self._known
@@ -66,8 +70,12 @@ class OpenApi:
 
     def hash(self, path: str) -> str:
         """What changes when the document of `apis/apps/v1` does."""
-        facts = repr((_FORMAT, __version__, VERSION, self._resources[path]))
-        return hashlib.sha256(facts.encode()).hexdigest()[:32].upper()
+        resources = self._resources[path]
+        if path not in self._hashes:
+            schemas = [resource.custom.schema for resource in resources if resource.custom]
+            facts = repr((_FORMAT, __version__, VERSION, resources)).encode() + msgspec.json.encode(schemas)
+            self._hashes[path] = hashlib.sha256(facts).hexdigest()[:32].upper()
+        return self._hashes[path]
 
     def document(self, path: str) -> bytes | None:
         """The v3 document of `api/v1` or `apis/GROUP/VERSION` as JSON; None for a group that is not served."""
@@ -80,8 +88,13 @@ class OpenApi:
         return self._documents[path][1]
 
     def _build(self, resources: Sequence[Resource]) -> dict[str, Any]:
-        kinds = [self._schema.definition_name(resource) for resource in resources]
-        names = self._schema.reachable([*filter(None, kinds), *_EXTRA_KINDS])
+        kinds = [_custom_name(one) if one.custom else self._schema.definition_name(one) for one in resources]
+        own = [name for one, name in zip(resources, kinds, strict=True) if name and not one.custom]
+        names = self._schema.reachable([*own, *_EXTRA_KINDS, *_METADATA])
+        schemas = {name: _definition(name, self._schema.raw(name)) for name in sorted(names)}
+        for resource, name in zip(resources, kinds, strict=True):
+            if resource.custom:
+                schemas |= _custom_definitions(resource, resource.custom, name)
         paths: dict[str, Any] = {}
         for resource, kind in zip(resources, kinds, strict=True):
             paths |= _paths(resource, kind)
@@ -89,7 +102,7 @@ class OpenApi:
             "openapi": "3.0.0",
             "info": {"title": "Kubernetes", "version": f"v{VERSION}"},
             "paths": paths,
-            "components": {"schemas": {name: _definition(name, self._schema.raw(name)) for name in sorted(names)}},
+            "components": {"schemas": schemas},
         }
 
 
@@ -123,6 +136,32 @@ def _schema(source: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(source.get("additionalProperties"), Mapping):
         out["additionalProperties"] = _schema(source["additionalProperties"])
     return out
+
+
+def _custom_name(resource: Resource) -> str:
+    """`com.example.stable.v1.CronTab`."""
+    return ".".join([*reversed(resource.group.split(".")), resource.version, resource.kind])
+
+
+def _custom_definitions(resource: Resource, custom: Custom, name: str) -> dict[str, Any]:
+    """The schemas of a custom resource and of its lists, with what every kind has."""
+    gvk = {"group": resource.group, "version": resource.version}
+    text = {"type": "string"}
+    own, of_list = ({"allOf": [{"$ref": f"{_SCHEMAS}{meta}"}]} for meta in _METADATA)
+    schema = {**custom.schema, "properties": {**(custom.schema.get("properties") or {})}}
+    for field in ("apiVersion", "kind"):
+        schema["properties"].setdefault(field, text)
+    schema["properties"]["metadata"] = own
+    listed = {"type": "array", "items": {"$ref": f"{_SCHEMAS}{name}"}}
+    return {
+        name: {**schema, "x-kubernetes-group-version-kind": [{**gvk, "kind": resource.kind}]},
+        f"{name.removesuffix(resource.kind)}{resource.list_kind}": {
+            "type": "object",
+            "required": ["items"],
+            "properties": {"apiVersion": text, "kind": text, "metadata": of_list, "items": listed},
+            "x-kubernetes-group-version-kind": [{**gvk, "kind": resource.list_kind}],
+        },
+    }
 
 
 # --- paths -------------------------------------------------------------------------------------------------------
@@ -177,7 +216,7 @@ def _operation(resource: Resource, action: str, schema: str, subresource: str = 
             {"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": True}}
             for name in ("dryRun", "fieldManager", "fieldValidation")
         ]
-        patch = {media: {"schema": {"$ref": f"{_SCHEMAS}{_META}Patch"}} for media in (*PATCH_TYPES, APPLY)}
+        patch = {media: {"schema": {"$ref": f"{_SCHEMAS}{_META}Patch"}} for media in patch_types(resource)}
         operation["requestBody"] = {"required": True, "content": patch if action == "patch" else body}
     return operation
 

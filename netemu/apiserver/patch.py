@@ -18,7 +18,9 @@ from typing import Any
 
 from netemu.apiserver.json_patch import json_patch
 from netemu.apiserver.json_values import duplicate
-from netemu.apiserver.schema import Schema, Shape
+from netemu.apiserver.negotiation import APPLY, PATCH_TYPES
+from netemu.apiserver.schema import Schema
+from netemu.apiserver.shapes import Shape
 from netemu.client.base import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, Obj
 from netemu.model.errors import BadRequest, UnsupportedMediaType
 from netemu.model.resources import Resource
@@ -40,12 +42,18 @@ def apply_patch(schema: Schema, resource: Resource, obj: Obj, patch: Any, conten
         return json_patch(obj, patch)
     if content_type == MERGE_PATCH:
         return _object(merge_patch(obj, _object(patch)))
-    if content_type == STRATEGIC_MERGE_PATCH and (root := schema.root(resource)):
+    root = None if resource.custom else schema.root(resource)
+    if content_type == STRATEGIC_MERGE_PATCH and root:
         return strategic_merge_patch(schema, root, obj, _object(patch))
-    supported = ", ".join((JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH))
+    supported = ", ".join(patch_types(resource))
     raise UnsupportedMediaType(
         f"the body of the request was in an unknown format - accepted media types include: {supported}"
     )
+
+
+def patch_types(resource: Resource) -> tuple[str, ...]:
+    """The kinds of patches that a resource takes; a strategic merge needs to know of Go's types."""
+    return (JSON_PATCH, MERGE_PATCH, APPLY) if resource.custom else (*PATCH_TYPES, APPLY)
 
 
 def _object(value: Any) -> Obj:

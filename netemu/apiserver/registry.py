@@ -2,8 +2,10 @@
 
 Reads and watches are answered by the cacher, an in-memory copy of the store that is never behind a write that was
 answered. Writes are decided by pure functions (rules.py, strategy.py, deletion.py, subresources.py) and committed by
-the writer, which compares revisions, so two writers of one object never overwrite each other. Event objects exist in
-two groups; they are stored as core/v1 and converted on the way in and out.
+the writer, which compares revisions, so two writers of one object never overwrite each other. What exists in several
+groups or versions is stored in one of them and converted on the way in and out (`versions`).
+
+Which resources there are (`served`) follows the stored CustomResourceDefinitions (`custom_definitions`).
 
 For the front end:
 - Objects that come out are shared and must not be changed; objects that go in are copied.
@@ -22,8 +24,9 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from netemu.apiserver import deletion, events, strategy, subresources
+from netemu.apiserver import deletion, strategy, subresources, versions
 from netemu.apiserver.cacher import Cacher, revision_number
+from netemu.apiserver.custom_definitions import Definitions
 from netemu.apiserver.eviction import EVICTIONS, evict
 from netemu.apiserver.expiry import expire_events
 from netemu.apiserver.json_values import copied
@@ -59,19 +62,24 @@ class Registry:
         self._allocator = allocator
         self._writer = Writer(store, self._cacher, allocator, schema, rules or Rules.upstream())
         self._pages = Pages()
-        self._expiry: asyncio.Task[None] | None = None
+        self._definitions = Definitions(self._cacher, self._writer, self.served)
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Read the store and follow it from now on."""
         await self._cacher.start()
         self._allocator.load(self._cacher.objects(SERVICES))
-        self._expiry = asyncio.create_task(expire_events(self._cacher, self._writer), name="event expiry")
+        self._tasks = [
+            asyncio.create_task(expire_events(self._cacher, self._writer), name="event expiry"),
+            asyncio.create_task(self._definitions.run(), name="custom resource definitions"),
+        ]
 
     async def close(self) -> None:
         """Stop following the store; every watch ends."""
-        if self._expiry:
-            self._expiry.cancel()
-            await asyncio.wait([self._expiry])
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         await self._cacher.close()
 
     @property
@@ -96,12 +104,10 @@ class Registry:
     ) -> Obj:
         """One object, or its `status` or `scale`, not older than a revision. Raises NotFound, BadRequest, Expired."""
         self._cacher.listable(resource, resource_version)
-        obj = self._cacher.find(events.stored_as(resource), namespace, name)
+        obj = self._cacher.find(versions.stored_as(resource), namespace, name)
         if obj is None:
             raise NotFound.named(resource.plural, name, resource.group)
-        if subresource == "scale":
-            return subresources.scale_of(obj)
-        return events.shown_as(resource, obj)
+        return _seen(resource, obj, subresource)
 
     async def list(
         self,
@@ -122,13 +128,13 @@ class Registry:
                 raise BadRequest("specifying resource version is not allowed when using continue")
             page = self._pages.next(continue_, limit)
         else:
-            stored = events.stored_as(resource)
+            stored = versions.stored_as(resource)
             revision = self._cacher.listable(stored, resource_version, resource_version_match)
             matching = self._cacher.select(stored, selection)
             # As upstream, revision "0" is answered from the cache and ignores the limit.
             page = self._pages.first(matching, revision, 0 if resource_version == "0" else limit, selection)
-        if stored_elsewhere(resource):
-            page = page.with_items([events.shown_as(resource, obj) for obj in page.items])
+        if not versions.seen_as_stored(resource):
+            page = page.with_items([versions.shown_as(resource, obj) for obj in page.items])
         return page
 
     def watch(
@@ -150,14 +156,14 @@ class Registry:
         """
         selection = Selection.parse(resource, namespace, label_selector, field_selector)
         stream = self._cacher.watch(
-            events.stored_as(resource),
+            versions.stored_as(resource),
             selection,
             resource_version,
             bookmarks=bookmarks,
             initial=send_initial_events,
             timeout=timeout,
         )
-        return events.shown_stream(resource, stream) if stored_elsewhere(resource) else stream
+        return stream if versions.seen_as_stored(resource) else versions.shown_stream(resource, stream)
 
     async def create(
         self,
@@ -170,10 +176,10 @@ class Registry:
     ) -> Obj:
         """A new object as stored. Raises AlreadyExists, Invalid, Forbidden, NotFound (of its namespace)."""
         new = strategy.accept(self._schema, resource, obj, namespace)
-        kept_as = events.stored_as(resource)
+        kept_as = versions.stored_as(resource)
         who = updater(manager, kept_as.api_version)
-        stored = await self._writer.create(kept_as, events.to_stored(resource, new), who=who, dry_run=dry_run)
-        return events.shown_as(resource, stored)
+        stored = await self._writer.create(kept_as, versions.to_stored(resource, new), who=who, dry_run=dry_run)
+        return versions.shown_as(resource, stored)
 
     async def update(
         self,
@@ -224,7 +230,7 @@ class Registry:
         dry_run: bool = False,
     ) -> tuple[Obj, bool]:
         """Server-side apply: the object as stored, and whether it is new. Raises Conflict, BadRequest, Invalid."""
-        kept_as = events.stored_as(resource)
+        kept_as = versions.stored_as(resource)
         application = Application(resource, copied(config), manager, subresource, force)
         if subresource == "scale":
             application = scale_application(application)
@@ -238,8 +244,8 @@ class Registry:
             new = applied(self._writer.types.root(resource), application, {})
             accepted = strategy.accept(self._schema, resource, new, namespace, name)
             with contextlib.suppress(AlreadyExists):  # somebody else was faster: apply to what they made
-                stored = await self._writer.create(kept_as, events.to_stored(resource, accepted), dry_run=dry_run)
-                return events.shown_as(resource, stored), True
+                stored = await self._writer.create(kept_as, versions.to_stored(resource, accepted), dry_run=dry_run)
+                return versions.shown_as(resource, stored), True
 
     async def _apply(self, application: Application, name: str, namespace: str, dry_run: bool) -> Obj:
         """An apply to an object that there is. Raises NotFound."""
@@ -247,14 +253,14 @@ class Registry:
         self._check_writable(resource, subresource)
 
         def changed(old: Obj) -> Obj:
-            new = applied(self._writer.types.root(resource), application, events.shown_as(resource, old))
-            return events.to_stored(resource, strategy.accept(self._schema, resource, new, namespace, name))
+            new = applied(self._writer.types.root(resource), application, versions.shown_as(resource, old))
+            return versions.to_stored(resource, strategy.accept(self._schema, resource, new, namespace, name))
 
-        kept_as = events.stored_as(resource)
+        kept_as = versions.stored_as(resource)
         stored, _ = await self._writer.modify(
             kept_as, namespace, name, changed, subresource=subresource, dry_run=dry_run
         )
-        return subresources.scale_of(stored) if subresource == "scale" else events.shown_as(resource, stored)
+        return _seen(resource, stored, subresource)
 
     async def delete(
         self,
@@ -267,8 +273,10 @@ class Registry:
     ) -> tuple[Obj, bool]:
         """The object as it was left, and whether it is gone at once. Raises NotFound, Conflict, Forbidden."""
         decision = self._decision(options)
-        stored, gone = await self._writer.delete(events.stored_as(resource), namespace, name, decision, dry_run=dry_run)
-        return events.shown_as(resource, stored), gone
+        stored, gone = await self._writer.delete(
+            versions.stored_as(resource), namespace, name, decision, dry_run=dry_run
+        )
+        return versions.shown_as(resource, stored), gone
 
     async def delete_collection(
         self,
@@ -282,7 +290,7 @@ class Registry:
     ) -> ListResult:
         """Delete every matching object; the answer lists them as they were left."""
         found = await self.list(resource, namespace, label_selector=label_selector, field_selector=field_selector)
-        decision, stored, left = self._decision(options), events.stored_as(resource), []
+        decision, stored, left = self._decision(options), versions.stored_as(resource), []
         for item in found.items:
             meta = item["metadata"]
             try:
@@ -291,7 +299,7 @@ class Registry:
                 )
             except NotFound:  # somebody else was faster
                 continue
-            left.append(events.shown_as(resource, obj))
+            left.append(versions.shown_as(resource, obj))
         return ListResult(left, str(self.revision))
 
     async def create_subresource(
@@ -348,17 +356,17 @@ class Registry:
 
         def replaced(old: Obj) -> Obj:
             if subresource == "scale":
-                scale = copied(change(subresources.scale_of(old)))
-                return subresources.scaled(old, self._schema.decoded(subresources.SCALES, scale))
-            given = change(events.shown_as(resource, old if entries else bare(old)))
-            return events.to_stored(resource, strategy.accept(self._schema, resource, given, namespace, name))
+                scale = copied(change(_seen(resource, old, subresource)))
+                return subresources.scaled(old, self._schema.decoded(subresources.SCALES, scale), resource.custom)
+            given = change(versions.shown_as(resource, old if entries else bare(old)))
+            return versions.to_stored(resource, strategy.accept(self._schema, resource, given, namespace, name))
 
-        kept_as = events.stored_as(resource)
+        kept_as = versions.stored_as(resource)
         who = updater(manager, kept_as.api_version, subresource)
         stored, _ = await self._writer.modify(
             kept_as, namespace, name, replaced, subresource=subresource, who=who, dry_run=dry_run
         )
-        return subresources.scale_of(stored) if subresource == "scale" else events.shown_as(resource, stored)
+        return _seen(resource, stored, subresource)
 
     @staticmethod
     def _check_writable(resource: Resource, subresource: str) -> None:
@@ -371,6 +379,7 @@ class Registry:
         return deletion.parse(self._schema.decoded(deletion.DELETE_OPTIONS, copied(options or {}, "DeleteOptions")))
 
 
-def stored_elsewhere(resource: Resource) -> bool:
-    """Whether a resource is a second shape of another one."""
-    return events.stored_as(resource) is not resource
+def _seen(resource: Resource, stored: Obj, subresource: str) -> Obj:
+    """A stored object as a request for it, or for one of its subresources, sees it."""
+    shown = versions.shown_as(resource, stored)
+    return subresources.scale_of(shown, resource.custom) if subresource == "scale" else shown

@@ -38,6 +38,11 @@ def json_response(
     return response
 
 
+def add_warning(response: web.StreamResponse, text: str) -> None:
+    """One more warning with an answer that is not on its way yet."""
+    response.headers.add("Warning", _warning(text))
+
+
 def _warning(text: str) -> str:
     # A header is one line; what a client wrote need not be.
     line = "".join(char if char.isprintable() else " " for char in text[:_WARNING])

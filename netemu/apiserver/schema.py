@@ -19,15 +19,16 @@ from typing import Any
 
 import msgspec
 
-from netemu.apiserver.schema_decoding import SCALAR_ZEROS, Misfit, decoded
-from netemu.apiserver.schema_types import INT_OR_STRING, Place, mistyped
+from netemu.apiserver.schema_decoding import Misfit, decoded
+from netemu.apiserver.schema_types import Place, mistyped
+from netemu.apiserver.shapes import Shape
+from netemu.apiserver.structural import conformed, shape_of
 from netemu.client.base import Obj
 from netemu.model.errors import BadRequest, UserError
 from netemu.model.resources import Resource
 
 VERSION = "1.32.0"
 
-_REF = "#/$defs/"
 _SPECIAL_PACKAGES = {
     "apiextensions.k8s.io": "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions",
     "meta.k8s.io": "io.k8s.apimachinery.pkg.apis.meta",
@@ -35,63 +36,11 @@ _SPECIAL_PACKAGES = {
 }
 
 
+_PROPS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
+_PROPS_OR_ELSE = frozenset({f"{_PROPS}OrArray", f"{_PROPS}OrBool", f"{_PROPS}OrStringArray"})
+"""Where they are maps these are JSONSchemaProps, of which the data says nothing."""
 _PROMOTED = tuple(f"io.k8s.api.networking.v1beta1.ServiceCIDR{part}" for part in ("", "List", "Spec", "Status"))
 """ServiceCIDR is v1 from 1.33 on, unchanged; 1.32 has it as a beta."""
-
-
-class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """One definition, or one field of a definition: its type and its merge rules, nothing to read."""
-
-    ref: str = msgspec.field(name="$ref", default="")
-    type: str | list[str] = ""
-    format: str = ""
-    properties: dict[str, Shape] | None = None
-    items: Shape | None = None
-    additional: Shape | bool | None = msgspec.field(name="additionalProperties", default=None)
-    preserve_unknown: bool = msgspec.field(name="x-kubernetes-preserve-unknown-fields", default=False)
-    patch_strategy: str = msgspec.field(name="x-kubernetes-patch-strategy", default="")
-    patch_merge_key: str = msgspec.field(name="x-kubernetes-patch-merge-key", default="")
-    list_type: str = msgspec.field(name="x-kubernetes-list-type", default="")
-    list_map_keys: tuple[str, ...] = msgspec.field(name="x-kubernetes-list-map-keys", default=())
-    map_type: str = msgspec.field(name="x-kubernetes-map-type", default="")
-    required: tuple[str, ...] = ()
-
-    kind: str = msgspec.field(name="", default="")
-    """`object`, `array`, `string`, `integer`, `number`, `boolean`, or "" where anything goes."""
-    target: str = msgspec.field(name=" ", default="")
-    """The name of the definition that this field refers to, or ""."""
-    zeros: dict[str, Any] = msgspec.field(name="  ", default_factory=dict)
-    """The scalar fields that are always there, with what they are when nobody sets them."""
-    closed: bool = msgspec.field(name="   ", default=False)
-    """Whether it has just its properties and no others."""
-
-    def __post_init__(self) -> None:
-        names = [self.type] if isinstance(self.type, str) else self.type
-        properties = self.properties or {}
-        found = {name: _zero(properties[name]) for name in self.required if name in properties}
-        # Worked out once: these are asked for at every value of every object that is written.
-        derived = {
-            "kind": next((name for name in names if name != "null"), ""),
-            "target": self.ref.removeprefix(_REF),
-            "zeros": {name: nothing for name, nothing in found.items() if nothing is not None},
-            "closed": self.properties is not None and self.additional_shape is None and not self.preserve_unknown,
-        }
-        for name, value in derived.items():
-            msgspec.structs.force_setattr(self, name, value)
-
-    @property
-    def additional_shape(self) -> Shape | None:
-        """The shape of the values of a map, None where nothing is known of them."""
-        return self.additional if isinstance(self.additional, Shape) else None
-
-    @property
-    def merges(self) -> bool:
-        """Whether a strategic merge patch merges this field instead of replacing it."""
-        return "merge" in self.patch_strategy.split(",")
-
-
-def _zero(field: Shape) -> Any:
-    return 0 if field.target == INT_OR_STRING else SCALAR_ZEROS.get(field.kind)
 
 
 class _File(msgspec.Struct):
@@ -132,6 +81,8 @@ class Schema:
 
     def definition_name(self, resource: Resource) -> str:
         """The definition of a resource's kind (`io.k8s.api.core.v1.Pod`), or "" for a kind that is not built in."""
+        if resource.custom:
+            return ""
         package = _SPECIAL_PACKAGES.get(resource.group) or f"io.k8s.api.{resource.group.split('.')[0] or 'core'}"
         name = f"{package}.{resource.version}.{resource.kind}"
         return name if name in self._definitions() else ""
@@ -150,11 +101,17 @@ class Schema:
         """The shape of definition `name`. Raises KeyError."""
         shape = self._shapes.get(name)
         if shape is None:
-            shape = self._shapes[name] = _shape_decoder.decode(self._definitions()[name])
+            if name in _PROPS_OR_ELSE:
+                shape = msgspec.structs.replace(self.shape(_PROPS), type="")
+            else:
+                shape = _shape_decoder.decode(self._definitions()[name])
+            self._shapes[name] = shape
         return shape
 
     def root(self, resource: Resource) -> Shape | None:
-        """The shape of a resource's kind, None for a kind that is not built in."""
+        """The shape of a resource's kind, None for a kind of which nothing is known."""
+        if resource.custom:
+            return shape_of(resource.custom)
         name = self.definition_name(resource)
         return self.shape(name) if name else None
 
@@ -195,18 +152,28 @@ class Schema:
         return [f'unknown field "{path}"' for path in _unknown(self, root, obj, "")] if root else []
 
     def decoded(self, resource: Resource, obj: Obj) -> Obj:
-        """`obj`, changed in place to the form in which it is kept (`schema_decoding`). Raises BadRequest."""
-        if root := self.root(resource):
-            try:
+        """`obj`, changed in place to the form in which it is kept (`schema_decoding`). Raises BadRequest.
+
+        Of a custom resource that is true of the metadata only; the rest is as its schema will have it (`structural`).
+        """
+        root = self.root(resource)
+        if root is None:
+            return obj
+        try:
+            if resource.custom is None:
                 decoded(self, root, obj)
-            except Misfit:
-                what = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
-                raise BadRequest(f"{what}: {self.type_errors(resource, obj)[0]}") from None
-        return obj
+            elif (metadata := obj.get("metadata")) is not None:
+                obj["metadata"] = decoded(self, (root.properties or {})["metadata"], metadata)
+        except Misfit:
+            what = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
+            raise BadRequest(f"{what}: {self.type_errors(resource, obj)[0]}") from None
+        return conformed(resource.custom.schema, obj, embedded=True) if resource.custom else obj
 
     def type_errors(self, resource: Resource, obj: Obj) -> list[str]:
         """What Go's decoder would refuse, one text per value of a wrong type: `json: cannot unmarshal ...`."""
         root = self.root(resource)
+        if resource.custom:
+            obj = {"metadata": obj.get("metadata")}
         return list(mistyped(self, root, obj, Place(resource.kind))) if root else []
 
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from netemu.apiserver.quantities import canonical
 from netemu.apiserver.schema_types import (
-    INT_OR_STRING,
     MICRO_TIME,
     NOWHERE,
     QUANTITY_TYPE,
@@ -27,9 +26,10 @@ from netemu.apiserver.schema_types import (
     moment,
     wrong_type,
 )
+from netemu.apiserver.shapes import INT_OR_STRING, SCALAR_ZEROS, Shape
 
 if TYPE_CHECKING:
-    from netemu.apiserver.schema import Schema, Shape
+    from netemu.apiserver.schema import Schema
 
 _YEAR_ONE = datetime(1, 1, 1, tzinfo=UTC)
 """Go's zero time, which it encodes as null."""
@@ -46,7 +46,7 @@ def decoded(schema: Schema, shape: Shape, value: Any) -> Any:
             return canonicalize(value)
         shape = schema.shape(shape.target)
     kind, found = shape.kind, type(value)
-    if kind == "object" and found is dict:
+    if found is dict and kind in ("object", ""):
         _decode_map(schema, shape, value)
     elif kind == "array" and found is list:
         if (items := shape.items) is not None:
@@ -118,6 +118,4 @@ _CANONICAL: dict[str, Any] = {
     TIME: _time,
     MICRO_TIME: _micro_time,
 }
-SCALAR_ZEROS: dict[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False}
-"""By the kind of a shape."""
 _ZEROS: dict[str, Any] = {INT_OR_STRING: 0, QUANTITY_TYPE: "0", TIME: None, MICRO_TIME: None}

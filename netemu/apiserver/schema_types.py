@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from netemu.apiserver.quantities import QUANTITY
+from netemu.apiserver.shapes import INT_OR_STRING, Shape
 
 if TYPE_CHECKING:
-    from netemu.apiserver.schema import Schema, Shape
+    from netemu.apiserver.schema import Schema
 
-INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 QUANTITY_TYPE = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 MICRO_TIME = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime"
 TIME = "io.k8s.apimachinery.pkg.apis.meta.v1.Time"

@@ -53,7 +53,7 @@ class Selection:
         """Read the query forms. Raises BadRequest for what is malformed and for fields that cannot be selected on."""
         selector = _ANY_FIELDS
         if fields:
-            supported = ("metadata.name", "metadata.namespace", *_FIELDS.get(resource, ()))
+            supported = ("metadata.name", "metadata.namespace", *_selectable(resource))
             terms = FieldSelector.parse(fields, supported).terms
             selector = FieldSelector(tuple(_as_stored(term) for term in terms))
         space = namespace if resource.namespaced else ""
@@ -78,6 +78,12 @@ class Selection:
     def narrowed(self) -> bool:
         """Whether labels or fields take part."""
         return bool(self.labels or self.fields)
+
+
+def _selectable(resource: Resource) -> tuple[str, ...]:
+    if resource.custom:
+        return tuple(field.json_path.removeprefix(".") for field in resource.custom.version.selectable_fields)
+    return _FIELDS.get(resource, ())
 
 
 def _as_stored(term: tuple[str, bool, str]) -> tuple[str, bool, str]:

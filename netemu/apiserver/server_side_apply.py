@@ -20,6 +20,7 @@ import msgspec
 from netemu.apiserver import managed_fields
 from netemu.apiserver.fieldset import EMPTY, FieldSet, difference, intersection, path_text, paths, union
 from netemu.apiserver.managed_fields import Managed, Manager, Managers, owned
+from netemu.apiserver.subresources import replicas_path, with_replicas
 from netemu.apiserver.typed import Typed
 from netemu.apiserver.typed_merge import merged, without
 from netemu.apiserver.typed_sets import Unfit, check, compared, fields_of, with_parents
@@ -59,7 +60,8 @@ def scale_application(application: Application) -> Application:
         raise BadRequest("invalid object type: it must be autoscaling/v1, Kind=Scale")
     spec = config.get("spec") or {}
     part = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": config.get("metadata") or {}}
-    return replace(application, config={**part, "spec": {"replicas": spec.get("replicas", 0)}})
+    path = replicas_path(resource.custom)
+    return replace(application, config=with_replicas(part, path, spec.get("replicas", 0)))
 
 
 class _Clash(Exception):

@@ -18,7 +18,15 @@ from netemu.apiserver.validation_pod import UPDATES
 from netemu.client.base import Obj
 from netemu.model import times
 from netemu.model.errors import BadRequest, FieldError, Invalid
-from netemu.model.resources import CERTIFICATESIGNINGREQUESTS, NAMESPACES, NODES, PODS, SERVICECIDRS, Resource
+from netemu.model.resources import (
+    CERTIFICATESIGNINGREQUESTS,
+    CUSTOMRESOURCEDEFINITIONS,
+    NAMESPACES,
+    NODES,
+    PODS,
+    SERVICECIDRS,
+    Resource,
+)
 from netemu.model.uids import new_uid
 
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -129,10 +137,21 @@ def replace(resource: Resource, new: Obj, old: Obj, subresource: str) -> Obj:
         new["spec"] = old["spec"]
     if resource is NAMESPACES:
         new["spec"] = {**(new.get("spec") or {}), "finalizers": old.get("spec", {}).get("finalizers", [])}
+    if resource is CUSTOMRESOURCEDEFINITIONS:
+        _remember_stored_version(new)
     if _has_generation(resource):
         before = old["metadata"].get("generation", 1)
-        new["metadata"]["generation"] = before + (_desired(new) != _desired(old))
+        changed = _desired(resource, new) != _desired(resource, old)
+        new["metadata"]["generation"] = before + changed
     return new
+
+
+def _remember_stored_version(crd: Obj) -> None:
+    """Objects may lie in every version that was ever the storage version."""
+    status = crd.setdefault("status", {})
+    stored = status.get("storedVersions") or []
+    now = [one["name"] for one in (crd.get("spec") or {}).get("versions") or () if one.get("storage")]
+    crd["status"] = {**status, "storedVersions": [*stored, *(name for name in now[:1] if name not in stored)]}
 
 
 def _keep_ephemeral(new: Obj, old: Obj) -> None:
@@ -156,8 +175,11 @@ def _has_generation(resource: Resource) -> bool:
     return resource.group not in _NO_GENERATION and resource is not SERVICECIDRS
 
 
-def _desired(obj: Obj) -> Obj:
-    return {key: value for key, value in obj.items() if key not in ("metadata", "status")}
+def _desired(resource: Resource, obj: Obj) -> Obj:
+    """What somebody wants; the status too, of a custom resource that has no way of its own to it."""
+    both = resource.custom is not None and not resource.custom.has_status
+    others = ("metadata", "apiVersion", "kind") if both else ("metadata", "status", "apiVersion", "kind")
+    return {key: value for key, value in obj.items() if key not in others}
 
 
 def finalizer_errors(new: Obj, old: Obj) -> list[FieldError]:

@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from netemu.apiserver.json_values import copied
 from netemu.client.base import Obj
 from netemu.model import times
+from netemu.model.custom import Custom
 from netemu.model.errors import BadRequest, Conflict, FieldError, Invalid
 from netemu.model.resources import Resource
 from netemu.model.selectors import LabelSelector
@@ -19,22 +22,47 @@ BINDINGS = Resource("", "v1", "Binding", "bindings")
 _SHOWN_METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
 
 
-def scale_of(obj: Obj) -> Obj:
-    """The Scale of a Deployment, ReplicaSet or the like."""
+def scale_of(obj: Obj, custom: Custom | None = None) -> Obj:
+    """The Scale of a Deployment, ReplicaSet or the like, or of a custom resource, whose schema says where it is."""
     spec, status, metadata = obj.get("spec") or {}, obj.get("status") or {}, obj["metadata"]
+    replicas, running = spec.get("replicas", 0), status.get("replicas", 0)
+    selector = "" if custom else str(LabelSelector.of_spec(spec.get("selector")))
+    if custom and (paths := custom.version.subresources.scale):
+        replicas, running = (_at(obj, path) or 0 for path in (paths.spec_replicas_path, paths.status_replicas_path))
+        selector = (paths.label_selector_path and _at(obj, paths.label_selector_path)) or ""
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {field: metadata[field] for field in _SHOWN_METADATA if field in metadata},
-        "spec": {"replicas": spec.get("replicas", 0)},
-        "status": {
-            "replicas": status.get("replicas", 0),
-            "selector": str(LabelSelector.of_spec(spec.get("selector"))),
-        },
+        "spec": {"replicas": replicas},
+        "status": {"replicas": running, **({"selector": selector} if selector else {})},
     }
 
 
-def scaled(obj: Obj, scale: Obj) -> Obj:
+def _at(obj: Obj, path: str) -> Any:
+    """The value at `.spec.replicas`, None where there is none."""
+    value: Any = obj
+    for name in path.removeprefix(".").split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def replicas_path(custom: Custom | None) -> list[str]:
+    """The names of the fields that lead to the number that a Scale sets."""
+    scale = custom.version.subresources.scale if custom else None
+    return scale.spec_replicas_path.removeprefix(".").split(".") if scale else ["spec", "replicas"]
+
+
+def with_replicas(obj: Obj, path: list[str], replicas: int) -> Obj:
+    """A copy of `obj` with that number at `path`."""
+    name, *rest = path
+    if not rest:
+        return {**obj, name: replicas}
+    inner = obj.get(name)
+    return {**obj, name: with_replicas(inner if isinstance(inner, dict) else {}, rest, replicas)}
+
+
+def scaled(obj: Obj, scale: Obj, custom: Custom | None = None) -> Obj:
     """A copy of `obj` with a Scale's replicas; its resourceVersion becomes the precondition. Raises Invalid."""
     if scale.get("kind", "Scale") != "Scale":
         raise BadRequest("the object provided is no autoscaling/v1 Scale")
@@ -45,8 +73,7 @@ def scaled(obj: Obj, scale: Obj) -> Obj:
     if replicas < 0:
         why = f"Invalid value: {replicas}: must be greater than or equal to 0"
         raise Invalid.of_fields("Scale", name, [FieldError("spec.replicas", "FieldValueInvalid", why)], "autoscaling")
-    new: Obj = copied(obj)
-    new["spec"] = {**new.get("spec", {}), "replicas": replicas}
+    new: Obj = with_replicas(copied(obj), replicas_path(custom), replicas)
     new["metadata"]["resourceVersion"] = metadata.get("resourceVersion") or obj["metadata"]["resourceVersion"]
     return new
 

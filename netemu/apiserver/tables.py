@@ -12,17 +12,20 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from netemu.apiserver.tables_custom import custom_cells, custom_columns
 from netemu.apiserver.tables_format import UNKNOWN
-from netemu.apiserver.tables_kinds import cells, column_definitions
+from netemu.apiserver.tables_kinds import Cells, cells, column_definitions
 from netemu.apiserver.tables_pods import pod_conditions
 from netemu.client.base import Obj
 from netemu.model.errors import BadRequest
+from netemu.model.resources import PODS, Resource
 
+Columns = list[dict[str, Any]]
 INCLUDES = ("", "None", "Metadata", "Object")
 
 
 def table(
-    kind: str,
+    resource: Resource,
     objects: Iterable[Obj],
     metadata: Mapping[str, Any],
     include: str = "",
@@ -30,14 +33,15 @@ def table(
     columns: bool = True,
     now: datetime | None = None,
 ) -> Obj:
-    """A `meta.k8s.io/v1` Table of objects of one kind. `include` is the query's `includeObject`. Raises BadRequest."""
+    """A `meta.k8s.io/v1` Table of a resource's objects. `include` is the query's `includeObject`. Raises BadRequest."""
     if include not in INCLUDES:
         raise BadRequest(f'unrecognized includeObject value: "{include}"; must be None, Metadata or Object')
     now = now or datetime.now(UTC)
+    columns_of, cells_of = _columns(resource)
     rows = []
     for obj in objects:
-        row: Obj = {"cells": _cells(kind, obj, now)}
-        if kind == "Pod" and (conditions := pod_conditions(obj)):
+        row: Obj = {"cells": _cells(columns_of, cells_of, obj, now)}
+        if resource is PODS and (conditions := pod_conditions(obj)):
             row["conditions"] = conditions
         row["object"] = obj if include == "Object" else None if include == "None" else partial_metadata(obj)
         rows.append(row)
@@ -45,18 +49,25 @@ def table(
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
         "metadata": metadata,
-        "columnDefinitions": column_definitions(kind) if columns else [],
+        "columnDefinitions": columns_of if columns else [],
         "rows": rows,
     }
 
 
-def _cells(kind: str, obj: Obj, now: datetime) -> list[Any]:
+def _columns(resource: Resource) -> tuple[Columns, Cells]:
+    """The columns of a resource, and what makes its cells."""
+    if resource.custom:
+        return custom_columns(resource.custom), custom_cells(resource.custom)
+    return column_definitions(resource.kind), cells(resource.kind)
+
+
+def _cells(columns: Columns, cells_of: Cells, obj: Obj, now: datetime) -> list[Any]:
     try:
-        return cells(kind)(obj, now)
+        return cells_of(obj, now)
     except (AttributeError, KeyError, TypeError, ValueError):
         # Lists may hold nulls, and fields be absent, that printing relies on; such an object must not hide others.
         name = obj["metadata"].get("name", "")
-        return [name if column["name"] == "Name" else UNKNOWN for column in column_definitions(kind)]
+        return [name if column["name"] == "Name" else UNKNOWN for column in columns]
 
 
 def partial_metadata(obj: Obj) -> Obj:

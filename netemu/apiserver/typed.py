@@ -11,11 +11,14 @@ Upstream: apimachinery `util/managedfields`, kube-openapi `schemaconv`.
 from __future__ import annotations
 
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
-from netemu.apiserver.schema import Schema, Shape
-from netemu.apiserver.schema_types import INT_OR_STRING, MICRO_TIME, QUANTITY_TYPE, TIME
+from netemu.apiserver.schema import Schema
+from netemu.apiserver.schema_types import MICRO_TIME, QUANTITY_TYPE, TIME
+from netemu.apiserver.shapes import INT_OR_STRING, Shape
+from netemu.apiserver.structural import shape_of
+from netemu.model.custom import Custom
 from netemu.model.resources import Resource
 
 _SCALARS = frozenset({INT_OR_STRING, QUANTITY_TYPE, TIME, MICRO_TIME})
@@ -96,13 +99,22 @@ class Typed:
                 found[name] = self._shape.zeros.get(name)
         return found
 
+    @cached_property
+    def _key_defaults(self) -> dict[str, Any]:
+        """Custom resources have their schema's, which are told with the fields."""
+        items = self._shape.items if self._shape else None
+        if items is None or items.ref:
+            return _KEY_DEFAULTS
+        fields = items.properties or {}
+        return {name: fields[name].default for name in self.keys if name in fields}
+
     def field(self, name: str) -> Typed:
         """Of a struct's field, or of a map's value."""
         return self.fields.get(name) or self.element
 
     def key_of(self, item: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
         """What tells an element of a list apart, defaults filled in; empty where it has none of the keys."""
-        pairs = ((name, item.get(name, _KEY_DEFAULTS.get(name))) for name in self.keys)
+        pairs = ((name, item.get(name, self._key_defaults.get(name))) for name in self.keys)
         return tuple([pair for pair in pairs if pair[1] is not None])
 
 
@@ -119,12 +131,19 @@ class Types:
 
     def root(self, resource: Resource) -> Typed:
         """Of the objects of a resource."""
+        if resource.custom:
+            return self._custom(resource.custom)
         name = self._schema.definition_name(resource)
         if not name:
             return self.anything
         if name not in self._roots:
             self._roots[name] = Typed(self, self._schema.shape(name), name, Form.MAP, _OF_EVERY_KIND)
         return self._roots[name]
+
+    @lru_cache(maxsize=1024)  # noqa: B019  (types live as long as their server)
+    def _custom(self, custom: Custom) -> Typed:
+        # Nothing but metadata comes out of Go's structs, so what nobody sets is not there.
+        return Typed(self, shape_of(custom), "", Form.MAP)
 
     def of(self, shape: Shape) -> Typed:
         """Of a field."""
@@ -142,6 +161,8 @@ class Types:
         if not shape.kind:
             return self.anything
         if shape.kind == "object":
+            if shape.properties is None and shape.preserve_unknown:
+                return self.anything
             structured = shape.properties is not None or shape.additional_shape is not None
             if "atomic" in (map_type, shape.map_type) or not structured:
                 return self._leaf

@@ -19,6 +19,8 @@ from netemu.apiserver.validation_cluster import (
     validate_runtimeclass,
     validate_secret,
 )
+from netemu.apiserver.validation_crd import validate_definition
+from netemu.apiserver.validation_custom import validate_custom
 from netemu.apiserver.validation_discovery import validate_endpoints, validate_endpointslice
 from netemu.apiserver.validation_meta import validate_meta, validate_meta_update
 from netemu.apiserver.validation_networking import (
@@ -47,6 +49,7 @@ _RULES: dict[tuple[str, str], _Rule] = {
     ("", "ConfigMap"): validate_configmap,
     ("", "Secret"): validate_secret,
     ("", "Event"): validate_event,
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): validate_definition,
     ("apps", "Deployment"): validate_deployment,
     ("apps", "ReplicaSet"): validate_replicaset,
     ("certificates.k8s.io", "CertificateSigningRequest"): validate_csr,
@@ -71,6 +74,8 @@ def validate(resource: Resource, obj: Obj, old: Obj | None = None) -> list[Field
     errors = validate_meta(resource, obj)
     if old is not None:
         errors += validate_meta_update(obj, old)
-    if rule := _RULES.get((resource.group, resource.kind)):
+    if resource.custom:
+        errors += validate_custom(resource.custom, obj, old)
+    elif rule := _RULES.get((resource.group, resource.kind)):
         errors += rule(obj, old)
     return errors

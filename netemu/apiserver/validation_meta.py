@@ -24,6 +24,7 @@ from netemu.apiserver.validation_fields import (
 )
 from netemu.client.base import Obj
 from netemu.model.errors import FieldError
+from netemu.model.resources import CUSTOMRESOURCEDEFINITIONS as DEFINITIONS
 from netemu.model.resources import Resource
 
 MAX_ANNOTATION_BYTES = 256 * 1024
@@ -59,7 +60,7 @@ def validate_meta(resource: Resource, obj: Obj) -> list[FieldError]:
     errors += labels("metadata.labels", meta.get("labels"))
     errors += _annotations(meta.get("annotations") or {})
     errors += _owners(meta.get("ownerReferences") or [])
-    errors += _finalizers(meta.get("finalizers") or [])
+    errors += _finalizers(meta.get("finalizers") or [], any_name=bool(resource.custom) or resource == DEFINITIONS)
     return errors
 
 
@@ -120,12 +121,13 @@ def _owners(owners: list[Obj]) -> list[FieldError]:
     return errors
 
 
-def _finalizers(finalizers: list[str]) -> list[FieldError]:
+def _finalizers(finalizers: list[str], *, any_name: bool) -> list[FieldError]:
+    """`any_name`: it need not have a domain in front, as for what a server of its own looks after upstream."""
     errors: list[FieldError] = []
     for index, name in enumerate(finalizers):
         path = f"metadata.finalizers[{index}]"
         errors += invalid_for(path, name, qualified_name(name))
-        if "/" not in name and name not in ("kubernetes", "orphan", "foregroundDeletion"):
+        if not any_name and "/" not in name and name not in ("kubernetes", "orphan", "foregroundDeletion"):
             text = "name is neither a standard finalizer name nor is it fully qualified"
             errors.append(invalid(path, name, text))
     if "orphan" in finalizers and "foregroundDeletion" in finalizers:

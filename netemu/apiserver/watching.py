@@ -21,6 +21,7 @@ from netemu.apiserver.negotiation import Form
 from netemu.apiserver.tables import partial_metadata, table
 from netemu.client.base import Obj
 from netemu.model.errors import ApiError
+from netemu.model.resources import Resource
 
 if TYPE_CHECKING:
     from netemu.apiserver.registry import RegistryEvent
@@ -97,7 +98,7 @@ def line(kind: str, obj: Obj) -> bytes:
     return msgspec.json.encode({"type": kind, "object": obj}) + b"\n"
 
 
-def encoder(form: Form, kind: str, include: str) -> Callable[[RegistryEvent], bytes]:
+def encoder(form: Form, resource: Resource, include: str) -> Callable[[RegistryEvent], bytes]:
     """What makes the line of an event in the form that the client accepts."""
     if form == "object":
         return lambda event: event.line
@@ -111,6 +112,6 @@ def encoder(form: Form, kind: str, include: str) -> Callable[[RegistryEvent], by
         version = {"resourceVersion": event.object["metadata"].get("resourceVersion", "")}
         # A bookmark is a table without rows whose metadata holds the revision.
         objects = [] if event.type == "BOOKMARK" else [event.object]
-        return line(event.type, table(kind, objects, version, include, columns=columns))
+        return line(event.type, table(resource, objects, version, include, columns=columns))
 
     return as_table

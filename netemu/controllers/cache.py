@@ -13,9 +13,10 @@ from typing import Any, TypeVar, cast
 from netemu.client.base import Client
 from netemu.client.informer import Informer
 from netemu.model import resources
+from netemu.model.custom import CustomResourceDefinition, resources_of
 from netemu.model.kinds import KINDS
 from netemu.model.meta import KubeObject
-from netemu.model.resources import Resource
+from netemu.model.resources import CUSTOMRESOURCEDEFINITIONS, Resource
 from netemu.model.served import Served
 
 K = TypeVar("K", bound=KubeObject)
@@ -45,7 +46,7 @@ class Cache:
     def any(self, resource: Resource) -> Informer[Any]:
         """The informer of `resource`; objects without a type of their own are plain `KubeObject`s."""
         if resource not in self._informers:
-            kind = KINDS.get(resource.kind, KubeObject)
+            kind = KubeObject if resource.custom else KINDS.get(resource.kind, KubeObject)
             self._informers[resource] = Informer(self._client, resource, kind)
             self._start(resource)
         return self._informers[resource]
@@ -64,11 +65,40 @@ class Cache:
         for resource in self.everything():
             begin(resource, self.any(resource))
 
+    def follow_definitions(self) -> None:
+        """Let `served` follow the server's CustomResourceDefinitions, and with it what `on_resource` tells."""
+        self.of(CUSTOMRESOURCEDEFINITIONS, CustomResourceDefinition).on_change(self._redefined)
+
+    def _redefined(self, old: CustomResourceDefinition | None, new: CustomResourceDefinition | None) -> None:
+        before = {str(resource): resource for resource in self._custom()}
+        if definition := new or old:
+            self.served.define(definition.name, resources_of(definition) if new else [])
+        now = {str(resource): resource for resource in self._custom()}
+        for name, resource in before.items():
+            if name not in now or now[name].version != resource.version:
+                self._end(resource)
+        for name, resource in now.items():
+            if name not in before or before[name].version != resource.version:
+                informer = self.any(resource)
+                for begin, _ in self._told:
+                    begin(resource, informer)
+
+    def _custom(self) -> list[Resource]:
+        return [resource for resource in self.served.listable() if resource.custom]
+
+    def _end(self, resource: Resource) -> None:
+        for _, end in self._told:
+            end(resource)
+        for known in [known for known in self._informers if str(known) == str(resource)]:
+            del self._informers[known]
+            if task := self._tasks.pop(known, None):
+                task.cancel()
+
     async def run(self) -> None:
         """Keep all informers in step with the server, until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            for resource in self._informers:
+            for resource in list(self._informers):
                 self._start(resource)
 
     def _start(self, resource: Resource) -> None:

@@ -22,6 +22,7 @@ from netemu.model.errors import NotFound
 from netemu.model.meta import KubeObject, OwnerReference, encode
 from netemu.model.resources import Resource
 
+_REMEMBERED = 500
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 
 
@@ -126,6 +127,8 @@ class GarbageCollector:
         self.needs: tuple[Resource, ...] = tuple(cache.everything())
         self._followed: dict[str, _Followed] = {}
         """By the name of the resource."""
+        self._gone: dict[str, None] = {}
+        """Uids of owners that were seen to go: their kind may go with them, and nobody could ask for them then."""
 
     def watch(self, queue: Queue) -> None:
         """Objects with owners, objects on their way out, and what they own."""
@@ -135,6 +138,7 @@ class GarbageCollector:
                 if new is not None and self._concerns(old, new):
                     queue.mark(Item(resource, new).key)
                 if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
+                    self._remember(old.metadata.uid)
                     for item in [*self._dependents(old.metadata.uid), *self._waiting_owners(old)]:
                         queue.mark(item.key)
 
@@ -142,7 +146,21 @@ class GarbageCollector:
             self._followed[str(resource)] = _Followed(resource, informer, owned)
             informer.on_change(change)
 
-        self._cache.on_resource(begin, lambda resource: self._followed.pop(str(resource), None))
+        def end(resource: Resource) -> None:
+            # Nobody tells any more of what went with the resource.
+            for obj in self._followed[str(resource)].informer.objects.values():
+                self._remember(obj.metadata.uid)
+                for item in self._dependents(obj.metadata.uid):
+                    queue.mark(item.key)
+            del self._followed[str(resource)]
+
+        self._cache.on_resource(begin, end)
+
+    def _remember(self, uid: str) -> None:
+        if self._dependents(uid):
+            self._gone[uid] = None
+            if len(self._gone) > _REMEMBERED:
+                del self._gone[next(iter(self._gone))]
 
     async def decide(self, key: str) -> Sequence[Action]:
         """See Controller."""
@@ -186,6 +204,8 @@ class GarbageCollector:
         if cached := self._cached(obj, ref):
             return owner_state(ref, cached.obj)
         resource = self._cache.served.by_kind(ref.api_version, ref.kind)
+        if ref.uid in self._gone:
+            return "gone"
         if resource is None:
             return "solid"  # of a kind that we do not know: not ours to judge
         try:

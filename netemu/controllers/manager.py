@@ -70,6 +70,7 @@ async def run(
     `signer` signs CertificateSigningRequests.
     """
     cache = Cache(client)
+    cache.follow_definitions()
     # Loops ask the cache for their informers, so they are made before it runs.
     every = controllers(client, cache, load_balancer_pools, root_ca, signer)
     loops = [Loop(controller, client, cache) for controller in every]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from netemu.model.certificates import CertificateSigningRequest
+from netemu.model.custom import CustomResourceDefinition
 from netemu.model.meta import KubeObject
 from netemu.model.objects import (
     ClusterRole,
@@ -22,8 +23,8 @@ from netemu.model.objects import (
 from netemu.model.pods import Pod
 
 _TYPES: tuple[type[KubeObject], ...] = (
-    CertificateSigningRequest, ClusterRole, ConfigMap, Deployment, EndpointSlice, Endpoints, Lease, Namespace, Node,
-    Pod, PodDisruptionBudget, ReplicaSet, Secret, Service, ServiceCIDR,
+    CertificateSigningRequest, ClusterRole, ConfigMap, CustomResourceDefinition, Deployment, EndpointSlice, Endpoints,
+    Lease, Namespace, Node, Pod, PodDisruptionBudget, ReplicaSet, Secret, Service, ServiceCIDR,
 )  # fmt: skip
 
 KINDS: dict[str, type[KubeObject]] = {kind.__name__: kind for kind in _TYPES}

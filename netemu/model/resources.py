@@ -6,7 +6,11 @@ more, is `served.Served`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from netemu.model.custom import Custom
 
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
@@ -25,11 +29,18 @@ class Resource:
     subresources: tuple[str, ...] = ()
     """Names as in the URL: `status`, `scale`, `binding` ..."""
     verbs: tuple[str, ...] = ALL_VERBS
+    custom: Custom | None = field(default=None, compare=False, repr=False)
+    """What its CustomResourceDefinition says of it; None for what is built in."""
 
     @property
     def singular(self) -> str:
         """`pod`."""
-        return self.kind.lower()
+        return self.custom.names.singular if self.custom else self.kind.lower()
+
+    @property
+    def list_kind(self) -> str:
+        """`PodList`."""
+        return self.custom.names.list_kind if self.custom else f"{self.kind}List"
 
     @property
     def api_version(self) -> str:
@@ -78,6 +89,10 @@ CERTIFICATESIGNINGREQUESTS = Resource(
     "certificates.k8s.io", "v1", "CertificateSigningRequest", "certificatesigningrequests", False, ("csr",), (),
     ("approval", "status"),
 )  # fmt: skip
+CUSTOMRESOURCEDEFINITIONS = Resource(
+    "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", False, ("crd", "crds"),
+    ("api-extensions",), ("status",),
+)  # fmt: skip
 LEASES = Resource("coordination.k8s.io", "v1", "Lease", "leases", True)
 ENDPOINTSLICES = Resource("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", True)
 EVENTS_V1 = Resource("events.k8s.io", "v1", "Event", "events", True, ("ev",))
@@ -104,6 +119,7 @@ RESOURCES: tuple[Resource, ...] = (
     DEPLOYMENTS, REPLICASETS, CERTIFICATESIGNINGREQUESTS, LEASES, ENDPOINTSLICES, EVENTS_V1,
     INGRESSCLASSES, INGRESSES, NETWORKPOLICIES, SERVICECIDRS, RUNTIMECLASSES, PODDISRUPTIONBUDGETS,
     CLUSTERROLEBINDINGS, CLUSTERROLES, ROLEBINDINGS, ROLES,
+    CUSTOMRESOURCEDEFINITIONS,
 )  # fmt: skip
 
 _BY_PATH = {(r.group, r.version, r.plural): r for r in RESOURCES}

@@ -109,7 +109,7 @@ async def test_who_may_approve_and_who_may_sign(registry: Registry) -> None:
         with acting(user):
             try:
                 done = await registry.patch(CSRS, "csr", patch, subresource=subresource)
-                state.append((user.name, table("CertificateSigningRequest", [done], {}, "")["rows"][0]["cells"][-1]))
+                state.append((user.name, table(CSRS, [done], {}, "")["rows"][0]["cells"][-1]))
             except Forbidden as refused:
                 state.append((user.name, refused.message.partition(": ")[2]))
 

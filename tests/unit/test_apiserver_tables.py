@@ -7,19 +7,21 @@ from typing import Any
 
 import pytest
 
+from netemu.apiserver.subresources import SCALES
 from netemu.apiserver.tables import table
 from netemu.apiserver.tables_format import human_duration, label_selector_text, some_of
 from netemu.model.errors import BadRequest
-from netemu.model.resources import RESOURCES
+from netemu.model.resources import NODES, PODS, RESOURCES
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+KINDS = {resource.kind: resource for resource in (*reversed(RESOURCES), SCALES)}
 CREATED = "2026-01-02T03:03:05Z"
 
 
 def row(kind: str, obj: dict[str, Any]) -> dict[str, Any]:
     """Column name to cell of one object."""
     obj = {"metadata": {"name": "x", "creationTimestamp": CREATED, **obj.pop("metadata", {})}, **obj}
-    made = table(kind, [obj], {}, now=NOW)
+    made = table(KINDS[kind], [obj], {}, now=NOW)
     names = [column["name"] for column in made["columnDefinitions"]]
     return dict(zip(names, made["rows"][0]["cells"], strict=True))
 
@@ -254,18 +256,18 @@ def test_every_kind_has_as_many_cells_as_columns_even_when_empty(kind: str) -> N
 def test_rows_carry_what_was_asked_for(include: str, kept: str) -> None:
     pod = {"kind": "Pod", "metadata": {"name": "x"}}
 
-    assert table("Pod", [pod], {}, include)["rows"][0]["object"]["kind"] == kept
+    assert table(PODS, [pod], {}, include)["rows"][0]["object"]["kind"] == kept
 
 
 def test_an_unknown_include_is_refused() -> None:
     with pytest.raises(BadRequest):
-        table("Pod", [], {}, "Everything")
+        table(PODS, [], {}, "Everything")
 
 
 def test_a_strange_object_keeps_its_name_and_hides_no_other() -> None:
     strange = {"metadata": {"name": "odd"}, "status": {"conditions": [None], "addresses": [None]}}
     plain = {"metadata": {"name": "even"}}
 
-    rows = table("Node", [strange, plain], {})["rows"]
+    rows = table(NODES, [strange, plain], {})["rows"]
 
     assert [made["cells"][0] for made in rows] == ["odd", "even"]

@@ -1,0 +1,151 @@
+"""kubectl on custom resources: `gates.yaml` is a definition of the size of those in the wild."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.clients.apiserver import Kubectl, find_kubectl
+
+DEFINITION = Path(__file__).with_name("gates.yaml")
+CRD = "customresourcedefinition.apiextensions.k8s.io/gates.edge.example.com"
+GATE = """
+apiVersion: edge.example.com/v1
+kind: Gate
+metadata: {name: front, namespace: default}
+spec:
+  className: nginx
+  listeners:
+  - {name: web, port: 80, hostname: a.example.com}
+  - {name: tls, port: 443, protocol: HTTPS}
+  routes:
+  - {path: /, backend: {name: shop, port: http}}
+  parameters: {anything: {goes: 1}}
+"""
+
+
+@pytest.fixture
+async def gates(kubectl: Kubectl, tmp_path: Path) -> Kubectl:
+    """kubectl where gates are defined."""
+    (tmp_path / "gate.yaml").write_text(GATE)
+    await kubectl("apply", "-f", str(DEFINITION))
+    await kubectl("wait", "--for=condition=Established", "--timeout=10s", CRD)
+    return kubectl
+
+
+@pytest.mark.parametrize("minor", [27, 32, 33])
+async def test_a_kind_is_defined_used_and_gone_again(gates: Kubectl, tmp_path: Path, minor: int) -> None:
+    kubectl, file = gates.as_program(find_kubectl(minor)), str(tmp_path / "gate.yaml")
+
+    assert (await kubectl("get", "crd")).rows[1][0] == "gates.edge.example.com"
+    assert (await kubectl("api-resources", "--api-group=edge.example.com")).rows[1:] == [
+        ["gates", "gt", "edge.example.com/v1", "true", "Gate"]
+    ]
+    assert (await kubectl("apply", "-f", file)).out == "gate.edge.example.com/front created\n"
+    assert (await kubectl("get", "gt")).rows == [
+        ["NAME", "CLASS", "PORT", "READY", "AGE"],
+        ["front", "nginx", "80", "0s"],
+    ]
+    assert "gate.edge.example.com/front" in (await kubectl("get", "all", "-o", "name")).out
+    told = (await kubectl("explain", "gate.spec.listeners")).out
+    assert "Where the gate listens, by name." in told
+    assert "protocol\t<string>" in told
+    assert "Class Name:  nginx" in (await kubectl("describe", "gate", "front")).out
+    assert (await kubectl("scale", "gate/front", "--replicas=3")).out == "gate.edge.example.com/front scaled\n"
+    ready = '{"status":{"conditions":[{"type":"Ready","status":"True"}]}}'
+    await kubectl("patch", "gate", "front", "--subresource=status", "--type=merge", "-p", ready)
+    await kubectl("wait", "--for=condition=Ready", "gate/front", "--timeout=5s")
+    shown = await kubectl("get", "gate", "front", "-o", "jsonpath={.spec.replicas} {.metadata.generation}")
+    assert shown.out == "3 2"
+    assert "Gate goes away, use v1" in (await kubectl("get", "gates.v1beta1.edge.example.com")).err
+    await kubectl("delete", "crd", "gates.edge.example.com", "--timeout=10s")
+    gone = await kubectl.run("get", "gates")
+    assert gone.code == 1
+    assert "gates" in gone.err
+
+
+async def test_apply_edit_and_patch_change_an_instance(gates: Kubectl, tmp_path: Path) -> None:
+    file = tmp_path / "gate.yaml"
+    await gates("apply", "-f", str(file))
+    version = await gates("get", "gate", "front", "-o", "jsonpath={.metadata.resourceVersion}")
+
+    await gates("apply", "-f", str(file))
+    again = await gates("get", "gate", "front", "-o", "jsonpath={.metadata.resourceVersion}")
+    file.write_text(GATE.replace("nginx", "envoy"))
+    diff = await gates.run("diff", "-f", str(file))
+    changed = await gates("apply", "-f", str(file))
+    edited = await gates("edit", "gate", "front", env={"EDITOR": "sed -i s/a.example.com/b.example.com/"})
+    strategic = await gates.run("patch", "gate", "front", "-p", '{"spec":{"className":"x"}}')
+    json = '[{"op":"add","path":"/spec/listeners/-","value":{"name":"more","port":81}}]'
+    patched = await gates("patch", "gate", "front", "--type=json", "-p", json)
+    found = await gates(
+        "get", "gate", "front", "-o", "jsonpath={.spec.className} {.spec.listeners[*].name} {..hostname}"
+    )
+
+    assert version.out == again.out
+    assert diff.code == 1
+    assert "+  className: envoy" in diff.out
+    assert changed.out == "gate.edge.example.com/front configured\n"
+    assert edited.out == "gate.edge.example.com/front edited\n"
+    assert strategic.code == 1
+    assert "application/strategic-merge-patch+json is not supported" in strategic.err
+    assert patched.out == "gate.edge.example.com/front patched\n"
+    assert found.out == "envoy web tls more b.example.com"
+
+
+async def test_what_the_schema_refuses_is_told_field_by_field(gates: Kubectl, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(
+        GATE.replace("port: 80,", "port: 0, colour: red,")
+        .replace("className: nginx", "timeout: soon")
+        .replace("/,", "x,")
+    )
+
+    port = "spec.listeners[0].port"
+    strict = await gates.run("apply", "-f", str(bad))
+    lax = await gates.run("apply", "-f", str(bad), "--validate=false")
+    bad.write_text(GATE.replace("className: nginx", "className: nginx\n  colour: red"))
+    warned = await gates("apply", "-f", str(bad), "--validate=warn")
+
+    assert strict.code == 1
+    assert 'strict decoding error: unknown field "spec.listeners[0].colour"' in strict.err
+    assert lax.err.splitlines() == [
+        'The Gate "front" is invalid: ',
+        f"* {port}: Invalid value: 0: {port} in body should be greater than or equal to 1",
+        "* spec.routes[0].path: Invalid value: \"x\": spec.routes[0].path in body should match '^/'",
+        '* spec.timeout: Invalid value: "soon": spec.timeout in body must be of type duration: "soon"',
+        "* spec.className: Required value",
+    ]
+    assert 'Warning: unknown field "spec.colour"' in warned.err
+    assert "colour" not in (await gates("get", "gate", "front", "-o", "jsonpath={.spec}")).out
+
+
+async def test_server_side_apply_merges_by_the_schema(gates: Kubectl, tmp_path: Path) -> None:
+    one, two = tmp_path / "gate.yaml", tmp_path / "two.yaml"
+    two.write_text(GATE.replace("{name: web, port: 80, hostname: a.example.com}", "{name: two, port: 90}"))
+
+    await gates("apply", "--server-side", "-f", str(one), "--field-manager=one")
+    await gates("apply", "--server-side", "-f", str(two), "--field-manager=two")
+    two.write_text(two.read_text().replace("port: 443", "port: 444"))
+    conflict = await gates.run("apply", "--server-side", "-f", str(two), "--field-manager=two")
+
+    names = await gates("get", "gate", "front", "-o", "jsonpath={.spec.listeners[*].name}")
+    assert sorted(names.out.split()) == ["tls", "two", "web"]
+    assert conflict.code == 1
+    assert 'conflict with "one": .spec.listeners[name="tls"].port' in conflict.err
+
+
+async def test_a_definition_that_is_wrong_is_refused_line_by_line(kubectl: Kubectl, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    text = DEFINITION.read_text().replace("maxLength: 63,", "x-kubernetes-validations: [{rule: self != ''}],", 1)
+    bad.write_text(text.replace("{type: integer, format: int32, minimum: 0", "{minimum: 0"))
+
+    refused = await kubectl.run("apply", "-f", str(bad))
+
+    path = "spec.versions[1].schema.openAPIV3Schema.properties[spec].properties"
+    assert refused.code == 1
+    assert f"* {path}[replicas].type: Required value: must not be empty for specified object fields" in refused.err
+    assert (
+        f"* {path}[className].x-kubernetes-validations: Forbidden: rules in CEL are not evaluated here" in refused.err
+    )
