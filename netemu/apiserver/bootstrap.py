@@ -2,8 +2,7 @@
 classes, roles and their bindings.
 
 Idempotent: after a restart what is there stays, and only the API server's address is brought up to date.
-Upstream: `pkg/controlplane/controller/{systemnamespaces,kubernetesservice,defaultservicecidr}` and
-`pkg/controlplane/reconcilers`.
+Upstream: `pkg/controlplane/controller/{systemnamespaces,kubernetesservice,defaultservicecidr}`.
 """
 
 from __future__ import annotations
@@ -13,13 +12,12 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from netemu.apiserver.kubernetes_service import NAME, NAMESPACE, publish
 from netemu.apiserver.rbac_policy import default_policy
 from netemu.client.base import Client, Obj
 from netemu.model import times
 from netemu.model.errors import AlreadyExists
 from netemu.model.resources import (
-    ENDPOINTS,
-    ENDPOINTSLICES,
     NAMESPACES,
     RUNTIMECLASSES,
     SERVICECIDRS,
@@ -29,7 +27,6 @@ from netemu.model.resources import (
 
 SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 RUNTIMES = ("emulated", "process")
-_NAME, _NAMESPACE = "kubernetes", "default"
 
 
 async def bootstrap(
@@ -42,23 +39,14 @@ async def bootstrap(
 ) -> None:
     """Create what is missing. `service_address` must be the first address of the first of the Service CIDRs.
 
+    `api_address` is where the API server is; "" where an EndpointReconciler tells that of several.
     Raises Invalid where another Service has that address.
     """
     for name in SYSTEM_NAMESPACES:
         await _ensure(client, NAMESPACES, _object(NAMESPACES, name))
-    await _ensure(client, SERVICES, _service(service_address, api_port), _NAMESPACE)
-    port: dict[str, Any] = {"name": "https", "port": api_port, "protocol": "TCP"}
-    slice_change = {"endpoints": [{"addresses": [api_address], "conditions": {"ready": True}}], "ports": [port]}
-    endpoint_slice = {
-        **_object(ENDPOINTSLICES, _NAME, {"kubernetes.io/service-name": _NAME}),
-        "addressType": "IPv6" if ":" in api_address else "IPv4",
-    }
-    await _ensure(client, ENDPOINTSLICES, endpoint_slice, _NAMESPACE, slice_change)
-    # Whoever mirrors Endpoints into slices must leave these alone: their slice is the one above.
-    endpoints = _object(ENDPOINTS, _NAME, {"endpointslice.kubernetes.io/skip-mirror": "true"})
-    await _ensure(
-        client, ENDPOINTS, endpoints, _NAMESPACE, {"subsets": [{"addresses": [{"ip": api_address}], "ports": [port]}]}
-    )
+    await _ensure(client, SERVICES, _service(service_address, api_port), NAMESPACE)
+    if api_address:
+        await publish(client, [api_address], api_port)
     await _service_cidrs(client, service_cidrs)
     for name in RUNTIMES:
         await _ensure(client, RUNTIMECLASSES, {**_object(RUNTIMECLASSES, name), "handler": name})
@@ -76,22 +64,17 @@ async def ensure_policy(client: Client, policy: Iterable[tuple[Resource, Obj]]) 
 async def _service_cidrs(client: Client, cidrs: Sequence[str]) -> None:
     """The networks that cluster IPs are given from; ready from the start, as nothing else gives them."""
     with contextlib.suppress(AlreadyExists):
-        await client.create(SERVICECIDRS, {**_object(SERVICECIDRS, _NAME), "spec": {"cidrs": list(cidrs)}})
-    if not ((await client.get(SERVICECIDRS, _NAME)).get("status") or {}).get("conditions"):
+        await client.create(SERVICECIDRS, {**_object(SERVICECIDRS, NAME), "spec": {"cidrs": list(cidrs)}})
+    if not ((await client.get(SERVICECIDRS, NAME)).get("status") or {}).get("conditions"):
         ready = {"type": "Ready", "status": "True", "reason": "", "lastTransitionTime": times.now()}
         condition = {**ready, "message": "Kubernetes default Service CIDR is ready"}
-        await client.patch(SERVICECIDRS, _NAME, {"status": {"conditions": [condition]}}, subresource="status")
+        await client.patch(SERVICECIDRS, NAME, {"status": {"conditions": [condition]}}, subresource="status")
 
 
-async def _ensure(
-    client: Client, resource: Resource, obj: Obj, namespace: str = "", change: dict[str, Any] | None = None
-) -> None:
-    """Create `obj` with the fields of `change`, or bring those fields of the one that is there up to date."""
-    try:
-        await client.create(resource, {**obj, **(change or {})}, namespace)
-    except AlreadyExists:
-        if change:
-            await client.patch(resource, obj["metadata"]["name"], change, namespace)
+async def _ensure(client: Client, resource: Resource, obj: Obj, namespace: str = "") -> None:
+    """Create `obj` unless there is one of its name."""
+    with contextlib.suppress(AlreadyExists):
+        await client.create(resource, obj, namespace)
 
 
 def _object(resource: Resource, name: str, labels: dict[str, str] | None = None) -> Obj:
@@ -101,7 +84,7 @@ def _object(resource: Resource, name: str, labels: dict[str, str] | None = None)
 
 def _service(address: str, api_port: int) -> Obj:
     return {
-        **_object(SERVICES, _NAME, {"component": "apiserver", "provider": "kubernetes"}),
+        **_object(SERVICES, NAME, {"component": "apiserver", "provider": "kubernetes"}),
         "spec": {
             "type": "ClusterIP",
             "clusterIP": address,

@@ -1,7 +1,9 @@
 """All resources in memory, following the store.
 
 One task takes the store's changes in order and applies each to its resource's watch cache; `revision` is how far it
-has come. A writer waits for its own revision (`reached`), so whoever got an answer also sees it in the next read.
+has come. A writer waits for its own revision (`reached`), so whoever got an answer also sees it in the next read. Where
+other API servers write to the store too, a read first waits for what they have written (`fresh`), as upstream's
+consistent reads from cache do.
 
 A store that was away for so long that the changes since are compacted is read anew. What happened to each object in
 between is then unknown, so every watch ends, and its client lists again.
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _BOOKMARK_SECONDS = 60.0
 _RECONNECT_SECONDS = 0.5
+_FRESH_SECONDS = 3.0
+"""How long a read waits for a revision that is not here yet; upstream's `blockTimeout`."""
 _REPLAY = 4 * HISTORY
 """Revisions of the store's history read back at the start: about what the caches' histories hold of them."""
 
@@ -121,6 +125,33 @@ class Cacher:
         heapq.heappush(self._waiters, (revision, next(self._tiebreak), waiter))
         await waiter
 
+    async def fresh(self, wanted: str = "") -> None:
+        """Return when a read shows what was asked for: "" everything that was written so far by whomever, N at least
+        that revision, if it comes; "0" what there is.
+
+        Raises ServiceUnavailable when what was written does not come.
+        """
+        if not self._store.shared or wanted == "0":
+            return
+        number = revision_number(wanted)
+        revision = number or await self._store.newest()
+        if revision <= self.revision:
+            return
+        try:
+            async with asyncio.timeout(_FRESH_SECONDS):
+                await self.reached(revision)
+        except TimeoutError:
+            if not number:  # what the client made up is told apart from what is late by who reads on
+                why = f"this API server is behind the store: at revision {self.revision}, not yet at {revision}"
+                raise ServiceUnavailable(why) from None
+
+    async def advanced(self, seen: int) -> bool:
+        """Whether others wrote something after the revision `seen`; it is here then."""
+        if not self._store.shared:
+            return False
+        await self.fresh()
+        return self.revision > seen
+
     def find(self, resource: Resource, namespace: str, name: str) -> Obj | None:
         """One object."""
         return self._of(resource).find(namespace if resource.namespaced else "", name)
@@ -187,6 +218,7 @@ class Cacher:
         deadline = None if timeout is None else loop.time() + timeout
         timer: asyncio.TimerHandle | None = None
         try:
+            await self.fresh(wanted)
             # Snapshot and registration without an await between them: no change is missed or seen twice.
             events, begun = self._beginning(resource, cache, watcher.selection, wanted, initial), self.revision
             cache.add(watcher)

@@ -1,7 +1,8 @@
 """Under which keys objects are stored: upstream's, so that etcdctl and every guide to it find them.
 
 `/registry/PLURAL[/NAMESPACE]/NAME`, with a few names from Kubernetes' early days; resources that are not built in have
-their group in front of the plural. After `pkg/kubeapiserver/default_storage_factory_builder.go`.
+their group in front of the plural, and what API servers keep for each other alone has none.
+After `pkg/kubeapiserver/default_storage_factory_builder.go`.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ _RESOURCES = {folder: resource for resource, folder in _FOLDERS.items()}
 
 def key_of(resource: Resource, namespace: str, name: str) -> str:
     """Where an object is stored."""
-    folder = _FOLDERS.get((resource.group, resource.plural)) or f"{resource.group}/{resource.plural}"
+    own = f"{resource.group}/{resource.plural}" if resource.group else resource.plural
+    folder = _FOLDERS.get((resource.group, resource.plural)) or own
     return f"{ROOT}{folder}/{namespace}/{name}" if namespace else f"{ROOT}{folder}/{name}"
 
 
 def parts_of(key: str) -> tuple[tuple[str, str], str, str]:
     """A key's resource as group and plural, namespace and name."""
     parts = key[len(ROOT) :].split("/")
-    resource = _RESOURCES.get(parts[0])
+    resource = _RESOURCES.get(parts[0]) or (("", parts[0]) if len(parts) == 2 else None)
     if resource:
         own = parts[1:]
     else:

@@ -14,15 +14,20 @@ For the front end:
 - The events of a watch are `RegistryEvent`s: `type`, `object`, and `line`, the finished JSON line as bytes, which is
   made once for all watchers of the same change.
 - Failures are ApiErrors whose `status()` goes over the wire.
+
+Where several API servers share the store, a write may be refused because of what another one has changed meanwhile (a
+name that is free by now, a namespace that is there by now). Such a refusal is decided once more on what is in the store
+(`_on_fresh`); whatever is accepted is committed against the revision that was seen, and needs no second look.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from netemu.apiserver import deletion, strategy, subresources, versions
 from netemu.apiserver.cacher import Cacher, revision_number
@@ -39,7 +44,7 @@ from netemu.apiserver.server_side_apply import Application, applied, scale_appli
 from netemu.apiserver.watchcache import RegistryEvent
 from netemu.apiserver.writer import Writer
 from netemu.client.base import MERGE_PATCH, Obj
-from netemu.model.errors import AlreadyExists, BadRequest, MethodNotAllowed, NotFound
+from netemu.model.errors import AlreadyExists, BadRequest, Conflict, Forbidden, Invalid, MethodNotAllowed, NotFound
 from netemu.model.resources import PODS, SERVICES, Resource
 from netemu.model.served import Served
 from netemu.store.base import Store
@@ -50,6 +55,28 @@ __all__ = ["ListResult", "Registry", "RegistryEvent"]
 _UNKNOWN = "unknown"
 """Who writes when nobody says."""
 _WRITABLE = frozenset({"", "approval", "status", "scale", "finalize", "ephemeralcontainers"})
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _on_fresh(
+    method: Callable[Concatenate[Registry, _P], Coroutine[Any, Any, _R]],
+) -> Callable[Concatenate[Registry, _P], Coroutine[Any, Any, _R]]:
+    """Let a write that is refused be decided again, if what it was decided on was not the newest."""
+
+    @wraps(method)
+    async def deciding(self: Registry, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        seen = self.revision
+        try:
+            return await method(self, *args, **kwargs)
+        except (AlreadyExists, Conflict, Forbidden, Invalid, NotFound):
+            if not await self._cacher.advanced(seen):
+                raise
+        return await method(self, *args, **kwargs)
+
+    return deciding
 
 
 class Registry:
@@ -103,6 +130,7 @@ class Registry:
         self, resource: Resource, name: str, namespace: str = "", *, subresource: str = "", resource_version: str = ""
     ) -> Obj:
         """One object, or its `status` or `scale`, not older than a revision. Raises NotFound, BadRequest, Expired."""
+        await self._cacher.fresh(resource_version)
         self._cacher.listable(resource, resource_version)
         obj = self._cacher.find(versions.stored_as(resource), namespace, name)
         if obj is None:
@@ -129,6 +157,7 @@ class Registry:
             page = self._pages.next(continue_, limit)
         else:
             stored = versions.stored_as(resource)
+            await self._cacher.fresh(resource_version)
             revision = self._cacher.listable(stored, resource_version, resource_version_match)
             matching = self._cacher.select(stored, selection)
             # As upstream, revision "0" is answered from the cache and ignores the limit.
@@ -165,6 +194,7 @@ class Registry:
         )
         return stream if versions.seen_as_stored(resource) else versions.shown_stream(resource, stream)
 
+    @_on_fresh
     async def create(
         self,
         resource: Resource,
@@ -181,6 +211,7 @@ class Registry:
         stored = await self._writer.create(kept_as, versions.to_stored(resource, new), who=who, dry_run=dry_run)
         return versions.shown_as(resource, stored)
 
+    @_on_fresh
     async def update(
         self,
         resource: Resource,
@@ -195,6 +226,7 @@ class Registry:
         """Replace an object, its `status`, its `scale`, or a Namespace's finalizers (`finalize`). Raises Conflict."""
         return await self._change(resource, namespace, name, subresource, lambda _: obj, manager, dry_run)
 
+    @_on_fresh
     async def patch(
         self,
         resource: Resource,
@@ -217,6 +249,7 @@ class Registry:
         entries = not isinstance(patch, dict) or "managedFields" in (patch.get("metadata") or ())
         return await self._change(resource, namespace, name, subresource, patched, manager, dry_run, entries)
 
+    @_on_fresh
     async def apply(
         self,
         resource: Resource,
@@ -262,6 +295,7 @@ class Registry:
         )
         return _seen(resource, stored, subresource)
 
+    @_on_fresh
     async def delete(
         self,
         resource: Resource,
@@ -302,6 +336,7 @@ class Registry:
             left.append(versions.shown_as(resource, obj))
         return ListResult(left, str(self.revision))
 
+    @_on_fresh
     async def create_subresource(
         self,
         resource: Resource,

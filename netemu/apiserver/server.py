@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
@@ -79,16 +80,26 @@ class ApiServer:
         self._meta = MetaHandlers(schema, self._served, lambda: self._runner is not None, documents)
         self._runner: web.AppRunner | None = None
 
-    async def start(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
+    async def start(
+        self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None
+    ) -> Callable[[], Coroutine[Any, Any, None]]:
         """Serve on bound sockets, wherever they were opened; they are closed with the server.
 
-        May be called again for more sockets, with other TLS or none.
+        May be called again for more sockets, with other TLS or none. What comes back closes these alone; connections
+        that are open stay.
         """
         if self._runner is None:
             self._runner = await self._start_runner()
-        for sock in sockets:
-            await web.SockSite(self._runner, sock, ssl_context=tls, backlog=1024).start()
+        sites = [web.SockSite(self._runner, sock, ssl_context=tls, backlog=1024) for sock in sockets]
+        for site in sites:
+            await site.start()
         log.info("serving on %s", ", ".join(_address(sock) for sock in sockets))
+
+        async def stop() -> None:
+            for site in sites:
+                await site.stop()
+
+        return stop
 
     async def _start_runner(self) -> web.AppRunner:
         app = web.Application(client_max_size=_BODY)

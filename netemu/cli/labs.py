@@ -12,6 +12,7 @@ from netemu.cli.root import need_root
 from netemu.lab import remains
 from netemu.lab.config import load_config
 from netemu.lab.paths import LabPaths, lab_names
+from netemu.lab.processes import process_names
 from netemu.lab.yamlfile import Mistakes
 from netemu.model.errors import NetemuError, UserError
 
@@ -95,11 +96,12 @@ def list_labs(output: Format) -> None:
 
 def _summary(lab: str) -> dict[str, Any]:
     processes = remains.lab_processes(lab)
-    state = "Running" if len(processes) == 3 else "Degraded" if processes else "Dead"
     try:
         config = load_config(lab)
     except UserError:
-        return {"lab": lab, "state": state, "nodes": 0, "api": ""}
+        return {"lab": lab, "state": "Degraded" if processes else "Dead", "nodes": 0, "api": ""}
+    whole = len(processes) == len(process_names(config.etcd_members))
+    state = "Running" if whole else "Degraded" if processes else "Dead"
     api = f"https://127.0.0.1:{config.api_port}" if config.api_port else ""
     return {"lab": lab, "state": state if api else "Starting", "nodes": len(config.nodes), "api": api}
 

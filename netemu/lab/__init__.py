@@ -5,7 +5,9 @@ config      Topology -> LabConfig: addresses, node names, ports; what is written
 paths       where a lab's state lives
 pki         the lab's certificate authority and kubeconfigs
 manifests   manifests by the rules of the API server; addons: what every cluster has
-supervisor  keeps the two processes of a lab running
-control_plane, node_agent   those two processes
+processes   what the processes of a lab are called
+supervisor  keeps them running
+control_plane, node_agent   two of them; where the control plane has several members:
+member, etcd_member, etcd_pki   what these share, and the etcd of each
 bring_up, tear_down         `netemu up` and `netemu down`
 """

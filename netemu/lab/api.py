@@ -6,10 +6,11 @@ own socket with the standard library. Components use `netemu.client`.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -20,28 +21,38 @@ from netemu.model.resources import Resource
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout: float) -> None:
+    def __init__(self, paths: Sequence[Path], timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
-        self._path = str(path)
+        self._paths = paths
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        """Connect to the first API server that lives."""
+        problem: OSError = FileNotFoundError(errno.ENOENT, "it is not there yet")
+        for path in self._paths:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(self.timeout)
+            try:
+                self.sock.connect(str(path))
+            except OSError as error:
+                self.sock.close()
+                problem = error
+            else:
+                return
+        raise problem
 
 
 class LabApi:
     """Blocking requests. Raises ApiError, and UserError where the lab does not answer."""
 
     def __init__(self, lab: str, *, timeout: float = 10.0) -> None:
-        self.lab, self._path, self._timeout = lab, LabPaths(lab).api_socket, timeout
+        self.lab, self._paths, self._timeout = lab, LabPaths(lab), timeout
 
     def request(self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: str) -> Any:
         """One request, the body of a PATCH a merge patch; the JSON of the answer."""
         sent = None if body is None else json.dumps(body)
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         headers = {} if body is None else {"Content-Type": kind}
-        connection = _UnixConnection(self._path, self._timeout)
+        connection = _UnixConnection(self._paths.api_sockets, self._timeout)
         try:
             connection.request(method, path + (f"?{urlencode(query)}" if query else ""), sent, headers)
             response = connection.getresponse()

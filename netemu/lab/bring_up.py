@@ -1,6 +1,6 @@
 """`netemu up`: a checked topology becomes a running lab, or nothing.
 
-This process decides and waits; the lab's two processes do the work. Stages are waited for in the order in which they
+This process decides and waits; the lab's processes do the work. Stages are waited for in the order in which they
 become true, and each is timed.
 """
 
@@ -21,7 +21,9 @@ import msgspec
 from netemu.lab import remains
 from netemu.lab.api import LabApi, agent_status
 from netemu.lab.config import LabConfig, resolve, save_config, write_file
+from netemu.lab.etcd_member import ensure_etcd
 from netemu.lab.paths import RUN, STATE, LabPaths
+from netemu.lab.processes import SUPERVISOR, module_arguments
 from netemu.lab.readiness import nodes_missing, proxies_failing, workloads_missing
 from netemu.lab.rules import rules_behind
 from netemu.lab.topology import TopologyFile
@@ -50,6 +52,8 @@ def bring_up(
     lab, family = file.topology.metadata.name, file.topology.spec.ip_family
     if family != "ipv4" and not Path("/proc/sys/net/ipv6").exists():
         raise UserError(f"lab {lab}: ipFamily {family} needs IPv6, which this kernel lacks or has turned off; use ipv4")
+    if file.topology.spec.control_plane.store == "etcd":
+        ensure_etcd()
     with locked(lab):
         if remains.lab_processes(lab):
             raise UserError(f"lab {lab} is already running; `netemu down {lab}` ends it, --name gives this one another")
@@ -58,7 +62,7 @@ def bring_up(
             report(f"clean-up of an earlier {lab} ({left})", time.monotonic() - begin, "")
         try:
             config = _write(file, strict_images=strict_images)
-            _start(lab)
+            _start(config)
             _wait(config, timeout, report)
         except OSError as error:
             remains.remove(lab)
@@ -110,11 +114,12 @@ def _write(file: TopologyFile, *, strict_images: bool) -> LabConfig:
     return config
 
 
-def _start(lab: str) -> None:
-    paths = LabPaths(lab)
+def _start(config: LabConfig) -> None:
+    paths = LabPaths(config.name)
+    arguments = [*module_arguments(SUPERVISOR, config.name), str(paths.supervisor_state), str(paths.state)]
     with paths.log("supervisor").open("ab") as log:
         subprocess.Popen(
-            [sys.executable, "-m", "netemu.lab.supervisor", lab, str(paths.supervisor_state), str(paths.state)],
+            [sys.executable, "-m", *arguments, str(config.etcd_members)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/",
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A topology resolved to a LabConfig: every name, address and port decided. What both processes of a lab read."""
+"""A topology resolved to a LabConfig: every name, address and port decided. What the processes of a lab read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from netemu.lab.node_spec import LinkSpec, NodeSpec, TaintSpec, node_names
+from netemu.lab.node_spec import ZONE_LABEL, LinkSpec, NodeSpec, TaintSpec, node_names
 from netemu.lab.paths import LabPaths
 from netemu.lab.topology_networks import FAMILIES, OUTSIDE, POD_PREFIX, Network, addresses_of_client, networks_of
 from netemu.model.errors import UserError
@@ -63,14 +63,21 @@ class LabConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     corefile: str = ""
     """What cluster DNS starts with; empty: kubeadm's."""
     node_local_dns: bool = False
+    store: str = "sqlite"
+    """Where API servers keep the cluster's objects: `sqlite`, or `etcd` with a member on each control-plane node."""
     api_port: int = 0
     """On 127.0.0.1 of the host; 0 until the control plane has taken one. Inside the lab it is always 6443."""
     strict_images: bool = False
 
     @property
-    def control_plane(self) -> NodeConfig:
-        """The node whose address the API server has."""
-        return next(node for node in self.nodes if node.control_plane)
+    def control_planes(self) -> tuple[NodeConfig, ...]:
+        """The nodes on which the members of the control plane are, each with an API server."""
+        return tuple(node for node in self.nodes if node.control_plane)
+
+    @property
+    def etcd_members(self) -> int:
+        """How many there are; 0 in a lab on SQLite. Members are numbered from 1, in the order of their nodes."""
+        return len(self.control_planes) if self.store == "etcd" else 0
 
     @property
     def api_service_ip(self) -> str:
@@ -91,8 +98,8 @@ class LabConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def resolve(topology: Topology, *, strict_images: bool = False) -> LabConfig:
     """Decide everything a topology leaves open. Pure."""
     spec = topology.spec
-    named = [(name, node) for node in spec.nodes for name in node_names(node)]
-    leader = next((name for name, node in named if node.role == "control-plane"), named[0][0])
+    named = [(name, node) for node in spec.all_nodes for name in node_names(node)]
+    planes = [name for name, node in named if node.role == "control-plane"] or [named[0][0]]
     networks = networks_of(spec)
     node_nets = [ipaddress.ip_network(cidr) for cidr in networks["nodeCIDR"]]
     nodes = [
@@ -100,9 +107,9 @@ def resolve(topology: Topology, *, strict_images: bool = False) -> LabConfig:
             name=name,
             addresses=tuple(str(net[index + 2]) for net in node_nets),
             pod_cidrs=tuple(str(_part(cidr, index)) for cidr in networks["podCIDR"]),
-            control_plane=name == leader,
-            labels=_labels(node, control_plane=name == leader),
-            taints=_taints(node, control_plane=name == leader, alone=len(named) == 1),
+            control_plane=name in planes,
+            labels=_labels(node, control_plane=name in planes),
+            taints=_taints(node, control_plane=name in planes, alone=len(named) == len(planes)),
             link=node.link or spec.links,
         )
         for index, (name, node) in enumerate(named)
@@ -120,6 +127,7 @@ def resolve(topology: Topology, *, strict_images: bool = False) -> LabConfig:
         dns_replicas=spec.dns.replicas,
         corefile=spec.dns.corefile,
         node_local_dns=spec.dns.node_local,
+        store=spec.control_plane.store,
         strict_images=strict_images,
     )
 
@@ -144,7 +152,7 @@ def _labels(node: NodeSpec, *, control_plane: bool) -> dict[str, str]:
     if control_plane:
         labels.setdefault(CONTROL_PLANE_LABEL, "")
     if node.zone:
-        labels.setdefault("topology.kubernetes.io/zone", node.zone)
+        labels.setdefault(ZONE_LABEL, node.zone)
     return labels
 
 
@@ -177,7 +185,7 @@ def _free_outside(version: int, taken: set[str]) -> Iterator[str]:
 
 
 def save_config(config: LabConfig) -> None:
-    """Write it where both processes find it."""
+    """Write it where all processes find it."""
     write_file(LabPaths(config.name).config, msgspec.json.format(msgspec.json.encode(config), indent=2))
 
 

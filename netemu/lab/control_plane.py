@@ -1,5 +1,7 @@
 """The control plane process of a lab: store, API server, controllers and scheduler in one event loop.
 
+A lab on etcd has several such processes, members of its control plane (`member`).
+
 The controllers and the scheduler call the registry in process; everybody else comes over HTTPS: users through
 127.0.0.1 of the host, nodes and Pods through the control-plane node's address, and short-lived commands of root
 through a Unix socket. Started again after a crash it continues from the store.
@@ -11,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from pathlib import Path
+import sys
 
 import msgspec
 
@@ -25,6 +27,7 @@ from netemu.apiserver.bootstrap import bootstrap, ensure_policy
 from netemu.apiserver.certificates import CertificateGuard
 from netemu.apiserver.escalation import EscalationGuard
 from netemu.apiserver.jwt import Keys
+from netemu.apiserver.kubernetes_service import EndpointReconciler
 from netemu.apiserver.local import LocalClient
 from netemu.apiserver.node_restriction import NodeRestriction
 from netemu.apiserver.rbac_policy import agent_policy, dns_policy, kubeadm_policy
@@ -37,34 +40,35 @@ from netemu.apiserver.service_accounts import ServiceAccountTokens
 from netemu.client import Informer
 from netemu.kernel import netns
 from netemu.lab import addons, manifests, pki
-from netemu.lab.config import API_PORT, LabConfig, load_config, save_config
+from netemu.lab.config import API_PORT, LabConfig
+from netemu.lab.etcd_member import host
+from netemu.lab.member import Member, join_lab, open_etcd, serve_host, unix_socket
 from netemu.lab.node_labels import mark_nodes
 from netemu.lab.node_local_dns import node_local_dns
 from netemu.lab.paths import LabPaths
 from netemu.lab.process import run, until
 from netemu.lab.snapshot_server import serve_snapshots
-from netemu.model.errors import UserError
+from netemu.model.errors import ApiError
 from netemu.model.objects import Node
 from netemu.model.resources import NODES
-from netemu.network import names
+from netemu.store.etcd import EtcdStore
 from netemu.store.sqlite import SqliteStore
 from netemu.store.sqlite_snapshot import replace_store
 
 log = logging.getLogger(__name__)
 
-_PORTS = 1000
 _PATIENCE = 10.0
 """Seconds that manifests wait for nodes that are late."""
+_GOODBYE = 1.0
+"""Seconds that leaving the endpoints of Service `kubernetes` may take."""
 
 
-async def control_plane(lab: str) -> None:
-    """Run the control plane of a lab until cancelled."""
+async def control_plane(lab: str, number: int = 0) -> None:
+    """Run the control plane of a lab, or the member of it with that number, until cancelled."""
     paths = LabPaths(lab)
-    host, config = _host_socket(load_config(lab))
-    pki.ensure_pki(config)
-    if paths.incoming_store.exists():
-        replace_store(paths.incoming_store, paths.store)
-    store = await SqliteStore.open(paths.store)
+    member, on_host = await join_lab(lab, number)
+    config = member.config
+    store = await _open_store(member)
     schema = Schema.load()
     admission = Admission()
     allocator = ServiceAllocator(config.service_cidrs)
@@ -72,32 +76,28 @@ async def control_plane(lab: str) -> None:
     await registry.start()
     authorizer = ClusterAuthorizer(registry)
     admission.begin(EscalationGuard(registry, authorizer), NodeRestriction(registry), CertificateGuard(authorizer))
-    node = names.node_netns(config.name, config.control_plane.name)
-    reach = Reach(node, pki.kubelet_client_tls(lab))
-    tokens = _tokens(config, registry)
+    reach = Reach(member.namespace, pki.kubelet_client_tls(lab))
+    tokens = _tokens(member, registry)
     server = ApiServer(registry, schema, authorizer=authorizer, tokens=tokens, reach=reach, audit=AuditLog(paths.audit))
     client = LocalClient(registry, "kube-apiserver")
     try:
         async with asyncio.TaskGroup() as tasks:
-            await _begin(config, client)
+            await _begin(member, client)
             # Nobody is let in before there are roles to judge by.
-            await server.start([host], server_tls(*pki.server_certificate(lab)))
-            await server.start([_unix_socket(paths.api_socket)], None)
-            tasks.create_task(_serve_the_node(config, server))
-            tasks.create_task(serve_snapshots(lab, store))
-            root_ca = pki.server_certificate(lab)[2].read_text()
-            manager = LocalClient(registry, "kube-controller-manager", authorizer)
-            tasks.create_task(
-                controllers.run(
-                    manager,
-                    load_balancer_pools=config.load_balancer_pools,
-                    root_ca=root_ca,
-                    signer=pki.authority(lab),
-                )
-            )
-            tasks.create_task(mark_nodes(config, LocalClient(registry, "kubeadm")))
-            tasks.create_task(scheduler.run(LocalClient(registry, "kube-scheduler")))
-            await _post_once(config, LocalClient(registry, "kubectl-client-side-apply"))
+            if on_host:
+                await server.start([on_host], server_tls(*pki.server_certificate(lab)))
+                await server.start([unix_socket(member.socket)], None)
+            else:
+                tasks.create_task(serve_host(member, server, store))
+            tasks.create_task(_serve_the_node(member, server))
+            if isinstance(store, SqliteStore):
+                tasks.create_task(serve_snapshots(lab, store))
+            else:
+                tasks.create_task(_stay_among_endpoints(member, client, registry, store))
+            _start_components(tasks, member, registry, authorizer)
+            if member.first:
+                tasks.create_task(mark_nodes(config, LocalClient(registry, "kubeadm")))
+                await _post_once(config, LocalClient(registry, "kubectl-client-side-apply"))
             log.info("serving lab %s on 127.0.0.1:%d", lab, config.api_port)
     finally:
         await server.close()
@@ -105,11 +105,12 @@ async def control_plane(lab: str) -> None:
         await store.close()
 
 
-async def _begin(config: LabConfig, client: LocalClient) -> None:
+async def _begin(member: Member, client: LocalClient) -> None:
     """What has to be there before anybody asks."""
+    config = member.config
     await bootstrap(
         client,
-        api_address=config.control_plane.addresses[0],
+        api_address="" if member.shared else member.node.addresses[0],
         api_port=API_PORT,
         service_address=config.api_service_ip,
         service_cidrs=config.service_cidrs,
@@ -119,46 +120,60 @@ async def _begin(config: LabConfig, client: LocalClient) -> None:
     await ensure_policy(client, agent_policy(pki.NODE_AGENT, addons.SYSTEM, addons.OUTSIDE_FAULTS))
 
 
-def _host_socket(config: LabConfig) -> tuple[socket.socket, LabConfig]:
-    """Listen on the lab's port of 127.0.0.1: at the first start the first that is free, which it keeps from then on.
-
-    Raises UserError if there is none, OSError if somebody else has taken the lab's.
-    """
-    if config.api_port:
-        return socket.create_server(("127.0.0.1", config.api_port), backlog=128), config
-    for port in range(API_PORT, API_PORT + _PORTS):
-        with contextlib.suppress(OSError):
-            listener = socket.create_server(("127.0.0.1", port), backlog=128)
-            config = msgspec.structs.replace(config, api_port=port)
-            save_config(config)
-            return listener, config
-    raise UserError(f"no free port on 127.0.0.1 from {API_PORT} to {API_PORT + _PORTS - 1} for the API server")
+async def _open_store(member: Member) -> SqliteStore | EtcdStore:
+    if member.shared:
+        return await open_etcd(member)
+    paths = LabPaths(member.config.name)
+    if paths.incoming_store.exists():
+        replace_store(paths.incoming_store, paths.store)
+    return await SqliteStore.open(paths.store)
 
 
-def _tokens(config: LabConfig, registry: Registry) -> ServiceAccountTokens:
+async def _stay_among_endpoints(member: Member, client: LocalClient, registry: Registry, store: EtcdStore) -> None:
+    """Be among the endpoints of Service `kubernetes` until cancelled, and then not any more."""
+    reconciler = EndpointReconciler(client, registry, store, member.node.addresses[0], API_PORT)
+    try:
+        await reconciler.run()
+    finally:
+        with contextlib.suppress(ApiError, TimeoutError):
+            async with asyncio.timeout(_GOODBYE):
+                await reconciler.withdraw()
+
+
+def _start_components(
+    tasks: asyncio.TaskGroup, member: Member, registry: Registry, authorizer: ClusterAuthorizer
+) -> None:
+    """Controllers and scheduler; where there are several members, those of one at a time work."""
+    config = member.config
+    root_ca = pki.server_certificate(config.name)[2].read_text()
+    manager = LocalClient(registry, "kube-controller-manager", authorizer)
+    binder = LocalClient(registry, "kube-scheduler")
+
+    async def control() -> None:
+        pools, signer = config.load_balancer_pools, pki.authority(config.name)
+        await controllers.run(manager, load_balancer_pools=pools, root_ca=root_ca, signer=signer)
+
+    async def schedule() -> None:
+        await scheduler.run(binder)
+
+    tasks.create_task(member.lead(manager, "kube-controller-manager", control))
+    tasks.create_task(member.lead(binder, "kube-scheduler", schedule))
+
+
+def _tokens(member: Member, registry: Registry) -> ServiceAccountTokens:
+    config = member.config
     issuer = f"https://kubernetes.default.svc.{config.dns_domain}"
-    address = config.control_plane.addresses[0]
-    url = f"https://[{address}]:{API_PORT}" if ":" in address else f"https://{address}:{API_PORT}"
+    url = f"https://{host(member.node.addresses[0])}:{API_PORT}"
     return ServiceAccountTokens(registry, Keys(pki.service_account_key(config.name).read_bytes()), issuer, url)
 
 
-def _unix_socket(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))
-    path.chmod(0o600)
-    listener.listen(128)
-    return listener
-
-
-async def _serve_the_node(config: LabConfig, server: ApiServer) -> None:
-    """Listen inside the control-plane node as soon as the node agent has made it."""
-    node = names.node_netns(config.name, config.control_plane.name)
+async def _serve_the_node(member: Member, server: ApiServer) -> None:
+    """Listen inside the member's node as soon as the node agent has made it."""
     # A namespace's file is there a moment before the namespace is.
-    await until(lambda: netns.exists(node))
-    with netns.entered(node):
-        listeners = [_any_address(address) for address in config.control_plane.addresses]
-    await server.start(listeners, server_tls(*pki.server_certificate(config.name)))
+    await until(lambda: netns.exists(member.namespace))
+    with netns.entered(member.namespace):
+        listeners = [_any_address(address) for address in member.node.addresses]
+    await server.start(listeners, server_tls(*pki.server_certificate(member.config.name)))
 
 
 def _any_address(like: str) -> socket.socket:
@@ -209,4 +224,4 @@ async def _nodes_ready(config: LabConfig, client: LocalClient) -> None:
 
 
 if __name__ == "__main__":
-    run(control_plane)
+    run(lambda lab: control_plane(lab, *map(int, sys.argv[2:])))

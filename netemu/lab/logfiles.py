@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from netemu.lab.config import load_config
 from netemu.lab.paths import LabPaths
-from netemu.lab.supervisor import PROCESSES
+from netemu.lab.processes import process_names
 from netemu.lab.targets import find_target
 from netemu.model.errors import UserError
 from netemu.runtime import sandboxes
@@ -17,11 +18,12 @@ _POLL = 0.1
 
 def log_file(lab: str, target: str, namespace: str, container: str) -> tuple[Path, bool]:
     """The file, and whether it is in CRI's format. Raises UserError naming what is there instead."""
-    if target in (*PROCESSES, "supervisor", "audit"):
+    own = (*process_names(load_config(lab).etcd_members), "audit")
+    if target in own:
         return LabPaths(lab).log(target), False
     place = find_target(lab, target, namespace)
     if not place.directory:
-        raise UserError(f"{target} has no log; must be a Pod, control-plane, node-agent, supervisor or audit")
+        raise UserError(f"{target} has no log; must be a Pod, or one of {', '.join(own)}")
     containers = sandboxes.load_containers(Path(place.directory))
     known = list(dict.fromkeys(entry.config.name for entry in containers))
     if not container and len({e.config.name for e in containers if not e.config.init}) != 1:

@@ -84,7 +84,7 @@ def _places(documents: Sequence[Document], topology: Topology) -> Iterator[Mista
         return {str(d.value["metadata"].get("name")) for d in documents if d.value.get("kind") == kind}
 
     namespaces = named("Namespace") | {"default", "kube-system", "kube-public", "kube-node-lease"}
-    nodes = {name for node in topology.spec.nodes for name in node_names(node)}
+    nodes = {name for node in topology.spec.all_nodes for name in node_names(node)}
     runtimes = named("RuntimeClass") | {"emulated", "process"}
     for document in documents:
         namespace = document.value["metadata"].get("namespace")

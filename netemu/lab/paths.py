@@ -49,6 +49,10 @@ class LabPaths:
         """The API server's SQLite file."""
         return self.state / "store.db"
 
+    def etcd(self, number: int) -> Path:
+        """The data of a member of etcd."""
+        return self.state / f"etcd-{number}"
+
     @property
     def incoming_store(self) -> Path:
         """A snapshot that takes the store's place when the control plane starts."""
@@ -64,10 +68,14 @@ class LabPaths:
         """The administrator's."""
         return self.state / "kubeconfig"
 
+    def api_socket(self, process: str = "control-plane") -> Path:
+        """The API server of a control-plane process for root on this machine, without TLS."""
+        return self.run / f"{process}.sock"
+
     @property
-    def api_socket(self) -> Path:
-        """The API server for root on this machine, without TLS."""
-        return self.run / "api.sock"
+    def api_sockets(self) -> list[Path]:
+        """Those of all control-plane processes that there have been."""
+        return sorted(self.run.glob("control-plane*.sock"))
 
     @property
     def snapshot_socket(self) -> Path:
@@ -114,7 +122,7 @@ class LabPaths:
         return self.state / "audit.log"
 
     def log(self, process: str) -> Path:
-        """The log of `supervisor`, `control-plane` or `node-agent`."""
+        """The log of one of the lab's processes."""
         return self.state / f"{process}.log"
 
 

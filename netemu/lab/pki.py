@@ -84,8 +84,8 @@ def _server_hosts(config: LabConfig) -> tuple[str, ...]:
         "kubernetes.default.svc",
         f"kubernetes.default.svc.{config.dns_domain}",
     )
-    node = config.control_plane
-    return ("localhost", node.name, *service, "127.0.0.1", *node.addresses, config.api_service_ip)
+    nodes = [host for node in config.control_planes for host in (node.name, *node.addresses)]
+    return ("localhost", *service, "127.0.0.1", *nodes, config.api_service_ip)
 
 
 def kubeconfig(lab: str, server: str, ca: bytes, user: str, certificate: bytes, key: bytes) -> bytes:

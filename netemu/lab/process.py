@@ -1,4 +1,4 @@
-"""What both processes of a lab do alike: one event loop, logging to standard error, an orderly end on SIGTERM."""
+"""What the processes of a lab do alike: one event loop, logging to standard error, an orderly end on SIGTERM."""
 
 from __future__ import annotations
 

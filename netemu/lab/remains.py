@@ -19,11 +19,10 @@ from pathlib import Path
 
 from netemu.kernel import netns
 from netemu.lab.paths import LabPaths, lab_names
+from netemu.lab.processes import name_and_lab
 from netemu.lab.supervisor import start_time
 from netemu.model.errors import NetemuError
 from netemu.network import names
-
-_SUPERVISOR, _MODULES = "netemu.lab.supervisor", "netemu.lab."
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ def known_labs() -> list[str]:
     """Every lab of which anything is left: files, namespaces or processes."""
     found = set(lab_names())
     found |= {lab for name in netns.names() if (lab := names.lab_of(name))}
-    found |= {argv[3] for _, argv in _lab_commands() if len(argv) > 3}
+    found |= {lab for _, _, lab in _lab_commands()}
     return sorted(found)
 
 
@@ -97,28 +96,28 @@ def lab_namespaces(lab: str) -> list[str]:
 
 
 def lab_processes(lab: str) -> dict[str, int]:
-    """The lab's own processes that are alive: `supervisor`, `control-plane`, `node-agent` -> pid."""
+    """The lab's own processes that are alive, by their names (`processes`) -> pid."""
     try:
         state = json.loads(LabPaths(lab).supervisor_state.read_text())
     except (OSError, ValueError):
         state = {}
     found = {name: entry["pid"] for name, entry in state.items() if entry["start"] == start_time(entry["pid"]) != ""}
     # Between starting a child and writing its pid down a supervisor can be killed; /proc knows that child all the same.
-    for pid, argv in _lab_commands():
-        if argv[3:4] == [lab] and pid not in found.values():
-            found.setdefault(argv[2].removeprefix(_MODULES).replace("_", "-"), pid)
+    for pid, name, of in _lab_commands():
+        if of == lab and pid not in found.values():
+            found.setdefault(name, pid)
     return found
 
 
-def _lab_commands() -> Iterator[tuple[int, list[str]]]:
-    """Pid and arguments of every `python -m netemu.lab.MODULE LAB`."""
+def _lab_commands() -> Iterator[tuple[int, str, str]]:
+    """Pid, process and lab of every `python -m netemu.lab.MODULE LAB`."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError):
             argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if argv[1:2] == ["-m"] and len(argv) > 3 and argv[2].startswith(_MODULES) and _sees_our(entry, argv[3]):
-                yield int(entry.name), argv
+            if (known := name_and_lab(argv)) and _sees_our(entry, known[1]):
+                yield int(entry.name), *known
 
 
 def _sees_our(process: Path, lab: str) -> bool:

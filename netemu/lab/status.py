@@ -9,20 +9,19 @@ from typing import Any
 
 from netemu.lab import remains
 from netemu.lab.api import LabApi, agent_status
-from netemu.lab.config import load_config
+from netemu.lab.config import LabConfig, load_config
 from netemu.lab.paths import LabPaths
+from netemu.lab.processes import process_names
 from netemu.lab.readiness import condition, workloads_missing
 from netemu.model.errors import ApiError, UserError
 from netemu.model.resources import DEPLOYMENTS, NODES, PODS
-
-_NAMES = ("supervisor", "control-plane", "node-agent")
 
 
 def lab_status(lab: str) -> dict[str, Any]:
     """`processes`, `nodes`, `pods` and `missing`; what cannot be asked is said in `missing`."""
     config = load_config(lab)
     missing: list[str] = []
-    processes = _processes(lab)
+    processes = _processes(config)
     missing += [f"process {row['name']} is not running" for row in processes if not row["pid"]]
     nodes: list[dict[str, Any]] = []
     pods: list[dict[str, Any]] = []
@@ -43,10 +42,10 @@ def lab_status(lab: str) -> dict[str, Any]:
     }
 
 
-def _processes(lab: str) -> list[dict[str, Any]]:
-    alive = remains.lab_processes(lab)
+def _processes(config: LabConfig) -> list[dict[str, Any]]:
+    alive = remains.lab_processes(config.name)
     try:
-        state = json.loads(LabPaths(lab).supervisor_state.read_text())
+        state = json.loads(LabPaths(config.name).supervisor_state.read_text())
     except (OSError, ValueError):
         state = {}
     return [
@@ -56,7 +55,7 @@ def _processes(lab: str) -> list[dict[str, Any]]:
             "restarts": state.get(name, {}).get("restarts", 0),
             "memoryMiB": _resident_kib(alive[name]) // 1024 if name in alive else 0,
         }
-        for name in _NAMES
+        for name in process_names(config.etcd_members)
     ]
 
 

@@ -1,8 +1,8 @@
-"""Keeps the two processes of a lab running. Standard library only: it should cost next to nothing.
+"""Keeps the processes of a lab running. Standard library only: it should cost next to nothing.
 
 Each child is restarted when it ends, with a pause that grows from 0.2 s to 5 s while it keeps failing. SIGTERM ends
 the children and then the supervisor. If the supervisor is killed, the children go on and the data path never notices;
-`netemu down` knows all three by pid and start time.
+`netemu down` knows all of them by pid and start time.
 
 The node agent's listening sockets are held here too (`fd_store`), so that clients of emulated Pods wait for a killed
 agent's successor instead of being refused.
@@ -23,9 +23,9 @@ from pathlib import Path
 from types import FrameType
 
 from netemu.lab.fd_store import FdStore, raise_open_files
+from netemu.lab.processes import NODE_AGENT, SUPERVISOR, module_arguments, process_names
 
-PROCESSES = {"control-plane": "netemu.lab.control_plane", "node-agent": "netemu.lab.node_agent"}
-KEEPS_SOCKETS = "node-agent"
+KEEPS_SOCKETS = NODE_AGENT
 _STEADY = 10.0
 """A process that lived this long, in seconds, failed afresh."""
 
@@ -47,12 +47,14 @@ class _Stopped(BaseException):
 class Supervisor:
     """Runs until told to stop."""
 
-    def __init__(self, lab: str, state_file: Path, log_dir: Path) -> None:
+    def __init__(self, lab: str, state_file: Path, log_dir: Path, members: int) -> None:
+        """`members`: of etcd, 0 for a lab on SQLite."""
         self.lab, self._state_file, self._log_dir = lab, state_file, log_dir
+        self._names = [name for name in process_names(members) if name != SUPERVISOR]
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._started: dict[str, float] = {}
-        self._restarts = dict.fromkeys(PROCESSES, 0)
-        self._pauses = dict.fromkeys(PROCESSES, 0.2)
+        self._restarts = dict.fromkeys(self._names, 0)
+        self._pauses = dict.fromkeys(self._names, 0.2)
         self._pidfds: dict[str, int] = {}
         self._due: dict[str, float] = {}
         """When to start again what has ended."""
@@ -66,7 +68,7 @@ class Supervisor:
         signal.signal(signal.SIGINT, self._stop)
         raise_open_files()
         try:
-            for name in PROCESSES:
+            for name in self._names:
                 self._start(name)
             while True:
                 self._turn()
@@ -85,7 +87,7 @@ class Supervisor:
                 self._start(name)
 
     def _start(self, name: str) -> None:
-        command = [sys.executable, "-m", PROCESSES[name], self.lab]
+        command = [sys.executable, "-m", *module_arguments(name, self.lab)]
         child = self._start_with_sockets(command) if name == KEEPS_SOCKETS else self._popen(name, command)
         self._children[name] = child
         self._pidfds[name] = os.pidfd_open(child.pid)
@@ -152,7 +154,7 @@ class Supervisor:
                 child.wait()
 
     def _save(self) -> None:
-        pids = {"supervisor": os.getpid(), **{name: child.pid for name, child in self._children.items()}}
+        pids = {SUPERVISOR: os.getpid(), **{name: child.pid for name, child in self._children.items()}}
         state = {
             name: {"pid": pid, "start": start_time(pid), "restarts": self._restarts.get(name, 0)}
             for name, pid in pids.items()
@@ -163,9 +165,9 @@ class Supervisor:
 
 
 def main() -> None:
-    """`python -m netemu.lab.supervisor LAB STATE_FILE LOG_DIR`."""
-    lab, state_file, log_dir = sys.argv[1:]
-    Supervisor(lab, Path(state_file), Path(log_dir)).run()
+    """`python -m netemu.lab.supervisor LAB STATE_FILE LOG_DIR MEMBERS`."""
+    lab, state_file, log_dir, members = sys.argv[1:]
+    Supervisor(lab, Path(state_file), Path(log_dir), int(members)).run()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any, get_args, get_origin
 import msgspec
 
 from netemu.lab.check_spec import CheckSpec, check_mistakes
-from netemu.lab.node_spec import LinkSpec, NodeSpec, Spec, node_names
+from netemu.lab.node_spec import SEVERAL, ControlPlaneSpec, LinkSpec, NodeSpec, Spec, node_names, planned_nodes
 from netemu.lab.topology_networks import addresses_of_client, check_client_addresses, check_networks
 from netemu.lab.yamlfile import Document, Mistake, Mistakes, Where, read_documents
 from netemu.model.errors import UserError
@@ -56,10 +56,13 @@ class DnsSpec(Spec, frozen=True, kw_only=True):
     """A DNS cache on every node, see netemu.lab.node_local_dns."""
 
 
-_DEFAULT_NODES = (NodeSpec(name="control-plane", role="control-plane"), NodeSpec(name="worker", count=2))
+_WORKERS = (NodeSpec(name="worker", count=2),)
+_DEFAULT_NODES = (NodeSpec(name="control-plane", role="control-plane"), *_WORKERS)
+_STORES = ("sqlite", "etcd")
 
 
 class TopologySpec(Spec, frozen=True, kw_only=True):
+    control_plane: ControlPlaneSpec = ControlPlaneSpec()
     nodes: tuple[NodeSpec, ...] = _DEFAULT_NODES
     ip_family: str = "ipv4"
     """`ipv4`, `ipv6` or `dual`."""
@@ -73,6 +76,12 @@ class TopologySpec(Spec, frozen=True, kw_only=True):
     links: LinkSpec = LinkSpec()
     checks: tuple[CheckSpec, ...] = ()
     """What the lab must show; `netemu test` does them in order."""
+
+    @property
+    def all_nodes(self) -> tuple[NodeSpec, ...]:
+        """The nodes listed, and those that the control plane adds."""
+        several = self.control_plane.replicas > 1
+        return planned_nodes(_WORKERS if several and self.nodes is _DEFAULT_NODES else self.nodes, self.control_plane)
 
 
 class Metadata(Spec, frozen=True, kw_only=True):
@@ -222,8 +231,9 @@ def _struct_in(kind: Any) -> type[msgspec.Struct] | None:
 
 
 def _check(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
+    yield from _check_control_plane(document, spec)
     yield from _check_nodes(document, spec)
-    nodes = sum(len(node_names(node)) for node in spec.nodes if node.count is None or node.count > 0)
+    nodes = sum(len(node_names(node)) for node in spec.all_nodes if node.count is None or node.count > 0)
     yield from check_networks(document, spec, nodes)
     yield from _check_clients(document, spec)
     yield from _check_link(document, spec.links, ("spec", "links"))
@@ -252,8 +262,27 @@ def _check_corefile(document: Document, text: str) -> Iterator[Mistake]:
         yield document.mistake(("spec", "dns", "corefile"), str(error))
 
 
+def _check_control_plane(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
+    replicas, store, where = spec.control_plane.replicas, spec.control_plane.store, ("spec", "controlPlane")
+    if replicas not in (1, *SEVERAL):
+        yield document.mistake((*where, "replicas"), f"{replicas}: must be 1, 3 or 5")
+    if store not in _STORES:
+        yield document.mistake((*where, "store"), f"{store!r}: must be sqlite or etcd")
+    elif replicas > 1 and store != "etcd":
+        why = f"{store} has room for one API server; must be etcd where replicas is {replicas}"
+        yield document.mistake((*where, "store"), why)
+    listed = [(index, node) for index, node in enumerate(spec.nodes) if node.role == "control-plane"]
+    count = sum(len(node_names(node)) for _, node in listed)
+    if spec.nodes is not _DEFAULT_NODES and listed and count != replicas:
+        index, node = listed[-1]
+        field = "role" if node.count is None else "count"
+        why = f"{count} control-plane nodes, and spec.controlPlane.replicas is {replicas}; must be as many"
+        yield document.mistake(("spec", "nodes", index, field), why)
+
+
 def _check_nodes(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
-    seen: dict[str, int] = {}
+    added = [name for node in spec.all_nodes if node not in spec.nodes for name in node_names(node)]
+    seen = dict.fromkeys(added, document.line(("spec", "controlPlane")))
     if not spec.nodes:
         yield document.mistake(("spec", "nodes"), "empty: a lab needs at least one node")
     for index, node in enumerate(spec.nodes):
@@ -262,13 +291,9 @@ def _check_nodes(document: Document, spec: TopologySpec) -> Iterator[Mistake]:
             yield document.mistake((*where, "name"), f"{node.name!r}: must be a DNS label such as worker-1")
         if node.role not in ("", "control-plane", "worker"):
             yield document.mistake((*where, "role"), f"{node.role!r}: must be control-plane or worker")
-        if node.role == "control-plane" and any(n.role == "control-plane" for n in spec.nodes[:index]):
-            yield document.mistake((*where, "role"), "a second control-plane; only one is supported")
         if node.count is not None and not 1 <= node.count <= 250:
             yield document.mistake((*where, "count"), f"{node.count}: must be 1 to 250")
             continue
-        if node.role == "control-plane" and node.count not in (None, 1):
-            yield document.mistake((*where, "count"), f"{node.count} control-planes; only one is supported")
         for name in node_names(node):
             if name in seen:
                 yield document.mistake((*where, "name"), f"node {name!r} is already there, from line {seen[name]}")

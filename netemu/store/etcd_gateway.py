@@ -31,6 +31,7 @@ _ANSWER_SECONDS = 5.0
 _CONNECT_SECONDS = 1.0
 _PAUSE_SECONDS = 0.1
 _MOST_CONNECTIONS = 64
+_UNSENT = ("Accept", "Accept-Encoding", "User-Agent")
 
 _INVALID, _NOT_FOUND, _EXHAUSTED, _PRECONDITION, _OUT_OF_RANGE, _UNIMPLEMENTED = 3, 5, 8, 9, 11, 12
 _FINAL = frozenset({_INVALID, _NOT_FOUND, _EXHAUSTED, _PRECONDITION, _OUT_OF_RANGE, _UNIMPLEMENTED})
@@ -156,7 +157,8 @@ class Gateway:
         connector = aiohttp.TCPConnector(
             limit=0, limit_per_host=_MOST_CONNECTIONS, ssl=tls or True, socket_factory=self._socket
         )
-        self._session = aiohttp.ClientSession(connector=connector)
+        # Where a request has Accept, etcd 3.4 warns of the gateway's own certificate, each time.
+        self._session = aiohttp.ClientSession(connector=connector, skip_auto_headers=_UNSENT)
 
     def _socket(self, address: Any) -> socket.socket:
         family, kind, protocol, _, _ = address

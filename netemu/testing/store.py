@@ -27,6 +27,7 @@ class MemoryStore:
         self._cuts = 0
         self._news = asyncio.Event()
         self._held: int | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
 
     async def newest(self) -> int:
         """See Store."""
@@ -58,6 +59,13 @@ class MemoryStore:
         """See Store."""
         self._demand(key, revision)
         return await self._write(key, None)
+
+    async def put_for(self, key: str, value: bytes, seconds: int) -> None:
+        """See EtcdStore."""
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
+        await self._write(key, value)
+        self._timers[key] = asyncio.get_running_loop().call_later(seconds, self._expire, key)
 
     async def watch(self, prefix: str, after: int) -> AsyncGenerator[Sequence[Change], None]:
         """See Store."""
@@ -103,6 +111,8 @@ class MemoryStore:
     async def close(self) -> None:
         """See Store."""
         self._closed = True
+        for timer in self._timers.values():
+            timer.cancel()
         self._tell()
 
     def _check(self) -> None:
@@ -118,15 +128,23 @@ class MemoryStore:
         self._check()
         if self.full:
             raise ServiceUnavailable("the store cannot serve this: database or disk is full")
+        written = self._put(key, value)
+        await asyncio.sleep(0)  # others run between a write and its answer, as with a real store
+        return written
+
+    def _put(self, key: str, value: bytes | None) -> int:
         self.revision += 1
         old = self._current.pop(key, None)
         if value is not None:
             self._current[key] = KeyValue(key, value, self.revision)
         self._log.append(Change(self.revision, key, value, old.value if old else None))
         self._tell()
-        written = self.revision
-        await asyncio.sleep(0)  # others run between a write and its answer, as with a real store
-        return written
+        return self.revision
+
+    def _expire(self, key: str) -> None:
+        del self._timers[key]
+        if key in self._current:
+            self._put(key, None)
 
     def _tell(self) -> None:
         self._news.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from netemu.apiserver.keys import key_of, parts_of
+from netemu.apiserver.kubernetes_service import MASTER_LEASES
 from netemu.model.resources import (
     DEPLOYMENTS,
     ENDPOINTS,
@@ -35,6 +36,7 @@ _CLUSTER_WIDGETS = Resource("example.com", "v1", "Cluster", "clusters", False)
         (DEPLOYMENTS, "shop", "/registry/deployments/shop/x"),
         (LEASES, "kube-system", "/registry/leases/kube-system/x"),
         (ENDPOINTSLICES, "shop", "/registry/endpointslices/shop/x"),
+        (MASTER_LEASES, "", "/registry/masterleases/x"),
         (_WIDGETS, "shop", "/registry/example.com/widgets/shop/x"),
         (_CLUSTER_WIDGETS, "", "/registry/example.com/clusters/x"),
     ],

@@ -71,11 +71,40 @@ def test_name_on_the_command_line_wins(tmp_path: Path) -> None:
     assert read_topology(file, name="other").topology.metadata.name == "other"
 
 
+def test_a_control_plane_of_several_has_nodes_of_its_own_each_in_another_zone(tmp_path: Path) -> None:
+    members = "controlPlane: {replicas: 3, store: etcd}\n"
+
+    def planes(text: str) -> list[tuple[str, str]]:
+        return [(node.name, node.labels["topology.kubernetes.io/zone"]) for node in decided(tmp_path, text).nodes[:3]]
+
+    assert [node.name for node in decided(tmp_path, members).nodes][3:] == ["worker-1", "worker-2"]
+    names = [f"control-plane-{number}" for number in (1, 2, 3)]
+    assert planes(members) == list(zip(names, ["zone-1", "zone-2", "zone-3"], strict=True))
+    some = members + "nodes: [{name: a, zone: east}, {name: b, count: 2, zone: zone-1}]"
+    assert planes(some) == list(zip(names, ["east", "zone-1", "zone-2"], strict=True))
+
+
+def test_control_plane_nodes_that_are_listed_are_the_members(tmp_path: Path) -> None:
+    listed = "nodes: [{name: w}, {name: m, role: control-plane, count: 3}]"
+    config = decided(tmp_path, f"controlPlane: {{replicas: 3, store: etcd}}\n{listed}")
+
+    assert [node.name for node in config.nodes] == ["w", "m-1", "m-2", "m-3"]
+    assert [node.name for node in config.control_planes] == ["m-1", "m-2", "m-3"]
+    assert [node.name for node in config.nodes if node.taints] == ["m-1", "m-2", "m-3"]
+    assert config.etcd_members == 3
+
+
+def test_one_member_on_etcd_is_the_first_node(tmp_path: Path) -> None:
+    config = decided(tmp_path, "controlPlane: {store: etcd}\nnodes: [{name: a}, {name: b}]")
+
+    assert ([node.name for node in config.control_planes], config.etcd_members) == (["a"], 1)
+
+
 def test_control_plane_is_tainted_only_beside_others(tmp_path: Path) -> None:
     alone = decided(tmp_path, "nodes: [{name: one}]")
     pair = decided(tmp_path, "nodes: [{name: one}, {name: two}]")
 
-    assert alone.control_plane.taints == ()
+    assert alone.nodes[0].taints == ()
     assert [node.name for node in pair.nodes if node.taints] == ["one"]
 
 
@@ -133,7 +162,9 @@ def test_every_node_of_a_large_network_gets_its_own_part(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("spec", "line", "text"),
     [
-        pytest.param("  colour: red", 6, "spec.colour: unknown field; known here: nodes", id="unknown field"),
+        pytest.param(
+            "  colour: red", 6, "spec.colour: unknown field; known here: controlPlane, nodes", id="unknown field"
+        ),
         pytest.param("  podCIDRs: x", 6, "spec.podCIDRs: unknown field; did you mean podCIDR?", id="nearest field"),
         pytest.param("  nodes: [{nam: a}]", 6, "did you mean name?", id="unknown field in a list"),
         pytest.param("  nodes: [{name: a}, {name: a}]", 6, "node 'a' is already there", id="duplicate node"),
@@ -144,6 +175,27 @@ def test_every_node_of_a_large_network_gets_its_own_part(tmp_path: Path) -> None
         pytest.param("  nodes: []", 6, "at least one node", id="no nodes"),
         pytest.param("  nodes: [{name: a, count: zero}]", 6, "must be a whole number, not text", id="wrong type"),
         pytest.param("  nodes: [{name: a, role: boss}]", 6, "must be control-plane or worker", id="bad role"),
+        pytest.param("  controlPlane: {replicas: 2, store: etcd}", 6, "2: must be 1, 3 or 5", id="an even number"),
+        pytest.param("  controlPlane: {replicas: 3}", 6, "must be etcd where replicas is 3", id="several on SQLite"),
+        pytest.param("  controlPlane: {store: redis}", 6, "'redis': must be sqlite or etcd", id="no such store"),
+        pytest.param(
+            "  controlPlane: {replicas: 3, store: etcd}\n  nodes: [{name: a, role: control-plane, count: 2}]",
+            7,
+            "spec.nodes[0].count: 2 control-plane nodes, and spec.controlPlane.replicas is 3; must be as many",
+            id="fewer control-plane nodes than members",
+        ),
+        pytest.param(
+            "  nodes:\n    - {name: a, role: control-plane}\n    - {name: b, role: control-plane}",
+            8,
+            "spec.nodes[1].role: 2 control-plane nodes, and spec.controlPlane.replicas is 1",
+            id="a second control-plane",
+        ),
+        pytest.param(
+            "  controlPlane: {replicas: 3, store: etcd}\n  nodes: [{name: control-plane-2}]",
+            7,
+            "'control-plane-2' is already there, from line 6",
+            id="the name of a member",
+        ),
         pytest.param("  podCIDR: 10.96.0.0/12", 6, "overlaps", id="overlap with the Service network"),
         pytest.param("  podCIDR: 10.244.0.1/16", 6, "must be 10.244.0.0/16", id="host bits"),
         pytest.param("  nodeCIDR: 300.0.0.0/8", 6, "must be an IPv4 network", id="bad address"),

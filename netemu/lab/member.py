@@ -1,0 +1,178 @@
+"""One member of a lab's control plane: what it shares with the others, and what is its own.
+
+A lab on SQLite has one, with number 0. On etcd they are numbered from 1, each on a node of its own; the first makes
+what all of them need at the first start, certificates and the port on the host, and the others wait for that.
+
+All members listen on the same port of the host's 127.0.0.1 (SO_REUSEPORT): the kernel gives each new connection to one
+that lives, so the kubeconfig of the host survives the loss of any of them. One that has lost the store leaves the port
+to the others until it has the store again; so it does with its socket for root.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from netemu.apiserver.authentication import server_tls
+from netemu.apiserver.server import ApiServer
+from netemu.client.base import Client
+from netemu.client.leaderelection import Elector
+from netemu.kernel import netns
+from netemu.lab import etcd_pki, pki
+from netemu.lab.config import API_PORT, LabConfig, NodeConfig, load_config, save_config
+from netemu.lab.etcd_member import client_urls
+from netemu.lab.paths import LabPaths
+from netemu.lab.process import until
+from netemu.lab.processes import control_planes
+from netemu.model.errors import ApiError, UserError
+from netemu.network import names
+from netemu.store.base import Store, StoreError
+from netemu.store.etcd import EtcdStore
+
+log = logging.getLogger(__name__)
+
+_PORTS = 1000
+_LOOK_SECONDS, _ANSWER_SECONDS = 1.0, 3.0
+"""How often a member sees whether the store is there, and how long it waits for an answer."""
+_PATIENCE = 60.0
+"""Seconds that a member waits for what the first one makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Which one this process is."""
+
+    config: LabConfig
+    number: int
+
+    @property
+    def first(self) -> bool:
+        """Whether it does what is done once per lab."""
+        return self.number <= 1
+
+    @property
+    def shared(self) -> bool:
+        """Whether there may be others."""
+        return self.number > 0
+
+    @property
+    def node(self) -> NodeConfig:
+        """Where it is."""
+        return self.config.control_planes[max(self.number - 1, 0)]
+
+    @property
+    def namespace(self) -> str:
+        """Its node's network namespace."""
+        return names.node_netns(self.config.name, self.node.name)
+
+    @property
+    def socket(self) -> Path:
+        """Where it serves root on this machine."""
+        process = control_planes(self.config.etcd_members)[max(self.number - 1, 0)]
+        return LabPaths(self.config.name).api_socket(process)
+
+    async def lead(self, client: Client, component: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what only one member may do at a time."""
+        if not self.shared:
+            await work()
+            return
+        await Elector(client, component, f"{self.node.name}_{uuid.uuid4()}").run(work)
+
+
+async def join_lab(lab: str, number: int) -> tuple[Member, socket.socket | None]:
+    """This process as a member, and, if it is the only one, its socket on the host. The first makes what is missing.
+
+    Raises UserError where no port is free, OSError where somebody else has the lab's.
+    """
+    paths = LabPaths(lab)
+    if number > 1:
+        await until(paths.kubeconfig.exists, within=_PATIENCE)
+        return Member(load_config(lab), number), None
+    listener, config = _on_host(load_config(lab), shared=number > 0)
+    if number:
+        hosts = [host for node in config.control_planes for host in (node.name, *node.addresses)]
+        etcd_pki.issue(paths.pki, hosts)
+    pki.service_account_key(lab)
+    pki.ensure_pki(config)
+    return Member(config, number), listener
+
+
+def _on_host(config: LabConfig, *, shared: bool) -> tuple[socket.socket | None, LabConfig]:
+    """Listen on the lab's port: at the first start the first that is free, which it keeps from then on.
+
+    Who will share it only finds it: a connection must not wait for one who does not serve yet while others do.
+    """
+    if config.api_port:
+        return None if shared else _listen(config.api_port), config
+    for port in range(API_PORT, API_PORT + _PORTS):
+        with contextlib.suppress(OSError):
+            listener = _listen(port)
+            config = msgspec.structs.replace(config, api_port=port)
+            save_config(config)
+            if not shared:
+                return listener, config
+            listener.close()
+            return None, config
+    raise UserError(f"no free port on 127.0.0.1 from {API_PORT} to {API_PORT + _PORTS - 1} for the API server")
+
+
+def _listen(port: int, *, shared: bool = False) -> socket.socket:
+    return socket.create_server(("127.0.0.1", port), backlog=128, reuse_port=shared)
+
+
+async def serve_host(member: Member, server: ApiServer, store: Store) -> None:
+    """Serve on the host together with the other members, until cancelled; not while the store is away."""
+    tls, path = server_tls(*pki.server_certificate(member.config.name)), member.socket
+    serving: list[Callable[[], Awaitable[None]]] = []
+    while True:
+        there = await _answers(store)
+        if there and not serving:
+            listener = _listen(member.config.api_port, shared=True)
+            serving = [await server.start([listener], tls), await server.start([unix_socket(path)], None)]
+        elif serving and not there:
+            log.warning("the store is away: the port on the host is left to the other members")
+            path.unlink(missing_ok=True)
+            for stop in serving:
+                await stop()
+            serving = []
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def unix_socket(path: Path) -> socket.socket:
+    """Listen for root on this machine."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(128)
+    return listener
+
+
+async def _answers(store: Store) -> bool:
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await store.newest()
+    except (ApiError, StoreError, TimeoutError):
+        return False
+    return True
+
+
+async def open_etcd(member: Member) -> EtcdStore:
+    """The lab's store, as soon as a majority of its members is up."""
+    await until(lambda: netns.exists(member.namespace))
+    tls = etcd_pki.client_tls(LabPaths(member.config.name).pki)
+    urls = client_urls(member.config, member.node)
+    while True:
+        try:
+            return await EtcdStore.open(urls, tls=tls, namespace=member.namespace)
+        except UserError as error:
+            log.warning("%s; trying on", error)
+            await asyncio.sleep(0.1)

@@ -1,0 +1,113 @@
+"""A control plane of three members as kubectl sees it, while members are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import pytest
+
+from netemu.lab.processes import process_names
+from netemu.lab.remains import lab_processes, remains
+from tests.clients.apiserver import find_kubectl
+from tests.clients.labs import LabKubectl
+from tests.cluster.labs import eventually, netemu, netemu_json
+
+TOPOLOGY = """
+apiVersion: netemu.dev/v1alpha1
+kind: Topology
+metadata: {name: t-members}
+spec:
+  controlPlane: {replicas: 3, store: etcd}
+  nodes: [{name: worker}]
+"""
+_LAB = "t-members"
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabKubectl]:
+    program, folder = find_kubectl(), tmp_path_factory.mktemp("lab")
+    (folder / "lab.yaml").write_text(TOPOLOGY)
+    netemu("up", str(folder / "lab.yaml"), "--timeout", "120")
+    yield LabKubectl(_LAB, program, folder / "cache")
+    netemu("down", _LAB)
+    assert str(remains(_LAB)) == "nothing"
+
+
+def killed(process: str) -> None:
+    """kill -9, and wait for the successor that the supervisor starts."""
+    pid = lab_processes(_LAB)[process]
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: lab_processes(_LAB).get(process, pid) != pid, f"a new {process}")
+
+
+def succeeds(kubectl: LabKubectl, arguments: Sequence[str]) -> bool:
+    return kubectl.run(*arguments).returncode == 0
+
+
+def all_well() -> bool:
+    return not netemu_json("status", _LAB)["missing"]
+
+
+def test_members_are_on_nodes_of_their_own_in_different_zones(members: LabKubectl) -> None:
+    nodes = members.get("nodes", "-l", "node-role.kubernetes.io/control-plane")["items"]
+
+    assert [node["metadata"]["name"] for node in nodes] == [f"control-plane-{number}" for number in (1, 2, 3)]
+    assert len({node["metadata"]["labels"]["topology.kubernetes.io/zone"] for node in nodes}) == 3
+
+
+def test_service_kubernetes_leads_to_every_api_server(members: LabKubectl) -> None:
+    addresses = members.field("endpoints", "kubernetes", path=".subsets[0].addresses[*].ip")
+
+    assert addresses.split() == ["172.18.0.2", "172.18.0.3", "172.18.0.4"]
+
+
+def test_controllers_and_scheduler_are_led_by_lease(members: LabKubectl) -> None:
+    for component in ("kube-controller-manager", "kube-scheduler"):
+        lease = members.within("kube-system").get("lease", component)["spec"]
+
+        assert lease["leaseDurationSeconds"] == 15
+        assert lease["holderIdentity"].rpartition("_")[0] in [f"control-plane-{number}" for number in (1, 2, 3)]
+
+
+def test_status_and_list_know_the_members(members: LabKubectl) -> None:
+    processes = {row["name"]: row["pid"] for row in netemu_json("status", _LAB)["processes"]}
+    [lab] = [lab for lab in netemu_json("list") if lab["lab"] == _LAB]
+
+    assert set(processes) == set(process_names(3))
+    assert all(processes.values())
+    assert lab["state"] == "Running"
+    assert "elected leader" in netemu("logs", "etcd-2", "--lab", _LAB)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kind", ["etcd", "control-plane"])
+def test_kubectl_goes_on_while_members_are_killed_one_after_the_other(members: LabKubectl, kind: str) -> None:
+    for number in (1, 2, 3):
+        name = f"{kind}-{number}-was-killed"
+        members("create", "configmap", name, "--from-literal=before=1")
+        killed(f"{kind}-{number}")
+
+        # What was answered is there, whoever answers now; a request under way at that moment may need a second try.
+        write = ("label", "configmap", name, "seen=1")
+        eventually(partial(succeeds, members, write), "a write", within=30)
+        assert members.field("configmap", name, path=".data.before") == "1"
+        eventually(all_well, "everything ready again", within=40)
+    created = members("get", "configmaps", "-o", "name").split()
+    assert {f"configmap/{kind}-{number}-was-killed" for number in (1, 2, 3)} <= set(created)
+
+
+@pytest.mark.timeout(120)
+def test_another_member_leads_when_the_leader_dies(members: LabKubectl) -> None:
+    system = members.within("kube-system")
+    holder = system.field("lease", "kube-controller-manager", path=".spec.holderIdentity")
+    killed(holder.rpartition("_")[0])
+
+    members("create", "deployment", "late", "--image=nginx")
+    members("rollout", "status", "deployment/late", "--timeout=45s")
+
+    assert system.field("lease", "kube-controller-manager", path=".spec.holderIdentity") != holder
+    members("delete", "deployment", "late", "--cascade=foreground", "--timeout=30s")
+    eventually(lambda: not members.pod_networks(), "the end of its Pods")
