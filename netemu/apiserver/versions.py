@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import lru_cache
 
 from netemu.apiserver import events
 from netemu.apiserver.structural import conformed
 from netemu.apiserver.watchcache import RegistryEvent
 from netemu.client.base import Obj
+from netemu.model.custom import Custom
 from netemu.model.resources import EVENTS_V1, Resource
+
+_MOST_KNOWN = 100_000
 
 
 def stored_as(resource: Resource) -> Resource:
@@ -39,10 +43,28 @@ def shown_as(resource: Resource, obj: Obj) -> Obj:
     """A stored object as this resource shows it; the very object where that is no difference."""
     if resource.custom is None:
         return events.shown_as(resource, obj)
-    shown: Obj = conformed(resource.custom.schema, obj, embedded=True)
+    shown = _conformed(resource.custom, obj)
     if shown.get("apiVersion") != resource.api_version:
         shown = {**shown, "apiVersion": resource.api_version}
     return shown
+
+
+def _conformed(custom: Custom, obj: Obj) -> Obj:
+    known, revision = _as_they_are(custom), obj["metadata"].get("resourceVersion")
+    if revision in known:
+        return obj
+    shown: Obj = conformed(custom.schema, obj, embedded=True)
+    if shown is obj and revision:
+        if len(known) >= _MOST_KNOWN:
+            known.clear()
+        known.add(revision)
+    return shown
+
+
+@lru_cache(maxsize=256)
+def _as_they_are(custom: Custom) -> set[str]:
+    """The revisions of objects of which a schema keeps everything: nearly all, so that reading them costs a look."""
+    return set()
 
 
 async def shown_stream(
