@@ -20,7 +20,7 @@ Between the two calls nobody else can take what either version needs, so a faile
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from netemu.apiserver.defaults_service import needs_cluster_ip, needs_health_check, needs_node_port, settle
@@ -30,6 +30,10 @@ from netemu.model.errors import FieldError, InternalError
 
 _MAX_ADDRESSES = {4: 1 << 20, 6: 1 << 16}
 """How many addresses of a range are used at most, by IP version: upstream limits its bitmap, not the range."""
+
+
+Value = tuple[str, str]
+"""What a Service can have: the range, `serviceips` or `servicenodeports`, and the value as text."""
 
 
 class _Refused(Exception):
@@ -53,12 +57,14 @@ class _Range:
         self._dynamic = first + band
         self._holder: dict[int, str] = {}
         self._held: dict[str, set[int]] = {}
+        self.elsewhere: Set[int] = frozenset()
+        """Numbers that are not to be had although nobody here holds them."""
 
     def contains(self, number: int) -> bool:
         return self.first <= number <= self.last
 
     def free_for(self, number: int, owner: str) -> bool:
-        return self._holder.get(number, owner) == owner
+        return self._holder.get(number, owner) == owner and number not in self.elsewhere
 
     def pick(self, taken: set[int]) -> int | None:
         """A free number: at random from the dynamic band, then from the static one; None when the range is full."""
@@ -67,7 +73,7 @@ class _Range:
             start = self._rng.randrange(size) if size > 0 else 0
             for step in range(size):
                 number = low + (start + step) % size
-                if number not in self._holder and number not in taken:
+                if number not in self._holder and number not in taken and number not in self.elsewhere:
                     return number
         return None
 
@@ -114,12 +120,14 @@ class ServiceAllocator:
         for service in services:
             self.settle(service)
 
-    def allocate(self, obj: Obj, old: Obj | None) -> list[FieldError]:
+    def allocate(self, obj: Obj, old: Obj | None, elsewhere: Set[Value] = frozenset()) -> list[FieldError]:
         """Fill in clusterIP(s), ipFamilies, ipFamilyPolicy, node ports and healthCheckNodePort of a Service, in place.
 
-        Keeps those of `old`, the stored Service. Returns what is wrong; then nothing is held that was not before (but
-        `obj` may be filled in partly). Raises InternalError when a range is full.
+        Keeps those of `old`, the stored Service. What is taken `elsewhere`, by a Service of which nobody here knows
+        yet, is not given. Returns what is wrong; then nothing is held that was not before (but `obj` may be filled in
+        partly). Raises InternalError when a range is full.
         """
+        self._pass_over(elsewhere)
         settle(obj, old)
         try:
             self._set_families(obj["spec"], old["spec"] if old else None)
@@ -132,6 +140,12 @@ class ServiceAllocator:
             self._addresses[family].hold(owner, {number}, also=True)
         self._ports.hold(owner, ports, also=True)
         return []
+
+    def _pass_over(self, elsewhere: Set[Value]) -> None:
+        for family, range_ in self._addresses.items():
+            taken = [ip_address(text) for name, text in elsewhere if name == _IPS]
+            range_.elsewhere = {int(ip) for ip in taken if f"IPv{ip.version}" == family}
+        self._ports.elsewhere = {int(text) for name, text in elsewhere if name == _PORTS}
 
     def settle(self, obj: Obj) -> None:
         """Hold exactly what this Service, as it is stored, has."""
@@ -294,6 +308,15 @@ class ServiceAllocator:
 
 
 _PORT_TAKEN = "provided port is already allocated"
+
+
+_IPS, _PORTS = "serviceips", "servicenodeports"
+
+
+def values_of(service: Obj) -> set[Value]:
+    """What a stored Service has of the ranges."""
+    spec = service.get("spec") or {}
+    return {*((_IPS, ip) for ip in _cluster_ips(spec)), *((_PORTS, str(port)) for port in _node_ports(spec))}
 
 
 def _owner(obj: Obj) -> str:

@@ -45,7 +45,7 @@ from netemu.apiserver.watchcache import RegistryEvent
 from netemu.apiserver.writer import Writer
 from netemu.client.base import MERGE_PATCH, Obj
 from netemu.model.errors import AlreadyExists, BadRequest, Conflict, Forbidden, Invalid, MethodNotAllowed, NotFound
-from netemu.model.resources import PODS, SERVICES, Resource
+from netemu.model.resources import PODS, Resource
 from netemu.model.served import Served
 from netemu.store.base import Store
 
@@ -86,7 +86,6 @@ class Registry:
         self._cacher, self._schema = Cacher(store), schema
         self.served = Served()
         """The resources that there are."""
-        self._allocator = allocator
         self._writer = Writer(store, self._cacher, allocator, schema, rules or Rules.upstream())
         self._pages = Pages()
         self._definitions = Definitions(self._cacher, self._writer, self.served)
@@ -95,8 +94,9 @@ class Registry:
     async def start(self) -> None:
         """Read the store and follow it from now on."""
         await self._cacher.start()
-        self._allocator.load(self._cacher.objects(SERVICES))
+        claims = self._writer.values.start()
         self._tasks = [
+            *([claims] if claims else []),
             asyncio.create_task(expire_events(self._cacher, self._writer), name="event expiry"),
             asyncio.create_task(self._definitions.run(), name="custom resource definitions"),
         ]

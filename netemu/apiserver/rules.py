@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,8 +19,11 @@ class Allocator(Protocol):
         """Take what these Services have."""
         ...
 
-    def allocate(self, obj: Obj, old: Obj | None) -> Sequence[FieldError]:
-        """Fill in what a Service lacks, keeping what `old` has; nothing is taken when errors come back."""
+    def allocate(
+        self, obj: Obj, old: Obj | None, elsewhere: Set[tuple[str, str]] = frozenset()
+    ) -> Sequence[FieldError]:
+        """Fill in what a Service lacks, keeping what `old` has, and without the values that are taken `elsewhere`;
+        nothing is taken when errors come back."""
         ...
 
     def release(self, obj: Obj) -> None:

@@ -13,9 +13,8 @@ does not track.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -31,6 +30,7 @@ from netemu.apiserver.keys import key_of
 from netemu.apiserver.managed_fields import Manager
 from netemu.apiserver.rules import Allocator, Rules
 from netemu.apiserver.schema import Schema
+from netemu.apiserver.service_values import ServiceValues
 from netemu.apiserver.typed import Types
 from netemu.apiserver.watchcache import stored
 from netemu.client.base import Obj
@@ -45,7 +45,7 @@ from netemu.model.resources import (
     SERVICES,
     Resource,
 )
-from netemu.store.base import KeyExists, OutcomeUnknown, RevisionMismatch, Store
+from netemu.store.base import KeyExists, RevisionMismatch, Store
 
 _ATTEMPTS = 100
 """Lost races after which a write gives up."""
@@ -56,7 +56,9 @@ class Writer:
     """Creates, changes and deletes the objects of stored resources."""
 
     def __init__(self, store: Store, cacher: Cacher, allocator: Allocator, schema: Schema, rules: Rules) -> None:
-        self._store, self._cacher, self._allocator = store, cacher, allocator
+        self._store, self._cacher = store, cacher
+        self.values = ServiceValues(store, cacher, allocator)
+        """The cluster IPs and node ports of Services."""
         self._schema, self._rules = schema, rules
         self.types = Types(schema)
 
@@ -98,7 +100,7 @@ class Writer:
             raise AlreadyExists.named(resource.plural, name, resource.group)
         if who:
             self._own_new(resource, new, who, unowned)
-        with self._allocated(resource, new, None):
+        async with self._allocated(resource, new, None, dry_run=dry_run):
             if dry_run:
                 return new
             try:
@@ -216,7 +218,7 @@ class Writer:
         """Replace or remove `old`; the result at its new revision. Raises RevisionMismatch."""
         metadata = old["metadata"]
         key, seen = key_of(resource, metadata.get("namespace", ""), metadata["name"]), int(metadata["resourceVersion"])
-        with self._allocated(resource, old if gone else new, old):
+        async with self._allocated(resource, old if gone else new, old, dry_run=dry_run):
             if dry_run:
                 return new
             if gone:
@@ -245,28 +247,8 @@ class Writer:
             details = {"name": new, "kind": resource.plural, "causes": [{**cause, "field": "metadata.namespace"}]}
             raise Forbidden(f'{resource} "{new}" is forbidden: {why}', details)
 
-    @contextmanager
-    def _allocated(self, resource: Resource, new: Obj, old: Obj | None) -> Iterator[None]:
-        """Inside, a Service holds what `new` and `old` have; afterwards what is stored, written or not."""
-        if resource is not SERVICES:
-            yield
-            return
-        if new is not old and (errors := self._allocator.allocate(new, old)):
-            raise Invalid.of_fields(resource.kind, new["metadata"]["name"], errors)
-        try:
-            yield
-        except (asyncio.CancelledError, OutcomeUnknown):
-            # Perhaps it was written all the same: holding too much is harmless, giving back too much is not.
-            raise
-        except BaseException:
-            self._settle(resource, new)
-            raise
-        self._settle(resource, new)
-
-    def _settle(self, resource: Resource, obj: Obj) -> None:
-        metadata = obj["metadata"]
-        now = self._cacher.find(resource, metadata["namespace"], metadata["name"])
-        if now is None:
-            self._allocator.release(obj)
-        else:
-            self._allocator.load([now])
+    def _allocated(
+        self, resource: Resource, new: Obj, old: Obj | None, *, dry_run: bool
+    ) -> AbstractAsyncContextManager[None]:
+        """Inside, a Service holds what `new` and `old` have."""
+        return self.values.held(new, old, dry_run=dry_run) if resource is SERVICES else nullcontext()

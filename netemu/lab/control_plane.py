@@ -50,7 +50,7 @@ from netemu.lab.process import run, until
 from netemu.lab.snapshot_server import serve_snapshots
 from netemu.model.errors import ApiError
 from netemu.model.objects import Node
-from netemu.model.resources import NODES
+from netemu.model.resources import CLUSTERROLEBINDINGS, NODES
 from netemu.store.etcd import EtcdStore
 from netemu.store.sqlite import SqliteStore
 from netemu.store.sqlite_snapshot import replace_store
@@ -82,7 +82,7 @@ async def control_plane(lab: str, number: int = 0) -> None:
     client = LocalClient(registry, "kube-apiserver")
     try:
         async with asyncio.TaskGroup() as tasks:
-            await _begin(member, client)
+            await _begin(member, client, registry)
             # Nobody is let in before there are roles to judge by.
             if on_host:
                 await server.start([on_host], server_tls(*pki.server_certificate(lab)))
@@ -105,9 +105,13 @@ async def control_plane(lab: str, number: int = 0) -> None:
         await store.close()
 
 
-async def _begin(member: Member, client: LocalClient) -> None:
+async def _begin(member: Member, client: LocalClient, registry: Registry) -> None:
     """What has to be there before anybody asks."""
     config = member.config
+    if not member.first:
+        # The first member makes it, and this binding last; whatever is missing is made here all the same.
+        with contextlib.suppress(TimeoutError):
+            await until(lambda: registry.find(CLUSTERROLEBINDINGS, pki.NODE_AGENT) is not None)
     await bootstrap(
         client,
         api_address="" if member.shared else member.node.addresses[0],
