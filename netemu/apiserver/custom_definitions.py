@@ -69,17 +69,20 @@ class Definitions:
         if obj is None:
             return
         name, group = obj["metadata"]["name"], (obj.get("spec") or {}).get("group")
-        before = [one for one in self._served if one.custom and (one.group, one.plural) == _group_and_plural(obj)]
-        now = _resources(new) if new else []
-        self._served.define(name, now)
-        if {one.version for one in before} - {one.version for one in now}:
-            self._cacher.end_watches(before[0])
+        if _what_is_served(old) != _what_is_served(new):
+            self._serve(obj, _resources(new) if new else [])
         self._dirty.put_nowait(name)
         if old is None or new is None or _accepted(old) != _accepted(new):
             # A name that is free again may be what another definition has been waiting for.
             for other in self._cacher.objects(CUSTOMRESOURCEDEFINITIONS):
                 if (other.get("spec") or {}).get("group") == group and other["metadata"]["name"] != name:
                     self._dirty.put_nowait(other["metadata"]["name"])
+
+    def _serve(self, obj: Obj, resources: list[Resource]) -> None:
+        before = [one for one in self._served if one.custom and (one.group, one.plural) == _group_and_plural(obj)]
+        self._served.define(obj["metadata"]["name"], resources)
+        if {one.version for one in before} - {one.version for one in resources}:
+            self._cacher.end_watches(before[0])
 
     def _later(self, name: str) -> None:
         asyncio.get_running_loop().call_later(_AGAIN, self._dirty.put_nowait, name)
@@ -211,6 +214,14 @@ def _resources(obj: Obj) -> list[Resource]:
     except ValueError:  # written by somebody else into the store
         log.exception("customresourcedefinition %s cannot be read", obj["metadata"]["name"])
         return []
+
+
+def _what_is_served(obj: Obj | None) -> Any:
+    """All of a definition that decides what it brings."""
+    if obj is None:
+        return None
+    ends = bool(obj["metadata"].get("deletionTimestamp"))
+    return obj.get("spec"), _accepted(obj), _condition(obj, "Established").get("status"), ends
 
 
 def _group_and_plural(obj: Obj) -> tuple[str, str]:

@@ -224,6 +224,8 @@ class Registry:
         dry_run: bool = False,
     ) -> Obj:
         """Replace an object, its `status`, its `scale`, or a Namespace's finalizers (`finalize`). Raises Conflict."""
+        if subresource != "scale":
+            strategy.check_conditional(resource, name, obj)
         return await self._change(resource, namespace, name, subresource, lambda _: obj, manager, dry_run)
 
     @_on_fresh

@@ -110,6 +110,16 @@ def admit_pod(pod: Obj) -> None:
         spec["serviceAccountName"] = "default"
 
 
+def check_conditional(resource: Resource, name: str, obj: Mapping[str, Any]) -> None:
+    """Definitions and custom resources are only replaced by who says which revision they have seen. Raises Invalid."""
+    if (resource.custom or resource is CUSTOMRESOURCEDEFINITIONS) and not (obj.get("metadata") or {}).get(
+        "resourceVersion"
+    ):
+        why = "Invalid value: 0x0: must be specified for an update"
+        problem = FieldError("metadata.resourceVersion", "FieldValueInvalid", why)
+        raise Invalid.of_fields(resource.plural, name, [problem], resource.group)
+
+
 def replace(resource: Resource, new: Obj, old: Obj, subresource: str) -> Obj:
     """The object that a write through `subresource` ("" for the object itself) leaves, defaults already applied.
 

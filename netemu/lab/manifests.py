@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import copy
 import functools
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -14,9 +17,18 @@ from netemu.client.base import Client, Obj
 from netemu.lab.node_spec import node_names
 from netemu.lab.topology import Topology
 from netemu.lab.yamlfile import Document, Mistake, Where
-from netemu.model.errors import AlreadyExists
-from netemu.model.resources import NAMESPACES, RESOURCES, SERVICES, Resource, by_kind
+from netemu.model.custom import CustomResourceDefinition, resources_wanted
+from netemu.model.errors import AlreadyExists, ApiError
+from netemu.model.meta import decode
+from netemu.model.resources import CUSTOMRESOURCEDEFINITIONS, NAMESPACES, SERVICES, Resource, by_kind
+from netemu.model.served import Served
 from netemu.model.suggest import instead
+
+_DEFINITION = (CUSTOMRESOURCEDEFINITIONS.api_version, CUSTOMRESOURCEDEFINITIONS.kind)
+_FIRST = {"Namespace": 0, "CustomResourceDefinition": 1}
+_PAUSE = 0.01
+
+log = logging.getLogger(__name__)
 
 
 def manifests_mistakes(documents: Sequence[Document], topology: Topology, *, sound: bool) -> list[Mistake]:
@@ -24,7 +36,8 @@ def manifests_mistakes(documents: Sequence[Document], topology: Topology, *, sou
 
     `sound`: the topology has no mistakes of its own, so its networks can be reckoned with.
     """
-    wrong = {id(document): list(_mistakes_of(document)) for document in documents}
+    served = _served(document.value for document in documents)
+    wrong = {id(document): list(_mistakes_of(document, served)) for document in documents}
     found = [mistake for mistakes in wrong.values() for mistake in mistakes]
     named = [d for d in documents if isinstance(d.value, dict) and isinstance(d.value.get("metadata"), dict)]
     found += _duplicates(named)
@@ -34,7 +47,23 @@ def manifests_mistakes(documents: Sequence[Document], topology: Topology, *, sou
     return found
 
 
-def _mistakes_of(document: Document) -> Iterator[Mistake]:
+def _served(objects: Iterable[Any]) -> Served:
+    """What an API server serves that has these objects: their CustomResourceDefinitions bring kinds of their own."""
+    from netemu.apiserver.defaults import apply_defaults
+
+    served = Served()
+    for obj in objects:
+        if isinstance(obj, dict) and (obj.get("apiVersion"), obj.get("kind")) == _DEFINITION:
+            # One that is wrong brings nothing, and is told where it stands.
+            with contextlib.suppress(ValueError, AttributeError, TypeError, ApiError):
+                crd = _schema().decoded(CUSTOMRESOURCEDEFINITIONS, copy.deepcopy(obj))
+                apply_defaults(CUSTOMRESOURCEDEFINITIONS, crd)
+                definition = decode(crd, CustomResourceDefinition)
+                served.define(definition.name, resources_wanted(definition))
+    return served
+
+
+def _mistakes_of(document: Document, served: Served) -> Iterator[Mistake]:
     """Unknown kind, unknown fields, wrong types, and what validation would answer."""
     from netemu.apiserver.defaults import apply_defaults
     from netemu.apiserver.validation import validate
@@ -43,9 +72,9 @@ def _mistakes_of(document: Document) -> Iterator[Mistake]:
     if not isinstance(value, dict):
         yield document.mistake((), "expected a Kubernetes object: a mapping with apiVersion, kind and metadata")
         return
-    resource = by_kind(str(value.get("apiVersion")), str(value.get("kind")))
+    resource = served.by_kind(str(value.get("apiVersion")), str(value.get("kind")))
     if resource is None:
-        yield _unknown_kind(document)
+        yield _unknown_kind(document, served)
         return
     schema = _schema()
     wrong_types = list(schema.type_errors(resource, value))
@@ -134,13 +163,13 @@ def _schema() -> Any:
     return Schema.load()
 
 
-def _unknown_kind(document: Document) -> Mistake:
+def _unknown_kind(document: Document, served: Served) -> Mistake:
     api_version, kind = document.value.get("apiVersion"), document.value.get("kind")
     for name, given in (("apiVersion", api_version), ("kind", kind)):
         if not isinstance(given, str) or not given:
             return document.mistake((), f"{name} is missing; every object names its apiVersion and kind")
-    kinds = sorted({resource.kind for resource in RESOURCES})
-    same = [resource.api_version for resource in RESOURCES if resource.kind == kind]
+    kinds = sorted({resource.kind for resource in served})
+    same = [resource.api_version for resource in served if resource.kind == kind]
     if same:
         return document.mistake(("apiVersion",), f"no {kind} in {api_version!r}; must be {' or '.join(same)}")
     return document.mistake(("kind",), f"no kind {kind!r} in {api_version!r}; {instead(kind, kinds, 'served here')}")
@@ -166,16 +195,32 @@ def as_applied(obj: Obj) -> Obj:
 
 
 async def post(client: Client, objects: Iterable[Obj]) -> None:
-    """Create each object, namespaces first, leaving alone what is there already."""
-    for obj in sorted(objects, key=lambda obj: bool(obj["kind"] != "Namespace")):
-        resource = resource_of(obj)
-        namespace = obj["metadata"].get("namespace") or "default" if resource.namespaced else ""
-        try:
-            await client.create(resource, obj, namespace)
-        except AlreadyExists:
+    """Create each object, what others need first, leaving alone what is there already."""
+    every = list(objects)
+    served = _served(every) if any(obj["kind"] == _DEFINITION[1] for obj in every) else Served()
+    for obj in sorted(every, key=lambda obj: _FIRST.get(obj["kind"], len(_FIRST))):
+        resource = served.by_kind(obj["apiVersion"], obj["kind"])
+        if resource is None:
+            log.warning("%s %s: its kind is not served", obj["kind"], obj["metadata"]["name"])
             continue
+        namespace = obj["metadata"].get("namespace") or "default" if resource.namespaced else ""
+        with contextlib.suppress(AlreadyExists):
+            await client.create(resource, obj, namespace)
+        if resource is CUSTOMRESOURCEDEFINITIONS and not await _established(client, obj["metadata"]["name"]):
+            served.define(obj["metadata"]["name"], [])
+
+
+async def _established(client: Client, name: str) -> bool:
+    """Wait until a definition is served or it is known that it will not be."""
+    while True:
+        crd = decode(await client.get(CUSTOMRESOURCEDEFINITIONS, name), CustomResourceDefinition)
+        if (state := crd.condition("Established")).status:
+            if not crd.established:
+                log.warning("CustomResourceDefinition %s: %s", name, crd.condition("NamesAccepted").message)
+            return state.status == "True"
+        await asyncio.sleep(_PAUSE)
 
 
 def resource_of(obj: Obj) -> Resource:
-    """Where an object is posted to; its kind was checked before."""
+    """Where an object of a built-in kind is posted to; its kind was checked before."""
     return by_kind(obj["apiVersion"], obj["kind"]) or NAMESPACES

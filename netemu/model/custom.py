@@ -137,6 +137,12 @@ def resources_of(crd: CustomResourceDefinition) -> list[Resource]:
     return [_resource(crd, version) for version in _in_order(crd) if version.served] if crd.established else []
 
 
+def resources_wanted(crd: CustomResourceDefinition) -> list[Resource]:
+    """The resources that a definition will bring if nobody else has its names."""
+    status = DefinitionStatus(accepted_names=crd.spec.names, conditions=(DefinitionCondition("Established", "True"),))
+    return resources_of(msgspec.structs.replace(crd, status=status))
+
+
 def _in_order(crd: CustomResourceDefinition) -> list[Version]:
     return sorted(crd.spec.versions, key=lambda version: version_priority(version.name))
 

@@ -77,6 +77,14 @@ async def define(registry: Registry, obj: Obj | None = None, name: str = "v1") -
     return resource
 
 
+async def redefine(registry: Registry, obj: Obj) -> None:
+    """Replace a definition."""
+    name = obj["metadata"]["name"]
+    now = (await registry.get(CUSTOMRESOURCEDEFINITIONS, name))["metadata"]["resourceVersion"]
+    seen = {**obj, "metadata": {**obj["metadata"], "resourceVersion": now}}
+    await registry.update(CUSTOMRESOURCEDEFINITIONS, name, seen)
+
+
 def conditions(registry: Registry, name: str = "widgets.example.com") -> dict[str, tuple[str, str]]:
     """Type to status and reason of a definition's conditions."""
     obj = registry.find(CUSTOMRESOURCEDEFINITIONS, name) or {}

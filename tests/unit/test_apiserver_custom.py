@@ -14,7 +14,7 @@ from netemu.model.errors import AlreadyExists, BadRequest, Conflict, Invalid, No
 from netemu.model.resources import CUSTOMRESOURCEDEFINITIONS, NAMESPACES
 from netemu.testing.store import MemoryStore
 from tests.unit.apiserver_kit import NAMESPACE, serving
-from tests.unit.custom_kit import conditions, define, definition, until, version, widget
+from tests.unit.custom_kit import conditions, define, definition, redefine, until, version, widget
 
 pytestmark = pytest.mark.looptime
 
@@ -141,13 +141,13 @@ async def test_definitions_and_their_objects_are_there_after_a_restart() -> None
 async def test_a_version_that_was_once_stored_must_stay_and_scope_and_kind_too(registry: Registry) -> None:
     await define(registry)
     moved = definition("widgets", "Widget", version("v1", storage=False), version("v2"))
-    await registry.update(CUSTOMRESOURCEDEFINITIONS, "widgets.example.com", moved)
+    await redefine(registry, moved)
     moved["spec"]["versions"] = moved["spec"]["versions"][1:]
     moved["spec"]["scope"] = "Cluster"
     moved["spec"]["names"]["kind"] = "Gadget"
 
     with pytest.raises(Invalid) as refused:
-        await registry.update(CUSTOMRESOURCEDEFINITIONS, "widgets.example.com", moved)
+        await redefine(registry, moved)
 
     wrong = {cause["field"] for cause in refused.value.details["causes"]}
     assert wrong == {"spec.scope", "spec.names.kind", "status.storedVersions[0]"}
@@ -256,9 +256,7 @@ async def test_a_changed_schema_holds_for_objects_that_are_there_already(registr
     properties = {"size": {"type": "integer"}, "shape": {"type": "string", "default": "round"}}
 
     spec = {"type": "object", "properties": properties}
-    await registry.update(
-        CUSTOMRESOURCEDEFINITIONS, "widgets.example.com", definition("widgets", "Widget", version(spec=spec))
-    )
+    await redefine(registry, definition("widgets", "Widget", version(spec=spec)))
     now = registry.served.by_path("example.com", "v1", "widgets")
 
     assert now
@@ -269,7 +267,7 @@ async def test_an_update_is_not_held_against_what_it_leaves_alone(registry: Regi
     widgets = await define(registry)
     await registry.create(widgets, widget(size=5), "shop")
     stricter = version(spec={"type": "object", "properties": {"size": {"type": "integer", "maximum": 3}}})
-    await registry.update(CUSTOMRESOURCEDEFINITIONS, "widgets.example.com", definition("widgets", "Widget", stricter))
+    await redefine(registry, definition("widgets", "Widget", stricter))
     now = registry.served.by_path("example.com", "v1", "widgets")
     assert now
 
@@ -328,3 +326,25 @@ async def test_an_object_is_created_once(registry: Registry) -> None:
 
     with pytest.raises(AlreadyExists, match=r'widgets.example.com "w" already exists'):
         await registry.create(widgets, widget(), "shop")
+
+
+async def test_who_replaces_says_what_they_have_seen(registry: Registry) -> None:
+    widgets = await define(registry)
+    made = await registry.create(widgets, widget(), "shop")
+
+    with pytest.raises(Invalid, match="must be specified for an update"):
+        await registry.update(widgets, "w", widget(size=2), "shop")
+    replaced = await registry.update(widgets, "w", {**made, "spec": {"size": 2}}, "shop")
+
+    assert replaced["spec"] == {"size": 2, "color": "red"}
+
+
+async def test_a_kind_may_be_of_the_whole_cluster(registry: Registry) -> None:
+    crd = definition()
+    crd["spec"]["scope"] = "Cluster"
+    widgets = await define(registry, crd)
+
+    made = await registry.create(widgets, widget())
+
+    assert "namespace" not in made["metadata"]
+    assert registry.find(widgets, "w")

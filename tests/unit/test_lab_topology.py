@@ -376,3 +376,35 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", sorted(Path("topologies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_labs_that_ship_are_valid(file: Path) -> None:
     assert read_topology(file).manifests
+
+
+_WIDGETS = """\
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: widgets, kind: Widget}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema:
+        openAPIV3Schema:
+          type: object
+          properties: {spec: {type: object, properties: {size: {type: integer}}}}
+"""
+
+
+def test_a_file_that_defines_a_kind_may_use_it(tmp_path: Path) -> None:
+    widget = "---\napiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\nspec:\n  size: 1\n"
+
+    assert len(read(tmp_path, _WIDGETS + widget).manifests) == 2
+    with pytest.raises(Mistakes) as refused:
+        read(tmp_path, _WIDGETS + widget.replace("size: 1", "size: big\n  colour: red"))
+    told = [text.rpartition("my lab.yaml:")[2] for text in str(refused.value).splitlines()]
+    assert told == [
+        '21: spec.size: Invalid value: "string": spec.size in body must be of type integer: "string"',
+        '22: unknown field "spec.colour"',
+    ]
