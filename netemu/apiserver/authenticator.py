@@ -6,6 +6,10 @@ verb `impersonate` for each of these. Upstream: apiserver `endpoints/filters/{au
 
 from __future__ import annotations
 
+import ssl
+import time
+from collections.abc import Callable
+from functools import lru_cache
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -31,11 +35,19 @@ ASKER, ACTING = web.RequestKey("asker", User), web.RequestKey("acting", User)
 """Where a request keeps its user, and whom that user acts as."""
 
 
+@lru_cache(maxsize=1024)
+def _end_of(text: str) -> int:
+    """`notAfter` of a certificate, in seconds since 1970; every request of a connection asks."""
+    return ssl.cert_time_to_seconds(text)
+
+
 class Authenticator:
     """Finds the user of each request."""
 
-    def __init__(self, authorizer: Authorizer, tokens: ServiceAccountTokens | None) -> None:
-        self._authorizer, self._tokens = authorizer, tokens
+    def __init__(
+        self, authorizer: Authorizer, tokens: ServiceAccountTokens | None, now: Callable[[], float] = time.time
+    ) -> None:
+        self._authorizer, self._tokens, self._now = authorizer, tokens, now
 
     def user(self, request: web.Request) -> User:
         """Who asks, or whom they may ask as. Raises Unauthorized for a bad token, Forbidden, BadRequest."""
@@ -54,8 +66,12 @@ class Authenticator:
             return ANONYMOUS
         if transport.get_extra_info("ssl_object") is None:
             return UNSECURED
-        user = user_of(transport.get_extra_info("peercert"))
+        certificate = transport.get_extra_info("peercert")
+        user = user_of(certificate)
         if user is not None:
+            # It was good when the connection began, which may be long ago.
+            if self._now() >= _end_of(certificate["notAfter"]):
+                raise Unauthorized("Unauthorized")
             return user
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():

@@ -50,6 +50,11 @@ class HttpClient:
         self._ssl = credentials.ssl_context()
         self._session: aiohttp.ClientSession | None = None
 
+    def use(self, credentials: Credentials) -> None:
+        """Show another certificate from now on. Requests under way, and watches, go on as who they began as."""
+        # A context of its own: connections that lie idle were opened with the one before.
+        self._ssl = credentials.ssl_context()
+
     async def __aenter__(self) -> Self:
         return self
 

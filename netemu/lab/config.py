@@ -12,6 +12,7 @@ import msgspec
 from netemu.lab.node_spec import ZONE_LABEL, LinkSpec, NodeSpec, TaintSpec, node_names
 from netemu.lab.paths import LabPaths
 from netemu.lab.topology_networks import FAMILIES, OUTSIDE, POD_PREFIX, Network, addresses_of_client, networks_of
+from netemu.model.durations import Duration
 from netemu.model.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class LabConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     proxy_mode: str = "iptables"
     dns_domain: str = "cluster.local"
     dns_replicas: int = 2
+    certificate_validity: float = 365 * 24 * 3600.0
+    """Seconds."""
     corefile: str = ""
     """What cluster DNS starts with; empty: kubeadm's."""
     node_local_dns: bool = False
@@ -125,6 +128,7 @@ def resolve(topology: Topology, *, strict_images: bool = False) -> LabConfig:
         proxy_mode=spec.proxy.mode,
         dns_domain=spec.dns.domain,
         dns_replicas=spec.dns.replicas,
+        certificate_validity=float(Duration.parse(spec.control_plane.certificate_validity_period)),
         corefile=spec.dns.corefile,
         node_local_dns=spec.dns.node_local,
         store=spec.control_plane.store,

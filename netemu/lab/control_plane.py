@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 import sys
 
 import msgspec
@@ -38,6 +39,7 @@ from netemu.apiserver.schema import Schema
 from netemu.apiserver.server import ApiServer
 from netemu.apiserver.service_accounts import ServiceAccountTokens
 from netemu.client import Informer
+from netemu.client.rotation import follow
 from netemu.kernel import netns
 from netemu.lab import addons, manifests, pki
 from netemu.lab.config import API_PORT, LabConfig
@@ -47,6 +49,7 @@ from netemu.lab.node_labels import mark_nodes
 from netemu.lab.node_local_dns import node_local_dns
 from netemu.lab.paths import LabPaths
 from netemu.lab.process import run, until
+from netemu.lab.renewal import keep_certificates
 from netemu.lab.snapshot_server import serve_snapshots
 from netemu.model.errors import ApiError
 from netemu.model.objects import Node
@@ -76,7 +79,8 @@ async def control_plane(lab: str, number: int = 0) -> None:
     await registry.start()
     authorizer = ClusterAuthorizer(registry)
     admission.begin(EscalationGuard(registry, authorizer), NodeRestriction(registry), CertificateGuard(authorizer))
-    reach = Reach(member.namespace, pki.kubelet_client_tls(lab))
+    tls, kubelet_tls = server_tls(*pki.server_certificate(lab)), pki.kubelet_client_tls(lab)
+    reach = Reach(member.namespace, kubelet_tls)
     tokens = _tokens(member, registry)
     server = ApiServer(registry, schema, authorizer=authorizer, tokens=tokens, reach=reach, audit=AuditLog(paths.audit))
     client = LocalClient(registry, "kube-apiserver")
@@ -85,11 +89,12 @@ async def control_plane(lab: str, number: int = 0) -> None:
             await _begin(member, client, registry)
             # Nobody is let in before there are roles to judge by.
             if on_host:
-                await server.start([on_host], server_tls(*pki.server_certificate(lab)))
+                await server.start([on_host], tls)
                 await server.start([unix_socket(member.socket)], None)
             else:
-                tasks.create_task(serve_host(member, server, store))
-            tasks.create_task(_serve_the_node(member, server))
+                tasks.create_task(serve_host(member, server, store, tls))
+            tasks.create_task(_serve_the_node(member, server, tls))
+            tasks.create_task(follow(pki.renewed(lab, tls, kubelet_tls)))
             if isinstance(store, SqliteStore):
                 tasks.create_task(serve_snapshots(lab, store))
             else:
@@ -154,8 +159,10 @@ def _start_components(
     binder = LocalClient(registry, "kube-scheduler")
 
     async def control() -> None:
-        pools, signer = config.load_balancer_pools, pki.authority(config.name)
-        await controllers.run(manager, load_balancer_pools=pools, root_ca=root_ca, signer=signer)
+        pools, signer = config.load_balancer_pools, pki.authority(config)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(keep_certificates(config, signer))
+            both.create_task(controllers.run(manager, load_balancer_pools=pools, root_ca=root_ca, signer=signer))
 
     async def schedule() -> None:
         await scheduler.run(binder)
@@ -171,13 +178,13 @@ def _tokens(member: Member, registry: Registry) -> ServiceAccountTokens:
     return ServiceAccountTokens(registry, Keys(pki.service_account_key(config.name).read_bytes()), issuer, url)
 
 
-async def _serve_the_node(member: Member, server: ApiServer) -> None:
+async def _serve_the_node(member: Member, server: ApiServer, tls: ssl.SSLContext) -> None:
     """Listen inside the member's node as soon as the node agent has made it."""
     # A namespace's file is there a moment before the namespace is.
     await until(lambda: netns.exists(member.namespace))
     with netns.entered(member.namespace):
         listeners = [_any_address(address) for address in member.node.addresses]
-    await server.start(listeners, server_tls(*pki.server_certificate(member.config.name)))
+    await server.start(listeners, tls)
 
 
 def _any_address(like: str) -> socket.socket:

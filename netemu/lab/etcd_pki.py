@@ -10,12 +10,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netemu.lab.authority import Authority, pem, pem_key
+from netemu.lab.authority import YEAR, Authority, pem, pem_key
 from netemu.lab.config import write_file
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
+
+_LIFETIME = 10 * YEAR
+"""As long as the authority itself: nobody renews these."""
 
 
 def issue(pki: Path, hosts: Sequence[str]) -> None:
@@ -23,7 +26,7 @@ def issue(pki: Path, hosts: Sequence[str]) -> None:
     last = pki / "apiserver-etcd-client.crt"
     if last.exists():
         return
-    authority = Authority.create("etcd-ca")
+    authority = Authority.create("etcd-ca", lifetime=_LIFETIME)
     write_file(pki / "etcd/ca.crt", pem(authority.certificate))
     write_file(pki / "etcd/ca.key", pem_key(authority.key), mode=0o600)
     everywhere = ("localhost", "127.0.0.1", *hosts)

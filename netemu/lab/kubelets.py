@@ -6,9 +6,12 @@ import asyncio
 import importlib
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 
 from netemu.apiserver.authentication import server_tls
+from netemu.client.rotation import follow
 from netemu.kernel import netns
 from netemu.kubelet.kubelet import Kubelet
 from netemu.lab import pki
@@ -24,14 +27,17 @@ async def serve_kubelets(config: LabConfig, kubelets: Mapping[str, Kubelet]) -> 
     server = await asyncio.to_thread(importlib.import_module, "netemu.kubelet.server")
     servers = [server.KubeletServer(kubelet) for kubelet in kubelets.values()]
     nodes = [node for node in config.nodes if node.name in kubelets]
+    renewed: dict[Path, Callable[[], None]] = {}
     try:
         for node, each in zip(nodes, servers, strict=True):
-            tls = server_tls(*pki.kubelet_certificate(config.name, node.name))
+            certificate, key, _ = files = pki.kubelet_certificate(config.name, node.name)
+            tls = server_tls(*files)
+            renewed[certificate] = partial(tls.load_cert_chain, certificate, key)
             try:
                 await each.start(_listeners(config.name, node, server.PORT), tls)
             except OSError as error:  # somebody on the node has the port; the node works all the same
                 log.error("kubelet %s: no logs, exec and port-forward: %s", node.name, error)
-        await asyncio.Event().wait()
+        await follow(renewed)
     finally:
         await asyncio.gather(*(each.close() for each in servers))
 

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ from pathlib import Path
 
 import msgspec
 
-from netemu.apiserver.authentication import server_tls
 from netemu.apiserver.server import ApiServer
 from netemu.client.base import Client
 from netemu.client.leaderelection import Elector
@@ -128,9 +128,9 @@ def _listen(port: int, *, shared: bool = False) -> socket.socket:
     return socket.create_server(("127.0.0.1", port), backlog=128, reuse_port=shared)
 
 
-async def serve_host(member: Member, server: ApiServer, store: Store) -> None:
+async def serve_host(member: Member, server: ApiServer, store: Store, tls: ssl.SSLContext) -> None:
     """Serve on the host together with the other members, until cancelled; not while the store is away."""
-    tls, path = server_tls(*pki.server_certificate(member.config.name)), member.socket
+    path = member.socket
     serving: list[Callable[[], Awaitable[None]]] = []
     while True:
         there = await _answers(store)

@@ -10,15 +10,19 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from netemu.client import HttpClient, Informer, load_kubeconfig
+from netemu.client import Credentials, HttpClient, Informer, load_kubeconfig
+from netemu.client.rotation import follow
 from netemu.kernel.nftables import NftNetlink
+from netemu.kubelet.certificates import keep_client_certificate
 from netemu.kubelet.kubelet import Kubelet
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
+from netemu.lab import pki
 from netemu.lab.balancer import balance
 from netemu.lab.config import PROXY_MODE_ANNOTATION, LabConfig, NodeConfig, load_config, write_file
 from netemu.lab.fd_client import KeptSockets
@@ -28,6 +32,8 @@ from netemu.lab.node_local_dns import cluster_dns_of_pods
 from netemu.lab.outside import resolvers, serve_outside
 from netemu.lab.paths import LabPaths
 from netemu.lab.process import run, until
+from netemu.model.certificates import NODE_PREFIX
+from netemu.model.durations import Duration
 from netemu.model.errors import NetemuError
 from netemu.model.node_labels import kubelet_may_set
 from netemu.model.objects import Service, Taint
@@ -36,7 +42,7 @@ from netemu.network import names, underlay
 from netemu.network.hostports import HostPorts
 from netemu.network.plan import NodePlan
 from netemu.network.pods import PodNetwork
-from netemu.proxy.config import Duration, IptablesConfiguration, KubeProxyConfiguration, NftablesConfiguration
+from netemu.proxy.config import IptablesConfiguration, KubeProxyConfiguration, NftablesConfiguration
 from netemu.proxy.server import ProxyServer
 from netemu.proxy.services import family_of
 from netemu.runtime.cri import Runtime
@@ -61,19 +67,20 @@ async def node_agent(lab: str, channel: int = -1, index: int = -1) -> None:
     _write_node_files(config, paths)
     await until(paths.kubeconfig.exists)
     async with contextlib.AsyncExitStack() as stack:
+        renewed: dict[Path, Callable[[], None]] = {}
 
         async def client_of(component: str, user_agent: str) -> HttpClient:
             """Every kubelet is a user of its own, as upstream's are; all proxies are one."""
-            credentials = load_kubeconfig(paths.component_kubeconfig(component))
-            return await stack.enter_async_context(HttpClient(credentials, user_agent=user_agent))
+            path = paths.component_kubeconfig(component)
+            client = HttpClient(load_kubeconfig(path), user_agent=user_agent)
+            renewed[path] = lambda: client.use(load_kubeconfig(path))
+            return await stack.enter_async_context(client)
 
         client, for_proxies = await client_of("node-agent", "netemu"), await client_of("kube-proxy", "kube-proxy")
         proxies = {node.name: _proxy(config, node, for_proxies) for node in config.nodes}
         services = Informer(client, SERVICES, Service)
-        kubelets = {
-            node.name: _kubelet(config, node, await client_of(f"kubelet-{node.name}", "kubelet"), services, store)
-            for node in config.nodes
-        }
+        clients = {node.name: await client_of(f"kubelet-{node.name}", "kubelet") for node in config.nodes}
+        kubelets = {node.name: _kubelet(config, node, clients[node.name], services, store) for node in config.nodes}
         await stack.enter_async_context(_status(paths, proxies))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(services.run())
@@ -81,9 +88,25 @@ async def node_agent(lab: str, channel: int = -1, index: int = -1) -> None:
             for name, proxy in proxies.items():
                 tasks.create_task(kubelets[name].run())
                 tasks.create_task(_keep_running(proxy))
+                tasks.create_task(_keep_certificate(config, name, clients[name]))
+            tasks.create_task(follow(renewed))
             tasks.create_task(serve_outside(config, client))
             tasks.create_task(serve_kubelets(config, kubelets))
             log.info("running %d nodes of lab %s", len(config.nodes), lab)
+
+
+async def _keep_certificate(config: LabConfig, node: str, client: HttpClient) -> None:
+    """A kubelet asks for its next client certificate itself."""
+    path = LabPaths(config.name).component_kubeconfig(f"kubelet-{node}")
+
+    def install(new: Credentials) -> None:
+        certificate, key = new.client_certificate.encode(), new.client_key.encode()
+        user = f"{NODE_PREFIX}{node}"
+        text = pki.kubeconfig(config.name, new.server, new.ca.encode(), user, certificate, key)
+        write_file(path, text, mode=0o600)
+        client.use(new)
+
+    await keep_client_certificate(client, node, load_kubeconfig(path), install)
 
 
 def _write_node_files(config: LabConfig, paths: LabPaths) -> None:

@@ -21,6 +21,8 @@ class ControlPlaneSpec(Spec, frozen=True, kw_only=True):
 
     replicas: int = 1
     """1, 3 or 5; more than one need the store etcd."""
+    certificate_validity_period: str = "8760h"
+    """Of every certificate that the lab's authority signs; all are renewed before they end."""
     store: str = "sqlite"
     """`sqlite`, or `etcd` with a member beside each API server."""
 

@@ -13,10 +13,13 @@ import asyncio
 import importlib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netemu.client.base import Client
+from netemu.client.rotation import follow
 from netemu.dns import corefile
 from netemu.kernel import netns as namespaces
 from netemu.lab.addons import OUTSIDE_FAULTS, SYSTEM
@@ -73,23 +76,28 @@ def outside_corefile(config: LabConfig) -> str:
 
 async def serve_outside(config: LabConfig, client: Client) -> None:
     """Run the resolver and the hosts until cancelled. Raises UserError for what cannot be served."""
-    hosts = [server for host in config.clients for server in _host_servers(config.name, host)]
+    renewed: dict[Path, Callable[[], None]] = {}
+    hosts = [server for host in config.clients for server in _host_servers(config.name, host, renewed)]
     for each in hosts:
         await each.start()
     try:
-        await _serve_names(config, client)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(follow(renewed))
+            await _serve_names(config, client)
     finally:
         for each in hosts:
             each.close()
 
 
-def _host_servers(lab: str, host: ClientConfig) -> Iterator[TcpServer]:
+def _host_servers(lab: str, host: ClientConfig, renewed: dict[Path, Callable[[], None]]) -> Iterator[TcpServer]:
     who = Identity(host.name, "", "", host.names[0] if host.names else host.name, "")
     for port in host.ports:
         tls = None
         if port == HTTPS:
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            tls.load_cert_chain(*client_certificate(lab, host.name))
+            certificate, key = client_certificate(lab, host.name)
+            renewed[certificate] = partial(tls.load_cert_chain, certificate, key)
+            renewed[certificate]()
         with namespaces.entered(names.client_netns(lab, host.name)):
             socks = [socket.create_server((address, port), family=_family(address)) for address in host.addresses]
         yield from (TcpServer(sock, "echo", who, tls) for sock in socks)

@@ -7,11 +7,17 @@ everything.
 from __future__ import annotations
 
 import base64
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from netemu.client.kubeconfig import load_kubeconfig
+from netemu.client.rotation import validity
 from netemu.lab.authority import Authority, new_key, pem, pem_key
 from netemu.lab.config import LabConfig, write_file
 from netemu.lab.paths import LabPaths
@@ -35,46 +41,73 @@ def users(config: LabConfig) -> dict[str, tuple[str, tuple[str, ...]]]:
     }
 
 
-def ensure_pki(config: LabConfig) -> None:
-    """Make the authority, the server's certificate and every kubeconfig, unless they are there."""
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """Something that the authority signs: a certificate with its key beside it, or a kubeconfig that holds both."""
+
+    path: Path
+    name: str
+    groups: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    """Of a server: its names and addresses."""
+    server: str = ""
+    """Of a kubeconfig: the URL in it."""
+    renews_itself: bool = False
+    """Kubelets ask for their next client certificates themselves."""
+
+    @property
+    def certificate(self) -> str:
+        """The certificate that is there, as PEM; empty if there is none."""
+        if not self.path.exists():
+            return ""
+        return load_kubeconfig(self.path).client_certificate if self.server else self.path.read_text()
+
+    def issue(self, lab: str, authority: Authority) -> None:
+        """Have it signed, with a new key, and put it in the place of what is there."""
+        certificate, key = authority.issue(self.name, self.groups, self.hosts)
+        if self.server:
+            text = kubeconfig(lab, self.server, pem(authority.certificate), self.name, certificate, key)
+            write_file(self.path, text, mode=0o600)
+        else:
+            # Who looks for new certificates must find the key that belongs to it.
+            write_file(self.path.with_suffix(".key"), key, mode=0o600)
+            write_file(self.path, certificate)
+
+
+def issued(config: LabConfig) -> list[Issued]:
+    """Everything that the authority of a lab signs by itself; kubeadm's names."""
     paths = LabPaths(config.name)
-    if paths.kubeconfig.exists():
-        return
-    authority = Authority.create(f"netemu-{config.name}")
-    ca = pem(authority.certificate)
-    write_file(paths.pki / "ca.crt", ca)
-    write_file(paths.pki / "ca.key", pem_key(authority.key), mode=0o600)
-    certificate, key = authority.issue("kube-apiserver", hosts=_server_hosts(config))
-    write_file(paths.pki / "apiserver.crt", certificate)
-    write_file(paths.pki / "apiserver.key", key, mode=0o600)
-    _issue_for_kubelets(config, authority)
+    pki, url = paths.pki, f"https://127.0.0.1:{config.api_port}"
+    found = [
+        Issued(pki / "apiserver.crt", "kube-apiserver", hosts=_server_hosts(config)),
+        Issued(pki / "apiserver-kubelet-client.crt", "kube-apiserver-kubelet-client", ("system:masters",)),
+    ]
+    for node in config.nodes:
+        user, hosts = f"system:node:{node.name}", (node.name, *node.addresses)
+        found.append(Issued(pki / f"kubelet-{node.name}.crt", user, ("system:nodes",), hosts))
     for client in config.clients:
         if HTTPS in client.ports:
-            certificate, key = authority.issue(client.names[0], hosts=client.names)
-            write_file(paths.pki / f"client-{client.name}.crt", certificate)
-            write_file(paths.pki / f"client-{client.name}.key", key, mode=0o600)
-    server = f"https://127.0.0.1:{config.api_port}"
+            found.append(Issued(pki / f"client-{client.name}.crt", client.names[0], hosts=client.names))
     for component, (user, groups) in users(config).items():
-        certificate, key = authority.issue(user, groups)
-        text = kubeconfig(config.name, server, ca, user, certificate, key)
         # The administrator's comes last: its presence says that everything is there.
         path = paths.kubeconfig if component == "admin" else paths.component_kubeconfig(component)
-        write_file(path, text, mode=0o600)
+        itself = component.startswith("kubelet-")
+        found.append(Issued(path, user, groups, server=url, renews_itself=itself))
+    return found
 
 
-def _issue_for_kubelets(config: LabConfig, authority: Authority) -> None:
-    """What each kubelet serves with, and what the API server shows them; kubeadm's names."""
+def ensure_pki(config: LabConfig, now: Callable[[], float] = time.time) -> None:
+    """Make the authority of a lab and what it signs, unless it is there and has not ended."""
     pki = LabPaths(config.name).pki
-    pairs = {
-        f"kubelet-{node.name}": authority.issue(
-            f"system:node:{node.name}", ("system:nodes",), (node.name, *node.addresses)
-        )
-        for node in config.nodes
-    }
-    pairs["apiserver-kubelet-client"] = authority.issue("kube-apiserver-kubelet-client", ("system:masters",))
-    for name, (certificate, key) in pairs.items():
-        write_file(pki / f"{name}.crt", certificate)
-        write_file(pki / f"{name}.key", key, mode=0o600)
+    if not (pki / "ca.crt").exists():
+        fresh = Authority.create(f"netemu-{config.name}")
+        write_file(pki / "ca.key", pem_key(fresh.key), mode=0o600)
+        write_file(pki / "ca.crt", pem(fresh.certificate))
+    signer = authority(config)
+    for each in issued(config):
+        certificate = each.certificate
+        if not certificate or validity(certificate)[1] <= now():
+            each.issue(config.name, signer)
 
 
 def _server_hosts(config: LabConfig) -> tuple[str, ...]:
@@ -108,10 +141,18 @@ def kubeconfig(lab: str, server: str, ca: bytes, user: str, certificate: bytes, 
     return msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"
 
 
-def authority(lab: str) -> Authority:
-    """The lab's own."""
+def authority(config: LabConfig) -> Authority:
+    """The lab's own, which is there."""
+    pki = LabPaths(config.name).pki
+    ca, key = (pki / "ca.crt").read_bytes(), (pki / "ca.key").read_bytes()
+    return Authority.load(ca, key, lifetime=config.certificate_validity)
+
+
+def renewed(lab: str, serving: ssl.SSLContext, to_kubelets: ssl.SSLContext) -> dict[Path, Callable[[], None]]:
+    """What an API server does about new certificates, by file: for its listeners and its connections to kubelets."""
     pki = LabPaths(lab).pki
-    return Authority.load((pki / "ca.crt").read_bytes(), (pki / "ca.key").read_bytes())
+    contexts = {pki / "apiserver.crt": serving, pki / "apiserver-kubelet-client.crt": to_kubelets}
+    return {path: partial(tls.load_cert_chain, path, path.with_suffix(".key")) for path, tls in contexts.items()}
 
 
 def server_certificate(lab: str) -> tuple[Path, Path, Path]:

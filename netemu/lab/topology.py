@@ -20,6 +20,7 @@ from netemu.lab.check_spec import CheckSpec, check_mistakes
 from netemu.lab.node_spec import SEVERAL, ControlPlaneSpec, LinkSpec, NodeSpec, Spec, node_names, planned_nodes
 from netemu.lab.topology_networks import addresses_of_client, check_client_addresses, check_networks
 from netemu.lab.yamlfile import Document, Mistake, Mistakes, Where, read_documents
+from netemu.model.durations import Duration
 from netemu.model.errors import UserError
 from netemu.model.suggest import instead
 from netemu.proxy.config import MODES
@@ -58,6 +59,8 @@ class DnsSpec(Spec, frozen=True, kw_only=True):
 
 _WORKERS = (NodeSpec(name="worker", count=2),)
 _DEFAULT_NODES = (NodeSpec(name="control-plane", role="control-plane"), *_WORKERS)
+_SHORTEST_VALIDITY = 10
+"""Seconds: what ends sooner cannot be renewed in time."""
 _STORES = ("sqlite", "etcd")
 
 
@@ -271,6 +274,14 @@ def _check_control_plane(document: Document, spec: TopologySpec) -> Iterator[Mis
     elif replicas > 1 and store != "etcd":
         why = f"{store} has room for one API server; must be etcd where replicas is {replicas}"
         yield document.mistake((*where, "store"), why)
+    validity = spec.control_plane.certificate_validity_period
+    try:
+        fine = Duration.parse(validity) >= _SHORTEST_VALIDITY
+    except ValueError:
+        fine = False
+    if not fine:
+        why = f"{validity!r}: must be a duration such as 8760h, {_SHORTEST_VALIDITY}s or more"
+        yield document.mistake((*where, "certificateValidityPeriod"), why)
     listed = [(index, node) for index, node in enumerate(spec.nodes) if node.role == "control-plane"]
     count = sum(len(node_names(node)) for _, node in listed)
     if spec.nodes is not _DEFAULT_NODES and listed and count != replicas:

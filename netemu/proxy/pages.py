@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from netemu.proxy.config import Duration, KubeProxyConfiguration
+from netemu.model.durations import Duration
+from netemu.proxy.config import KubeProxyConfiguration
 from netemu.proxy.healthcheck import NOT_FOUND, Answer
 
 _TEXT = "text/plain; charset=utf-8"

@@ -175,6 +175,12 @@ def test_every_node_of_a_large_network_gets_its_own_part(tmp_path: Path) -> None
         pytest.param("  nodes: []", 6, "at least one node", id="no nodes"),
         pytest.param("  nodes: [{name: a, count: zero}]", 6, "must be a whole number, not text", id="wrong type"),
         pytest.param("  nodes: [{name: a, role: boss}]", 6, "must be control-plane or worker", id="bad role"),
+        pytest.param(
+            "  controlPlane: {certificateValidityPeriod: 1s}",
+            6,
+            "'1s': must be a duration such as 8760h, 10s or more",
+            id="certificates that end too soon",
+        ),
         pytest.param("  controlPlane: {replicas: 2, store: etcd}", 6, "2: must be 1, 3 or 5", id="an even number"),
         pytest.param("  controlPlane: {replicas: 3}", 6, "must be etcd where replicas is 3", id="several on SQLite"),
         pytest.param("  controlPlane: {store: redis}", 6, "'redis': must be sqlite or etcd", id="no such store"),

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from netemu.model.durations import Duration
 from netemu.model.errors import UserError
-from netemu.proxy.config import Duration, KubeProxyConfiguration, load, parse
+from netemu.proxy.config import KubeProxyConfiguration, load, parse
 from netemu.proxy.config_checks import without_effect
 
 HEAD = {"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration"}

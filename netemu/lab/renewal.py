@@ -1,0 +1,44 @@
+"""The lab's certificates, renewed before they end (`client.rotation`).
+
+One member of the control plane has the lab's authority sign the next ones and puts them into the place of those before;
+whoever uses them sees that the files are new. Kubelets' own client certificates are not among them, since kubelets ask
+for these.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from netemu.client.rotation import renewal
+from netemu.lab import pki
+from netemu.lab.authority import Authority
+from netemu.lab.config import LabConfig
+
+log = logging.getLogger(__name__)
+
+_LONGEST = 24 * 3600.0
+"""Seconds that the clock is trusted to go on as it does."""
+
+
+async def keep_certificates(
+    config: LabConfig,
+    authority: Authority,
+    *,
+    now: Callable[[], float] = time.time,
+    dice: Callable[[], float] = random.random,
+) -> None:
+    """Renew what the authority has signed, in time, until cancelled."""
+    ours = [each for each in pki.issued(config) if not each.renews_itself]
+    due = {each.path: renewal(each.certificate, dice) for each in ours}
+    while True:
+        await asyncio.sleep(min(_LONGEST, max(0.0, min(due.values()) - now())))
+        for each in ours:
+            if due[each.path] > now():
+                continue
+            await asyncio.to_thread(each.issue, config.name, authority)
+            due[each.path] = renewal(each.certificate, dice)
+            log.info("renewed %s", each.path.name)
