@@ -34,8 +34,7 @@ def _default_namespace(obj: Obj) -> None:
     if metadata.get("name"):
         # A label of this name always tells the truth, whatever the client wrote.
         metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": metadata["name"]}
-    if "finalizers" not in obj.setdefault("spec", {}) and not metadata.get("deletionTimestamp"):
-        obj["spec"]["finalizers"] = ["kubernetes"]
+    obj.setdefault("spec", {})
     status = obj.setdefault("status", {})
     if not status.get("phase"):
         status["phase"] = "Active"

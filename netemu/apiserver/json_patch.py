@@ -40,8 +40,8 @@ def json_patch(obj: Obj, operations: Any) -> Obj:
         try:
             patching.apply(operation)
         except _Refused as error:
-            message = f"the server rejected our request due to an error in our request: {error}"
-            raise Invalid(message, {"causes": [{"message": str(error)}]}) from error
+            # Upstream's words, without causes: kubectl would print these instead, each behind the name of a field.
+            raise Invalid(f"the server rejected our request due to an error in our request: {error}") from error
     if not isinstance(patching.root, dict):
         raise BadRequest("the patched object is not a JSON object")
     if json_values.deeper_than(patching.root, json_values.MAX_DEPTH):

@@ -4,6 +4,7 @@ That is the form in which objects are stored, so nothing behind the front door m
 
 - fields that the kind does not have are gone;
 - null means absent in a field, and the zero of its type as an element of a list or a value of a map;
+- a list or map of a field is gone when it is empty, but for the few that upstream shows (`omitempty`);
 - a number, text or flag that has no `omitempty` (the schema calls it required) is there, zero if nobody set it;
 - quantities are texts within upstream's bounds, times are UTC with the digits that their type has.
 
@@ -65,7 +66,7 @@ def _decode_map(schema: Schema, shape: Shape, value: dict[str, Any]) -> None:
         field = properties.get(key)
         if field is not None:
             kept = None if inner is None else decoded(schema, field, inner)
-            if kept is None:
+            if kept is None or (not kept and key in shape.omitted):
                 gone.append(key)
             else:
                 value[key] = kept

@@ -6,6 +6,7 @@ Shapes come from two sources: definitions of Kubernetes' own kinds (`schema`) an
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -43,6 +44,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """The scalar fields that are always there, with what they are when nobody sets them."""
     closed: bool = msgspec.field(name="   ", default=False)
     """Whether it has just its properties and no others."""
+    omitted: frozenset[str] = msgspec.field(name="    ", default=frozenset())
+    """The lists and maps that are absent when they are empty."""
 
     def __post_init__(self) -> None:
         names = [self.type] if isinstance(self.type, str) else self.type
@@ -54,6 +57,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
             "target": self.ref.removeprefix(REF),
             "zeros": {name: nothing for name, nothing in found.items() if nothing is not None},
             "closed": self.properties is not None and self.additional_shape is None and not self.preserve_unknown,
+            "omitted": frozenset(_collections(properties)) - {*self.required, *_SHOWN_EMPTY},
         }
         for name, value in derived.items():
             msgspec.structs.force_setattr(self, name, value)
@@ -67,6 +71,16 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     def merges(self) -> bool:
         """Whether a strategic merge patch merges this field instead of replacing it."""
         return "merge" in self.patch_strategy.split(",")
+
+
+_SHOWN_EMPTY = frozenset({"conditions", "names", "ports", "rules", "sources", "storedVersions"})
+"""Optional lists that, somewhere in upstream's types, have no `omitempty`; an empty one may say something there."""
+
+
+def _collections(properties: Mapping[str, Shape]) -> Iterator[str]:
+    for name, field in properties.items():
+        if field.kind == "array" or (field.kind == "object" and field.additional_shape is not None):
+            yield name
 
 
 def _zero(field: Shape) -> Any:

@@ -89,6 +89,8 @@ def begin(resource: Resource, obj: Obj) -> None:
     # Nodes register themselves together with their status; everything else starts with none.
     if "status" in resource.subresources and resource is not NODES:
         obj.pop("status", None)
+    if resource is NAMESPACES:
+        obj["spec"] = _finalized(obj.get("spec") or {}, ["kubernetes"])
     if resource is PODS:
         admit_pod(obj)
 
@@ -131,7 +133,7 @@ def replace(resource: Resource, new: Obj, old: Obj, subresource: str) -> Obj:
         kept = {key: value for key, value in old.items() if key != "status"}
         return {**kept, "status": new["status"]} if "status" in new else kept
     if subresource == "finalize":
-        return {**old, "spec": {**old.get("spec", {}), "finalizers": (new.get("spec") or {}).get("finalizers") or []}}
+        return {**old, "spec": _finalized(old["spec"], (new.get("spec") or {}).get("finalizers"))}
     if subresource == "ephemeralcontainers":
         listed = (new.get("spec") or {}).get("ephemeralContainers") or []
         there = old["spec"].get("ephemeralContainers") or []
@@ -146,7 +148,7 @@ def replace(resource: Resource, new: Obj, old: Obj, subresource: str) -> Obj:
     if resource is CERTIFICATESIGNINGREQUESTS:
         new["spec"] = old["spec"]
     if resource is NAMESPACES:
-        new["spec"] = {**(new.get("spec") or {}), "finalizers": old.get("spec", {}).get("finalizers", [])}
+        new["spec"] = _finalized(new["spec"], old["spec"].get("finalizers"))
     if resource is CUSTOMRESOURCEDEFINITIONS:
         _remember_stored_version(new)
     if _has_generation(resource):
@@ -162,6 +164,12 @@ def _remember_stored_version(crd: Obj) -> None:
     stored = status.get("storedVersions") or []
     now = [one["name"] for one in (crd.get("spec") or {}).get("versions") or () if one.get("storage")]
     crd["status"] = {**status, "storedVersions": [*stored, *(name for name in now[:1] if name not in stored)]}
+
+
+def _finalized(spec: Obj, finalizers: list[str] | None) -> Obj:
+    """The spec of a Namespace with just these finalizers."""
+    kept = {key: value for key, value in spec.items() if key != "finalizers"}
+    return {**kept, "finalizers": finalizers} if finalizers else kept
 
 
 def _keep_ephemeral(new: Obj, old: Obj) -> None:

@@ -76,10 +76,13 @@ class Kubectl:
     async def start(self, *arguments: str, env: dict[str, str] | None = None) -> asyncio.subprocess.Process:
         """Begin, for commands that do not end by themselves."""
         options = ("--kubeconfig", str(self.kubeconfig), "--cache-dir", str(self.kubeconfig.with_name("cache")))
+        # What comes last is what `__complete` completes.
+        end = 2 if arguments[0] == "__complete" else len(arguments)
         return await asyncio.create_subprocess_exec(
             self.program,
-            *arguments,
+            *arguments[:end],
             *options,
+            *arguments[end:],
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -340,7 +340,7 @@ def test_templates_get_nothing_that_pods_alone_get() -> None:
         pytest.param(
             r.NAMESPACES, {},
             {"metadata": {"name": "x", "labels": {"kubernetes.io/metadata.name": "x"}},
-             "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}},
+             "spec": {}, "status": {"phase": "Active"}},
             id="Namespace",
         ),
         pytest.param(

@@ -219,6 +219,21 @@ def test_what_cannot_be_decoded_has_a_text_that_says_why(schema: Schema, spec: O
             {"metadata": {"labels": {"a": ""}, "finalizers": [""]}}, id="null is the empty text",
         ),
         pytest.param(
+            r.PODS,
+            {"metadata": {"labels": {}, "finalizers": []},
+             "spec": {"containers": [], "nodeSelector": {}, "volumes": [{"name": "v", "emptyDir": {}}],
+                      "tolerations": [], "securityContext": {"sysctls": []}}},
+            {"metadata": {},
+             "spec": {"containers": [], "volumes": [{"name": "v", "emptyDir": {}}], "securityContext": {}}},
+            id="empty lists and maps go unless they must be there; an empty struct stays",
+        ),
+        pytest.param(
+            r.ENDPOINTSLICES,
+            {"addressType": "IPv4", "endpoints": [{"addresses": [], "deprecatedTopology": {}}], "ports": []},
+            {"addressType": "IPv4", "endpoints": [{"addresses": []}], "ports": []},
+            id="no ports is not the same as none named",
+        ),
+        pytest.param(
             r.PODS, {"status": {"conditions": [{}], "x": 1}, "y": {}},
             {"status": {"conditions": [{"type": "", "status": ""}]}},
             id="unknown fields go, texts without omitempty are there",
