@@ -18,8 +18,9 @@ import msgspec
 from aiohttp import web
 
 from netemu.apiserver.authentication import Attributes
-from netemu.apiserver.authenticator import ACTING, ASKER
+from netemu.apiserver.authenticator import ACTING, ALLOWED_BY, ASKER
 from netemu.model import times
+from netemu.model.errors import ApiError
 from netemu.model.uids import new_uid
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ RECEIVED, COMPLETE = "RequestReceived", "ResponseComplete"
 _LARGEST = 16 * 2**20
 _PAUSE = 0.2
 """Seconds that lines wait for others."""
+_DECISION = "authorization.k8s.io/"
 _UNTOLD = ("/healthz", "/livez", "/readyz")
 
 
@@ -40,8 +42,17 @@ class AuditLog:
         self._lines: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def record(self, request: web.Request, wanted: Attributes, stage: str, began: str, code: int = 0) -> None:
-        """Tell of a request; `began` is when it came in, as MicroTime, `code` that of the answer."""
+    def record(
+        self,
+        request: web.Request,
+        wanted: Attributes,
+        stage: str,
+        began: str,
+        code: int = 0,
+        failure: ApiError | None = None,
+    ) -> None:
+        """Tell of a request; `began` is when it came in, as MicroTime, `code` that of the answer, `failure` what it
+        failed by."""
         if wanted.path.startswith(_UNTOLD):
             return
         event: dict[str, Any] = {
@@ -66,8 +77,15 @@ class AuditLog:
                 "apiGroup": wanted.group, "apiVersion": wanted.version, "subresource": wanted.subresource,
             }  # fmt: skip
             event["objectRef"] = {key: value for key, value in parts.items() if value}
-        if code:
+        if failure:
+            told = {"status": "Failure", "message": failure.message, "reason": failure.reason}
+            event["responseStatus"] = {"metadata": {}, **told, "code": failure.code}
+        elif code:
             event["responseStatus"] = {"metadata": {}, "code": code}
+        if (why := request.get(ALLOWED_BY)) is not None:
+            # Upstream gives reasons for decisions of RBAC alone.
+            reason = why if why.startswith("RBAC") else ""
+            event["annotations"] = {f"{_DECISION}decision": "allow" if why else "forbid", f"{_DECISION}reason": reason}
         self._lines.append(msgspec.json.encode(event))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_PAUSE, self._write)

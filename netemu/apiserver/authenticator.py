@@ -33,6 +33,8 @@ _ACCOUNT = "system:serviceaccount:"
 
 ASKER, ACTING = web.RequestKey("asker", User), web.RequestKey("acting", User)
 """Where a request keeps its user, and whom that user acts as."""
+ALLOWED_BY = web.RequestKey("allowed-by", str)
+"""Where it keeps why it was let in; empty if it was not."""
 
 
 @lru_cache(maxsize=1024)

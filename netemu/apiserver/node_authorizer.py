@@ -46,8 +46,6 @@ class NodeAuthorizer:
         if group == "coordination.k8s.io":
             own = wanted.namespace == _LEASES and (wanted.name == node or verb == "create")
             return resource == "leases" and own and verb in ("create", "delete", "get", "patch", "update")
-        if group == "events.k8s.io":
-            return resource == "events" and verb in ("create", "patch", "update")
         if group == "certificates.k8s.io":
             return (resource, wanted.subresource) == (_REQUESTS, "") and (verb in _READ or verb == "create")
         if group in ("authentication.k8s.io", "authorization.k8s.io"):
@@ -96,6 +94,9 @@ class NodeAuthorizer:
     def _events(self, node: str, wanted: Attributes) -> bool:
         return wanted.verb in ("create", "patch", "update")
 
+    def _endpoints(self, node: str, wanted: Attributes) -> bool:
+        return wanted.verb == "get" and not wanted.subresource
+
     def _services(self, node: str, wanted: Attributes) -> bool:
         return wanted.verb in _READ and not wanted.subresource
 
@@ -106,6 +107,7 @@ class NodeAuthorizer:
 
 _CORE: dict[str, Callable[[NodeAuthorizer, str, Attributes], bool]] = {
     "configmaps": NodeAuthorizer._named,
+    "endpoints": NodeAuthorizer._endpoints,
     "events": NodeAuthorizer._events,
     "nodes": NodeAuthorizer._node,
     "pods": NodeAuthorizer._pods,

@@ -97,6 +97,7 @@ _SCHEDULER = [
     _rule(_READ, "", "persistentvolumeclaims persistentvolumes replicationcontrollers services namespaces"),
     _rule(_READ, "apps", "replicasets statefulsets"),
     _rule(_READ, "policy", "poddisruptionbudgets"),
+    _rule(_READ, "storage.k8s.io", "csidrivers csinodes csistoragecapacities"),
     _rule(("create",), "authentication.k8s.io", "tokenreviews"),
     _rule(("create",), "authorization.k8s.io", "subjectaccessreviews"),
 ]
@@ -121,8 +122,13 @@ _NODE = [
     _rule(("create", "delete", "get", "list", "watch"), "", "pods"),
     _rule(("patch", "update"), "", "pods/status"),
     _rule(("create",), "", "pods/eviction"),
-    _EVENTS,
+    _rule(("create", "patch", "update"), "", "events"),
     _rule(_READ, "", "configmaps secrets"),
+    _rule(("get",), "", "endpoints persistentvolumeclaims persistentvolumes"),
+    _rule(("get", "patch", "update"), "", "persistentvolumeclaims/status"),
+    _rule(("get",), "storage.k8s.io", "volumeattachments"),
+    _rule(_READ, "storage.k8s.io", "csidrivers"),
+    _rule(("create", "delete", "get", "patch", "update"), "storage.k8s.io", "csinodes"),
     _rule(("create",), "", "serviceaccounts/token"),
     _rule(("create", "delete", "get", "patch", "update"), "coordination.k8s.io", "leases"),
     _rule(_READ, "node.k8s.io", "runtimeclasses"),
@@ -168,6 +174,22 @@ _CLUSTER_ROLES: dict[str, list[dict[str, Any]]] = {
         for signer in ("kube-apiserver-client", "kube-apiserver-client-kubelet", "kubelet-serving", "legacy-unknown")
     },
     "system:kube-scheduler": _SCHEDULER,
+    "system:volume-scheduler": [
+        _rule((*_READ, "patch", "update"), "", "persistentvolumeclaims persistentvolumes"),
+        _rule(_READ, "storage.k8s.io", "storageclasses"),
+    ],
+    "system:persistent-volume-provisioner": [
+        _rule(("create", "delete", *_READ), "", "persistentvolumes"),
+        _rule((*_READ, "update"), "", "persistentvolumeclaims"),
+        _rule(_READ, "storage.k8s.io", "storageclasses"),
+        _rule(("watch",), "", "events"),
+        _EVENTS,
+    ],
+    "system:kube-aggregator": [_rule(_READ, "", "endpoints services")],
+    "system:kube-dns": [_rule(("list", "watch"), "", "endpoints services")],
+    "system:heapster": [
+        _rule(_READ, "", "events namespaces nodes pods"), _rule(_READ, "extensions", "deployments"),
+    ],
     "system:kube-controller-manager": _CONTROLLER_MANAGER,
     "system:service-account-issuer-discovery": [
         _paths(("get",), ("/.well-known/openid-configuration", "/.well-known/openid-configuration/",
@@ -188,20 +210,43 @@ _CLUSTER_BINDINGS: dict[str, tuple[tuple[str, str], ...]] = {
     "system:node-proxier": ((_USER, "system:kube-proxy"),),
     "system:kube-controller-manager": ((_USER, "system:kube-controller-manager"),),
     "system:kube-scheduler": ((_USER, "system:kube-scheduler"),),
+    "system:volume-scheduler": ((_USER, "system:kube-scheduler"),),
     "system:node": (),
     "system:service-account-issuer-discovery": (("Group", "system:serviceaccounts"),),
 }
 
 
 def default_policy() -> list[tuple[Resource, Obj]]:
-    """The cluster roles and bindings of every cluster."""
+    """The roles and bindings of every cluster."""
     roles = [_cluster_role(name, rules) for name, rules in _CLUSTER_ROLES.items()]
     roles += [_aggregated(name) for name in _AGGREGATED]
     bindings = [
         _cluster_binding(name, [_subject(kind, who) for kind, who in subjects], _BOOTSTRAPPING)
         for name, subjects in _CLUSTER_BINDINGS.items()
     ]
-    return [*((CLUSTERROLES, role) for role in roles), *((CLUSTERROLEBINDINGS, binding) for binding in bindings)]
+    return [
+        *((CLUSTERROLES, role) for role in roles),
+        *((CLUSTERROLEBINDINGS, binding) for binding in bindings),
+        *_leader_locking("kube-controller-manager"),
+        *_leader_locking("kube-scheduler"),
+    ]
+
+
+def _leader_locking(component: str) -> list[tuple[Resource, Obj]]:
+    """The Leases by which members of a control plane agree on one, and who may write them."""
+    name = f"system::leader-locking-{component}"
+    metadata = {**_default_metadata(name, _BOOTSTRAPPING), "namespace": "kube-system"}
+    verbs = ("create", "get", "list", "update", "watch")
+    subjects = [
+        _subject(_USER, f"system:{component}"),
+        {"kind": _SERVICE_ACCOUNT, "name": component, "namespace": "kube-system"},
+    ]
+    ref = {"apiGroup": GROUP, "kind": "Role", "name": name}
+    rule = _rule(verbs, "coordination.k8s.io", "leasecandidates leases")
+    return [
+        (ROLES, {"metadata": metadata, "rules": [rule]}),
+        (ROLEBINDINGS, {"metadata": metadata, "roleRef": ref, "subjects": subjects}),
+    ]
 
 
 def kubeadm_policy() -> list[tuple[Resource, Obj]]:

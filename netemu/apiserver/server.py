@@ -21,7 +21,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 from netemu.apiserver.admission import REQUESTER
 from netemu.apiserver.audit import COMPLETE, RECEIVED, AuditLog
 from netemu.apiserver.authentication import AllowAuthenticated, Attributes, Authorizer, User, forbidden_message
-from netemu.apiserver.authenticator import Authenticator
+from netemu.apiserver.authenticator import ALLOWED_BY, Authenticator
 from netemu.apiserver.bodies import Bodies, FieldValidation
 from netemu.apiserver.connect import ConnectHandlers, connects
 from netemu.apiserver.handlers import ResourceHandlers
@@ -130,6 +130,7 @@ class ApiServer:
         """The one route. Never raises an ApiError."""
         wanted = Attributes(request.method.lower() if request.method in _METHODS else "other")
         response: web.StreamResponse
+        failure: ApiError | None = None
         began = times.micro_now()
         try:
             path = request.rel_url.raw_path.rstrip("/")
@@ -148,7 +149,7 @@ class ApiServer:
                     self._audit.record(request, wanted, RECEIVED, began)
                 response = await self._resource(verb, request, target, user)
         except ApiError as error:
-            response = error_response(error)
+            response, failure = error_response(error), error
         except web.HTTPRequestEntityTooLarge:
             response = error_response(RequestEntityTooLarge(f"Request entity too large: limit is {_BODY}"))
         except (web.RequestPayloadError, BadHttpMessage) as error:
@@ -157,7 +158,7 @@ class ApiServer:
             log.exception("%s %s", request.method, request.raw_path)
             response = error_response(InternalError(f"Internal error occurred: {error}"))
         if self._audit and (wanted.verb != "watch" or response.status >= 400):
-            self._audit.record(request, wanted, COMPLETE, began, response.status)
+            self._audit.record(request, wanted, COMPLETE, began, response.status, failure)
         known = wanted.subresource and any(wanted.subresource in resource.subresources for resource in self._served)
         labels = (
             wanted.verb.upper(), wanted.group, wanted.version, wanted.resource, wanted.subresource if known else "",
@@ -193,7 +194,8 @@ class ApiServer:
     def _authorized(self, request: web.Request, wanted: Attributes) -> User:
         """Who asks, if they may. Raises Unauthorized, Forbidden."""
         user = self._authenticator.user(request)
-        if not self._authorizer.why(user, wanted):
+        why = request[ALLOWED_BY] = self._authorizer.why(user, wanted)
+        if not why:
             named = {"name": wanted.name, "group": wanted.group, "kind": wanted.resource}
             raise Forbidden(forbidden_message(user, wanted), {key: value for key, value in named.items() if value})
         return user

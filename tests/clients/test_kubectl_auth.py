@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from netemu.lab.paths import LabPaths
 from tests.clients.labs import LabKubectl
 from tests.cluster.labs import eventually, run
+from tests.unit.authorization_facts import Fact, facts
 
 NAMESPACE = "guarded"
+ROW = re.compile(r"^(\S*) +\[(.*?)\] +\[(.*?)\] +\[(.*?)\]$")
+"""Of `can-i --list`: resource, paths, names, verbs."""
 ASKER = """
 apiVersion: v1
 kind: Pod
@@ -49,6 +54,8 @@ def guarded(lab: LabKubectl) -> Iterator[Guarded]:
     inside = lab.within(NAMESPACE)
     inside("create", "serviceaccount", "reader")
     inside("create", "rolebinding", "reader", "--clusterrole=view", f"--serviceaccount={NAMESPACE}:reader")
+    for role in ("view", "edit", "admin"):
+        inside("create", "rolebinding", role, f"--clusterrole={role}", f"--user=a-{role}")
     inside("create", "secret", "generic", "key", "--from-literal=a=b")
     inside("apply", "-f", "-", stdin=ASKER)
     inside("wait", "--for=condition=Ready", "pod/asker", "--timeout=20s")
@@ -98,13 +105,46 @@ def test_can_i(guarded: Guarded, question: tuple[str, ...], answer: str) -> None
     assert asked_for.stdout.strip() == answer
 
 
-def test_can_i_lists_what_one_may(guarded: Guarded) -> None:
+def test_can_i_lists_what_one_may_and_nothing_else(guarded: Guarded) -> None:
     code, said = guarded.as_reader("auth", "can-i", "--list")
 
-    rows = {line.split()[0]: line for line in said.splitlines()[1:]}
+    resources: set[Fact] = set()
+    paths: set[str] = set()
+    for resource, urls, names, verbs in (ROW.findall(line)[0] for line in said.splitlines()[1:]):
+        assert names == ""
+        resources |= {Fact(verb, resource) for verb in verbs.split() if resource}
+        paths |= set(urls.split())
     assert code == 0
-    assert "[get list watch]" in rows["pods"]
-    assert "secrets" not in rows
+    assert resources == {*facts("view"), *facts("authenticated")}
+    assert {"/version", "/openapi/*", "/openid/v1/jwks"} <= paths
+    assert "/metrics" not in paths
+
+
+@pytest.mark.parametrize(
+    ("role", "arguments", "allowed"),
+    [
+        ("view", ("get", "secrets"), False),
+        ("edit", ("get", "secrets"), True),
+        ("view", ("logs", "asker"), True),
+        ("view", ("exec", "asker", "--", "true"), False),
+        ("edit", ("exec", "asker", "--", "true"), True),
+        ("view", ("create", "token", "reader"), False),
+        ("edit", ("create", "token", "reader"), True),
+        ("view", ("label", "pod", "asker", "a=b", "--dry-run=server"), False),
+        ("edit", ("label", "pod", "asker", "a=b", "--dry-run=server"), True),
+        ("edit", ("create", "role", "r", "--verb=get", "--resource=pods", "--dry-run=server"), False),
+        ("admin", ("create", "role", "r", "--verb=get", "--resource=pods", "--dry-run=server"), True),
+        ("admin", ("get", "nodes"), False),
+        ("admin", ("get", "pods", "-n", "kube-system"), False),
+    ],
+)
+def test_roles_hold_for_what_is_really_done(
+    guarded: Guarded, role: str, arguments: tuple[str, ...], allowed: bool
+) -> None:
+    done = guarded.admin.run(f"--as=a-{role}", *arguments)
+
+    assert (done.returncode == 0) is allowed, done.stderr
+    assert ("forbidden" in done.stderr.lower()) is not allowed
 
 
 def test_a_token_ends_with_its_account(guarded: Guarded) -> None:
@@ -188,3 +228,34 @@ def test_nothing_that_a_lab_does_by_itself_is_refused(lab: LabKubectl) -> None:
     nodes = {f"system:node:{name}" for name in ("control-plane", "worker-1", "worker-2")}
     assert users - {"system:serviceaccount:kube-system:coredns"} == {"system:kube-proxy", "netemu:node-agent", *nodes}
     assert [e for e in agents if e.get("responseStatus", {}).get("code") in (401, 403)] == []
+
+
+def test_the_audit_log_tells_who_was_let_in_as_whom_and_why(guarded: Guarded) -> None:
+    guarded.admin("get", "pod", "asker", "--as=a-view")
+    guarded.admin.run("get", "secret", "key", "--as=a-view")
+    guarded.admin("exec", "asker", "--", "true")
+
+    def told(resource: str, subresource: str = "", **person: str) -> Any:
+        lines = LabPaths(guarded.admin.lab).audit.read_text().splitlines()
+        for event in reversed([json.loads(line) for line in lines]):
+            about = event.get("objectRef", {})
+            if (about.get("resource"), about.get("subresource", ""), about.get("namespace")) == (
+                resource, subresource, NAMESPACE,
+            ) and person.items() <= event.get("impersonatedUser", {}).items():  # fmt: skip
+                return event
+        return None
+
+    allowed = eventually(lambda: told("pods", username="a-view"), "an event of what was allowed")
+    refused = eventually(lambda: told("secrets", username="a-view"), "an event of what was refused")
+    streamed = eventually(lambda: told("pods", "exec"), "an event of a stream")
+
+    why = f'RBAC: allowed by RoleBinding "view/{NAMESPACE}" of ClusterRole "view" to User "a-view"'
+    decision, reason = "authorization.k8s.io/decision", "authorization.k8s.io/reason"
+    assert allowed["annotations"] == {decision: "allow", reason: why}
+    assert (allowed["user"]["username"], allowed["verb"], allowed["objectRef"]["name"]) == (
+        "kubernetes-admin", "get", "asker",
+    )  # fmt: skip
+    assert refused["annotations"] == {decision: "forbid", reason: ""}
+    assert (refused["responseStatus"]["code"], refused["responseStatus"]["reason"]) == (403, "Forbidden")
+    assert streamed["verb"] in ("get", "create")
+    assert streamed["user"]["groups"] == ["system:masters", "system:authenticated"]
