@@ -40,10 +40,10 @@ class ConnectHandlers:
 
     async def handle(self, verb: str, request: web.Request, target: Target) -> web.StreamResponse:
         """Raises ApiError."""
-        if not verb:
-            raise MethodNotAllowed("the server does not allow this method on the requested resource")
         if target.subresource == "proxy":
             return await self._proxy(request, target)
+        if not verb:
+            raise MethodNotAllowed("the server does not allow this method on the requested resource")
         pod = await self._registry.get(PODS, target.name, target.namespace)
         if target.subresource == "log":
             return await self._log(request, pod, target)
@@ -85,19 +85,24 @@ class ConnectHandlers:
         return Location("https", address, own, verified=True)
 
     async def _proxy(self, request: web.Request, target: Target) -> web.StreamResponse:
-        scheme, name, port = split_name(target.name)
+        """Any method, OPTIONS too, of any path; a GET of none is sent to `/`, so that relative links work."""
+        scheme, name, port = split_name(target)
         if target.resource == NODES:
             where = await self._kubelet(name, scheme, _number(port, target))
         elif target.resource == PODS:
             where = await self._pod_location(target, scheme, name, port)
         else:
             where = await self._service_location(target, scheme, name, port)
-        return await pass_on(request, self._reach, where, _rest(request, target))
+        prefix, path = _divided(request, target)
+        query = f"?{request.rel_url.raw_query_string}" if request.rel_url.raw_query_string else ""
+        if not path and request.method in ("GET", "HEAD") and not wants_upgrade(request):
+            return web.Response(status=301, headers={"Location": f"{prefix}/{query}"})
+        return await pass_on(request, self._reach, where, f"{path or '/'}{query}", prefix=prefix)
 
     async def _pod_location(self, target: Target, scheme: str, name: str, port: str) -> Location:
         pod = await self._registry.get(PODS, name, target.namespace)
-        address = (pod.get("status") or {}).get("podIP")
-        if not address:
+        address = (pod.get("status") or {}).get("podIP") or ""
+        if not self._reach.may_proxy_to(address):
             raise BadRequest("address not allowed")
         if not port:
             declared = [p for one in pod["spec"]["containers"] for p in one.get("ports") or ()]
@@ -115,19 +120,26 @@ class ConnectHandlers:
         if not found:
             raise ServiceUnavailable(f'no endpoints available for service "{target.name}"')
         address, number = random.choice(found)
+        if not self._reach.may_proxy_to(address):
+            raise BadRequest("address not allowed")
         return Location(scheme or "http", address, number)
 
 
-def split_name(text: str) -> tuple[str, str, str]:
+def split_name(target: Target) -> tuple[str, str, str]:
     """Scheme, name and port out of `NAME`, `NAME:PORT` or `SCHEME:NAME:PORT`. Raises BadRequest."""
-    parts = text.split(":")
-    if len(parts) == 1:
-        return "", parts[0], ""
-    if len(parts) == 2 and parts[0]:
-        return "", parts[0], parts[1]
-    if len(parts) == 3 and parts[0] in ("http", "https") and parts[1]:
-        return parts[0], parts[1], parts[2]
-    raise BadRequest(f'invalid request "{text}"')
+    scheme = port = ""
+    match target.name.split(":"):
+        case [name]:
+            pass
+        case [name, port]:
+            pass
+        case [scheme, name, port]:
+            pass
+        case _:
+            name = ""
+    if not name or scheme not in ("", "http", "https"):
+        raise BadRequest(f'invalid {target.resource.singular} request "{target.name}"')
+    return scheme, name, port
 
 
 def service_endpoints(service: Obj, endpoints: Obj, port: str) -> list[tuple[str, int]]:
@@ -165,12 +177,11 @@ def _stream_query(request: web.Request) -> list[tuple[str, str]]:
     return query + [(name, "1") for asked, name in _STREAMS.items() if flag(request.query, asked)]
 
 
-def _rest(request: web.Request, target: Target) -> str:
-    """What the URL says after `/proxy`, quoted as it came, with its query."""
-    before = target.resource.path(target.namespace, target.name, "proxy").count("/")
-    rest = request.rel_url.raw_path.split("/", before + 1)[before + 1 :]
-    query = f"?{request.rel_url.raw_query_string}" if request.rel_url.raw_query_string else ""
-    return f"/{rest[0] if rest else ''}{query}"
+def _divided(request: web.Request, target: Target) -> tuple[str, str]:
+    """The URL's path up to `/proxy`, and the other server's path behind it, quoted as it came."""
+    count = target.resource.path(target.namespace, target.name, "proxy").count("/") + 1
+    parts = request.rel_url.raw_path.split("/", count)
+    return "/".join(parts[:count]), "".join(f"/{rest}" for rest in parts[count:])
 
 
 def connects(target: Target) -> bool:

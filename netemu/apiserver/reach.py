@@ -8,6 +8,7 @@ proxies to shows no certificate that could be checked.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import ssl
 from collections.abc import Iterable
@@ -61,6 +62,14 @@ class Reach:
             self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
         return self._session
 
+    def may_proxy_to(self, address: str) -> bool:
+        """Whether it is somebody's own address: nobody is led to what listens on this machine's loopback."""
+        try:
+            found = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return not (found.is_loopback or found.is_link_local or found.is_multicast or found.is_unspecified)
+
     def tls(self, where: Location) -> ssl.SSLContext | bool:
         """What aiohttp takes as `ssl` for that server: the kubelets' context, or no checks."""
         return self._kubelet_tls if where.verified and self._kubelet_tls is not None else False
@@ -80,7 +89,7 @@ class Reach:
             sock.close()
             raise
         try:
-            return await ask(reader, writer, method, path, [("Host", where.authority), *headers])
+            return await ask(reader, writer, method, path, headers)
         except BaseException:
             writer.close()
             raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import aiohttp
 from aiohttp import web
@@ -27,27 +27,34 @@ _HOP_BY_HOP = frozenset(
         "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
-_NOT_PASSED = _HOP_BY_HOP | {"authorization", "host", "content-length"}
-_NOT_PASSED_IN_UPGRADES = frozenset({"authorization", "host", "content-length"})
+_CREDENTIALS = ("authorization", "impersonate-")
+"""Beginnings of the headers that say who asks."""
+_CROSS_ORIGIN = frozenset(
+    f"access-control-allow-{what}" for what in ("credentials", "headers", "methods", "origin")
+)  # fmt: skip
+"""What would let other sites' scripts into the API, whatever the other server thinks of them."""
 _LONGEST_REFUSAL = 2048
 """Characters of another server's refusal that go into ours."""
 
 
-async def pass_on(request: web.Request, reach: Reach, where: Location, path: str) -> web.StreamResponse:
+async def pass_on(
+    request: web.Request, reach: Reach, where: Location, path: str, *, prefix: str = ""
+) -> web.StreamResponse:
     """Answer with what the server at `where` answers to the same request for `path` (quoted, with its query).
 
-    Raises ServiceUnavailable where it cannot be reached.
+    `prefix` is what the client's URL has before `path`; where the server redirects to a path of its own, it is put
+    back. Raises ServiceUnavailable where the server cannot be reached.
     """
     try:
         if wants_upgrade(request):
             return await _upgraded(request, reach, where, path)
-        return await _plain(request, reach, where, path)
+        return await _plain(request, reach, where, path, prefix)
     except (aiohttp.ClientConnectionError, OSError, EOFError, KernelError) as error:
         raise ServiceUnavailable(f"error trying to reach service: {dial_error(where, error)}") from error
 
 
-async def _plain(request: web.Request, reach: Reach, where: Location, path: str) -> web.StreamResponse:
-    headers = [*_passed(request.headers.items(), _NOT_PASSED), ("X-Forwarded-For", request.remote or "")]
+async def _plain(request: web.Request, reach: Reach, where: Location, path: str, prefix: str) -> web.StreamResponse:
+    headers = [*_forwarded(request), ("X-Forwarded-Uri", prefix + path.partition("?")[0])]
     body = request.content if request.can_read_body else None
     url = URL(f"{where.scheme}://{where.authority}{path}", encoded=True)
     answer = await reach.session.request(
@@ -55,7 +62,9 @@ async def _plain(request: web.Request, reach: Reach, where: Location, path: str)
     )
     async with answer:
         response = web.StreamResponse(status=answer.status, reason=answer.reason)
-        kept = CIMultiDict(_passed(answer.headers.items(), _HOP_BY_HOP))
+        kept = CIMultiDict(_passed(answer.headers.items(), _HOP_BY_HOP | _CROSS_ORIGIN))
+        if "Location" in kept:
+            kept["Location"] = rewritten(kept["Location"], prefix, where.authority, request.host)
         response.headers.extend(kept)
         await response.prepare(request)
         async for piece in answer.content.iter_any():
@@ -81,7 +90,7 @@ async def stream_from(request: web.Request, reach: Reach, where: Location, path:
 
 
 async def _upgraded(request: web.Request, reach: Reach, where: Location, path: str) -> web.StreamResponse:
-    headers = _passed(request.headers.items(), _NOT_PASSED_IN_UPGRADES)
+    headers = _forwarded(request, upgrade=True)
     answer = await reach.upgrade(where, request.method, path, headers)
     if answer.stream is None:
         refused = web.Response(status=answer.status, body=answer.body)
@@ -94,6 +103,29 @@ async def _upgraded(request: web.Request, reach: Reach, where: Location, path: s
         raise
     await relay(client, answer.stream)
     return response
+
+
+def _forwarded(request: web.Request, *, upgrade: bool = False) -> list[tuple[str, str]]:
+    """The headers of a request as the next server gets them: without credentials, with whom it comes from."""
+    without = {"content-length", "x-forwarded-for", *(() if upgrade else _HOP_BY_HOP)}
+    passed = [(name, value) for name, value in _passed(request.headers.items(), frozenset(without))
+              if not name.lower().startswith(_CREDENTIALS)]  # fmt: skip
+    came_by = [*request.headers.getall("X-Forwarded-For", []), request.remote or ""]
+    return [*passed, ("X-Forwarded-For", ", ".join(came_by))]
+
+
+def rewritten(location: str, prefix: str, authority: str, host: str) -> str:
+    """Where a redirect leads, as its client must write it: behind `prefix` if it stays on the server it came from.
+
+    That server is known as `authority`, or as the `host` the client asked. Upstream: apimachinery
+    `util/proxy/transport.go`.
+    """
+    url = urlsplit(location)
+    if url.netloc not in ("", authority, host) or not url.path.startswith("/"):
+        return location
+    path = url.path if url.path.startswith(prefix) else prefix + url.path
+    kept = ("", "") if url.netloc != host else (url.scheme, url.netloc)
+    return urlunsplit((*kept, path, url.query, url.fragment))
 
 
 def _passed(headers: Iterable[tuple[str, str]], without: frozenset[str]) -> Iterator[tuple[str, str]]:

@@ -148,8 +148,10 @@ async def relay(one: Duplex, other: Duplex) -> None:
     finally:
         for way in ways:
             way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
-        await asyncio.gather(one.close(), other.close(), return_exceptions=True)
+        try:  # a client that leaves while the server ends is cancelled twice
+            await asyncio.gather(*ways, return_exceptions=True)
+        finally:
+            await asyncio.gather(one.close(), other.close(), return_exceptions=True)
 
 
 async def _carry(source: Duplex, sink: Duplex) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from netemu.apiserver.allocation import ServiceAllocator
 from netemu.apiserver.bootstrap import bootstrap
 from netemu.apiserver.local import LocalClient
+from netemu.apiserver.reach import Reach
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.server import ApiServer
@@ -68,13 +69,13 @@ class Http:
 
 
 @asynccontextmanager
-async def serving(folder: Path, store: Store | None = None) -> AsyncIterator[Http]:
+async def serving(folder: Path, store: Store | None = None, reach: Reach | None = None) -> AsyncIterator[Http]:
     """A bootstrapped cluster without controllers."""
     store = store or await SqliteStore.open(folder / "store.db")
     schema = Schema.load()
     registry = Registry(store, schema, ServiceAllocator(["10.96.0.0/16"]))
     await registry.start()
-    server, client = ApiServer(registry, schema), LocalClient(registry)
+    server, client = ApiServer(registry, schema, reach=reach), LocalClient(registry)
     listener = socket.create_server(("127.0.0.1", 0))
     try:
         await bootstrap(client, api_address="172.18.0.2", api_port=6443)
