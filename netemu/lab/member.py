@@ -5,7 +5,7 @@ what all of them need at the first start, certificates and the port on the host,
 
 All members listen on the same port of the host's 127.0.0.1 (SO_REUSEPORT): the kernel gives each new connection to one
 that lives, so the kubeconfig of the host survives the loss of any of them. One that has lost the store leaves the port
-to the others until it has the store again; so it does with its socket for root.
+to the others, if there are any, until it has the store again; so it does with its socket for root.
 """
 
 from __future__ import annotations
@@ -129,16 +129,16 @@ def _listen(port: int, *, shared: bool = False) -> socket.socket:
 
 
 async def serve_host(member: Member, server: ApiServer, store: Store, tls: ssl.SSLContext) -> None:
-    """Serve on the host together with the other members, until cancelled; not while the store is away."""
+    """Serve on the host together with the other members, until cancelled."""
     path = member.socket
     serving: list[Callable[[], Awaitable[None]]] = []
     while True:
-        there = await _answers(store)
-        if there and not serving:
+        wanted = await _answers(store) or not _others_serve(path)
+        if wanted and not serving:
             listener = _listen(member.config.api_port, shared=True)
             serving = [await server.start([listener], tls), await server.start([unix_socket(path)], None)]
-        elif serving and not there:
-            log.warning("the store is away: the port on the host is left to the other members")
+        elif serving and not wanted:
+            log.warning("the store is away: the port on the host is left to those who have it")
             path.unlink(missing_ok=True)
             for stop in serving:
                 await stop()
@@ -154,6 +154,17 @@ def unix_socket(path: Path) -> socket.socket:
     path.chmod(0o600)
     listener.listen(128)
     return listener
+
+
+def _others_serve(own: Path) -> bool:
+    """Whether another member serves on the host; without any, a refusal is better than no answer."""
+    for path in own.parent.glob("control-plane*.sock"):
+        with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(OSError):
+            sock.setblocking(False)
+            if path != own:
+                sock.connect(str(path))
+                return True
+    return False
 
 
 async def _answers(store: Store) -> bool:

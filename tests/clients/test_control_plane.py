@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from netemu.lab.paths import LabPaths
 from netemu.lab.processes import process_names
 from netemu.lab.remains import lab_processes, remains
 from tests.clients.apiserver import find_kubectl
 from tests.clients.labs import LabKubectl
-from tests.cluster.labs import eventually, netemu, netemu_json
+from tests.clients.write_load import WriteLoad
+from tests.cluster.labs import eventually, netemu, netemu_json, up
 
 TOPOLOGY = """
 apiVersion: netemu.dev/v1alpha1
@@ -34,6 +38,14 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabKubectl]:
     yield LabKubectl(_LAB, program, folder / "cache")
     netemu("down", _LAB)
     assert str(remains(_LAB)) == "nothing"
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[str]:
+    """A lab of one node on SQLite; its name."""
+    with up("t-alone", "apiVersion: netemu.dev/v1alpha1\nkind: Topology\nmetadata: {name: t-alone}\n"
+            "spec: {nodes: [{name: one}], dns: {replicas: 1}}\n", tmp_path) as name:  # fmt: skip
+        yield name
 
 
 def killed(process: str) -> None:
@@ -97,6 +109,53 @@ def test_kubectl_goes_on_while_members_are_killed_one_after_the_other(members: L
         eventually(all_well, "everything ready again", within=40)
     created = members("get", "configmaps", "-o", "name").split()
     assert {f"configmap/{kind}-{number}-was-killed" for number in (1, 2, 3)} <= set(created)
+
+
+@pytest.mark.timeout(240)
+async def test_no_acknowledged_write_is_lost_whichever_process_is_killed(members: LabKubectl) -> None:
+    async with WriteLoad(LabPaths(_LAB).kubeconfig) as load:
+        await load.more(20)
+        for process in (f"{kind}-{number}" for kind in ("etcd", "control-plane") for number in (1, 2, 3)):
+            os.kill(lab_processes(_LAB)[process], signal.SIGKILL)
+            await load.more(40)
+            await asyncio.to_thread(eventually, lambda: process in lab_processes(_LAB), process)  # noqa: B023
+
+        await load.check()
+    members("delete", "configmaps", "-l", "load=1")
+
+
+@pytest.mark.timeout(120)
+async def test_no_acknowledged_write_is_lost_on_sqlite_either(alone: str) -> None:
+    async with WriteLoad(LabPaths(alone).kubeconfig) as load:
+        for _ in range(3):
+            await load.more(100)
+            os.kill(lab_processes(alone)["control-plane"], signal.SIGKILL)
+            await load.more(20)
+
+        await load.check()
+
+
+@pytest.mark.timeout(180)
+async def test_without_a_majority_writes_are_refused_and_nothing_is_half_written(members: LabKubectl) -> None:
+    stopped = [lab_processes(_LAB)[name] for name in ("etcd-1", "etcd-3")]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        created = members.run("create", "configmap", "half", "--from-literal=a=1", "--request-timeout=45s")
+        assert created.returncode != 0
+        assert "half created" not in created.stdout
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+
+    eventually(partial(succeeds, members, ("create", "configmap", "whole")), "a write again", within=60)
+    there = members.run("get", "configmap", "half", "-o", "jsonpath={.data.a}")
+    assert there.stdout == "1" if there.returncode == 0 else "NotFound" in there.stderr
+    async with WriteLoad(LabPaths(_LAB).kubeconfig) as load:
+        await load.more(20)
+        await load.check()
+    members("delete", "configmaps", "-l", "load=1")
+    eventually(all_well, "everything ready again", within=60)
 
 
 @pytest.mark.timeout(120)
