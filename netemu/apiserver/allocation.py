@@ -1,6 +1,7 @@
 """Cluster IPs and node ports: who holds which, and which comes next.
 
-Layout, as upstream: the first and (IPv4) last address of a Service CIDR are never used. A range is split into a static
+Addresses come from the ServiceCIDRs of the cluster, which may be more than one of a family and may overlap. Layout of
+each, as upstream: the first and (IPv4) last address of a Service CIDR are never used. A range is split into a static
 band below and a dynamic band above (KEP-3070 for addresses, KEP-3668 for node ports): what the server picks comes at
 random from the upper band while it lasts, so the lower one stays free for what clients ask for by value.
 
@@ -20,20 +21,22 @@ Between the two calls nobody else can take what either version needs, so a faile
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
 
 from netemu.apiserver.defaults_service import needs_cluster_ip, needs_health_check, needs_node_port, settle
 from netemu.apiserver.validation_fields import invalid
 from netemu.client.base import Obj
 from netemu.model.errors import FieldError, InternalError
 
+Network = IPv4Network | IPv6Network
+Value = tuple[str, str]
+"""What a Service can have: one of `IPS` or `NODE_PORTS`, and the value as text."""
+IPS, NODE_PORTS = "ipaddresses", "servicenodeports"
+
 _MAX_ADDRESSES = {4: 1 << 20, 6: 1 << 16}
 """How many addresses of a range are used at most, by IP version: upstream limits its bitmap, not the range."""
-
-
-Value = tuple[str, str]
-"""What a Service can have: the range, `serviceips` or `servicenodeports`, and the value as text."""
 
 
 class _Refused(Exception):
@@ -49,50 +52,57 @@ def static_band(size: int, smallest: int, largest: int, step: int) -> int:
     return min(max(smallest, size // step), largest)
 
 
-class _Range:
-    """Numbers from `first` to `last`, each held by at most one Service."""
+class _Held:
+    """Numbers, each held by at most one Service."""
 
-    def __init__(self, first: int, last: int, band: int, rng: random.Random) -> None:
-        self.first, self.last, self._rng = first, last, rng
-        self._dynamic = first + band
+    def __init__(self) -> None:
         self._holder: dict[int, str] = {}
-        self._held: dict[str, set[int]] = {}
+        self._numbers: dict[str, set[int]] = {}
         self.elsewhere: Set[int] = frozenset()
         """Numbers that are not to be had although nobody here holds them."""
-
-    def contains(self, number: int) -> bool:
-        return self.first <= number <= self.last
 
     def free_for(self, number: int, owner: str) -> bool:
         return self._holder.get(number, owner) == owner and number not in self.elsewhere
 
-    def pick(self, taken: set[int]) -> int | None:
-        """A free number: at random from the dynamic band, then from the static one; None when the range is full."""
-        for low, high in ((self._dynamic, self.last), (self.first, self._dynamic - 1)):
-            size = high - low + 1
-            start = self._rng.randrange(size) if size > 0 else 0
-            for step in range(size):
-                number = low + (start + step) % size
-                if number not in self._holder and number not in taken and number not in self.elsewhere:
-                    return number
-        return None
+    def free(self, number: int) -> bool:
+        return number not in self._holder and number not in self.elsewhere
 
     def hold(self, owner: str, numbers: set[int], *, also: bool = False) -> None:
-        """Make `owner` hold exactly `numbers` (with `also`: these too). Numbers outside of the range are left out."""
-        wanted = {number for number in numbers if self.contains(number)}
-        before = self._held.pop(owner, set())
-        for number in () if also else before - wanted:
+        """Make `owner` hold exactly `numbers` (with `also`: these too), less what others hold."""
+        before = self._numbers.pop(owner, set())
+        for number in () if also else before - numbers:
             self._holder.pop(number, None)
-        held = wanted | before if also else wanted
-        for number in wanted:
+        for number in numbers:
             self._holder.setdefault(number, owner)
+        held = numbers | before if also else numbers
         held = {number for number in held if self._holder.get(number) == owner}
         if held:
-            self._held[owner] = held
+            self._numbers[owner] = held
 
-    @property
-    def used(self) -> int:
+    def __len__(self) -> int:
         return len(self._holder)
+
+
+class _Range(NamedTuple):
+    """Numbers from `first` to `last`, of which those below `dynamic` are for clients that ask for one."""
+
+    first: int
+    last: int
+    dynamic: int
+
+    def contains(self, number: int) -> bool:
+        return self.first <= number <= self.last
+
+    def pick(self, rng: random.Random, free: Callable[[int], bool]) -> int | None:
+        """A free number: at random from the dynamic band, then from the static one; None when the range is full."""
+        for low, high in ((self.dynamic, self.last), (self.first, self.dynamic - 1)):
+            size = high - low + 1
+            start = rng.randrange(size) if size > 0 else 0
+            for step in range(size):
+                number = low + (start + step) % size
+                if free(number):
+                    return number
+        return None
 
 
 class ServiceAllocator:
@@ -106,14 +116,24 @@ class ServiceAllocator:
         rng: random.Random | None = None,
     ) -> None:
         """One CIDR for a single-stack cluster, one of each family for dual stack; the first is the default family."""
-        rng = rng or random.Random()
-        self._networks = {_family_of_network(net): net for net in map(ip_network, service_cidrs)}
-        if len(self._networks) != len(service_cidrs) or not service_cidrs:
+        self._rng = rng or random.Random()
+        self._configured = [ip_network(cidr) for cidr in service_cidrs]
+        self._families = tuple(_family_of_network(network) for network in self._configured)
+        if len(set(self._families)) != len(service_cidrs) or not service_cidrs:
             raise ValueError("one or two Service CIDRs, each of another family, are needed")
-        self._addresses = {family: _address_range(net, rng) for family, net in self._networks.items()}
-        self._default_family = next(iter(self._networks))
+        self._addresses = {family: _Held() for family in self._families}
+        self._ranges: dict[Network, _Range] = {}
+        self.use(())
+        self._default_family = self._families[0]
         low, high = node_ports
-        self._ports = _Range(low, high, static_band(high - low + 1, 16, 128, 32), rng)
+        self._node_ports = _Range(low, high, low + static_band(high - low + 1, 16, 128, 32))
+        self._ports = _Held()
+
+    def use(self, cidrs: Iterable[Obj]) -> None:
+        """Give addresses of those of the ServiceCIDRs that are ready; of the configured ones if there are none yet."""
+        every = list(cidrs)
+        usable = [network for cidr in every if _ready(cidr) for network in map(ip_network, cidr["spec"]["cidrs"])]
+        self._ranges = {network: _address_range(network) for network in (usable if every else self._configured)}
 
     def load(self, services: Iterable[Obj]) -> None:
         """Take over what stored Services hold."""
@@ -123,8 +143,8 @@ class ServiceAllocator:
     def allocate(self, obj: Obj, old: Obj | None, elsewhere: Set[Value] = frozenset()) -> list[FieldError]:
         """Fill in clusterIP(s), ipFamilies, ipFamilyPolicy, node ports and healthCheckNodePort of a Service, in place.
 
-        Keeps those of `old`, the stored Service. What is taken `elsewhere`, by a Service of which nobody here knows
-        yet, is not given. Returns what is wrong; then nothing is held that was not before (but `obj` may be filled in
+        Keeps those of `old`, the stored Service. What is taken `elsewhere`, by somebody of whom nobody here knows yet,
+        is not given. Returns what is wrong; then nothing is held that was not before (but `obj` may be filled in
         partly). Raises InternalError when a range is full.
         """
         self._pass_over(elsewhere)
@@ -142,18 +162,17 @@ class ServiceAllocator:
         return []
 
     def _pass_over(self, elsewhere: Set[Value]) -> None:
-        for family, range_ in self._addresses.items():
-            taken = [ip_address(text) for name, text in elsewhere if name == _IPS]
-            range_.elsewhere = {int(ip) for ip in taken if f"IPv{ip.version}" == family}
-        self._ports.elsewhere = {int(text) for name, text in elsewhere if name == _PORTS}
+        taken = [ip_address(text) for name, text in elsewhere if name == IPS]
+        for family, addresses in self._addresses.items():
+            addresses.elsewhere = {int(ip) for ip in taken if f"IPv{ip.version}" == family}
+        self._ports.elsewhere = {int(text) for name, text in elsewhere if name == NODE_PORTS}
 
     def settle(self, obj: Obj) -> None:
         """Hold exactly what this Service, as it is stored, has."""
         owner, spec = _owner(obj), obj.get("spec") or {}
-        held = _cluster_ips(spec)
+        held = [ip_address(ip) for ip in _cluster_ips(spec)]
         for family, addresses in self._addresses.items():
-            network = self._networks[family]
-            addresses.hold(owner, {int(ip_address(ip)) for ip in held if ip_address(ip) in network})
+            addresses.hold(owner, {int(ip) for ip in held if f"IPv{ip.version}" == family})
         self._ports.hold(owner, _node_ports(spec))
 
     def release(self, obj: Obj) -> None:
@@ -165,7 +184,7 @@ class ServiceAllocator:
     @property
     def used(self) -> tuple[int, int]:
         """How many cluster IPs and how many node ports are held."""
-        return sum(addresses.used for addresses in self._addresses.values()), self._ports.used
+        return sum(map(len, self._addresses.values())), len(self._ports)
 
     # --- families ---------------------------------------------------------------------------------------------------
 
@@ -194,7 +213,7 @@ class ServiceAllocator:
             if ip == "None" or index < len(families):
                 continue
             family = f"IPv{ip_address(ip).version}"
-            if family not in self._networks:
+            if family not in self._families:
                 path = f"spec.clusterIPs[{index}]"
                 raise _Refused(invalid(path, spec["clusterIPs"], f"{family} is not configured on this cluster"))
             families.append(family)
@@ -202,12 +221,12 @@ class ServiceAllocator:
 
     def _configured_families(self, spec: Obj, families: list[str]) -> list[str]:
         errors: list[FieldError] = []
-        policy, dual = spec["ipFamilyPolicy"], len(self._networks) == 2
+        policy, dual = spec["ipFamilyPolicy"], len(self._families) == 2
         if policy == "RequireDualStack" and not dual:
             why = "this cluster is not configured for dual-stack services"
             errors.append(invalid("spec.ipFamilyPolicy", policy, why))
         for index, family in enumerate(families):
-            if family not in self._networks:
+            if family not in self._families:
                 errors.append(invalid(f"spec.ipFamilies[{index}]", family, "not configured on this cluster"))
         if errors:
             raise _Refused(*errors)
@@ -231,28 +250,34 @@ class ServiceAllocator:
             if index < len(ips) and ips[index]:
                 chosen[family] = int(ip_address(ips[index]))
                 if ips[index] not in keep:
-                    self._check_address(family, ips[index], _owner(obj), ips)
+                    self._check_address(family, ips[index], obj)
                 continue
-            number = self._addresses[family].pick(set())
-            if number is None:
-                raise InternalError("Internal error occurred: failed to allocate a serviceIP: range is full")
-            chosen[family] = number
-            ips[index:] = [str(_address(family, number))]
+            chosen[family] = self._pick_address(family)
+            ips[index:] = [_address(family, chosen[family])]
         spec["clusterIPs"] = ips[: len(families)]
         spec["clusterIP"] = spec["clusterIPs"][0]
         return chosen
 
-    def _check_address(self, family: str, ip: str, owner: str, ips: list[str]) -> None:
-        number, addresses = int(ip_address(ip)), self._addresses[family]
-        if ip_address(ip).version != self._networks[family].version or not addresses.contains(number):
-            why = (
-                f"the provided IP ({ip}) is not in the valid range. The range of valid IPs is {self._networks[family]}"
-            )
-        elif not addresses.free_for(number, owner):
+    def _pick_address(self, family: str) -> int:
+        ranges = [wide for network, wide in self._ranges.items() if _family_of_network(network) == family]
+        for wide in self._rng.sample(ranges, len(ranges)):
+            number = wide.pick(self._rng, self._addresses[family].free)
+            if number is not None:
+                return number
+        raise InternalError("Internal error occurred: failed to allocate a serviceIP: range is full")
+
+    def _check_address(self, family: str, text: str, obj: Obj) -> None:
+        address, number = ip_address(text), int(ip_address(text))
+        networks = [network for network in self._ranges if _family_of_network(network) == family]
+        if not any(address in network and self._ranges[network].contains(number) for network in networks):
+            valid = ", ".join(map(str, networks))
+            why = f"the provided IP ({text}) is not in the valid range. The range of valid IPs is {valid}"
+        elif not self._addresses[family].free_for(number, _owner(obj)):
             why = "provided IP is already allocated"
         else:
             return
-        raise _Refused(invalid("spec.clusterIPs", ips, f"failed to allocate IP {ip}: {why}"))
+        ips = obj["spec"]["clusterIPs"]
+        raise _Refused(invalid("spec.clusterIPs", ips, f"failed to allocate IP {text}: {why}"))
 
     # --- node ports -------------------------------------------------------------------------------------------------
 
@@ -295,13 +320,13 @@ class ServiceAllocator:
             used.add(port["nodePort"])
 
     def _refusal(self, number: int, owner: str) -> str:
-        if not self._ports.contains(number):
-            valid = f"{self._ports.first}-{self._ports.last}"
+        if not self._node_ports.contains(number):
+            valid = f"{self._node_ports.first}-{self._node_ports.last}"
             return f"provided port is not in the valid range. The range of valid ports is {valid}"
         return "" if self._ports.free_for(number, owner) else _PORT_TAKEN
 
     def _pick_port(self, taken: set[int]) -> int:
-        number = self._ports.pick(taken)
+        number = self._node_ports.pick(self._rng, lambda n: self._ports.free(n) and n not in taken)
         if number is None:
             raise InternalError("Internal error occurred: failed to allocate a nodePort: range is full")
         return number
@@ -310,20 +335,19 @@ class ServiceAllocator:
 _PORT_TAKEN = "provided port is already allocated"
 
 
-_IPS, _PORTS = "serviceips", "servicenodeports"
-
-
 def values_of(service: Obj) -> set[Value]:
-    """What a stored Service has of the ranges."""
+    """What a stored Service has, addresses in their canonical form."""
     spec = service.get("spec") or {}
-    return {*((_IPS, ip) for ip in _cluster_ips(spec)), *((_PORTS, str(port)) for port in _node_ports(spec))}
+    # Only those of IPv6 can be written in more than one way.
+    addresses = {(IPS, str(ip_address(ip)) if ":" in ip else ip) for ip in _cluster_ips(spec)}
+    return addresses | {(NODE_PORTS, str(port)) for port in _node_ports(spec)}
 
 
 def _owner(obj: Obj) -> str:
     return f"{obj['metadata'].get('namespace', '')}/{obj['metadata'].get('name', '')}"
 
 
-def _family_of_network(network: IPv4Network | IPv6Network) -> str:
+def _family_of_network(network: Network) -> str:
     return f"IPv{network.version}"
 
 
@@ -331,14 +355,21 @@ def _other(family: str) -> str:
     return "IPv6" if family == "IPv4" else "IPv4"
 
 
-def _address(family: str, number: int) -> object:
-    return ip_address(number.to_bytes(4 if family == "IPv4" else 16, "big"))
+def _address(family: str, number: int) -> str:
+    return str(ip_address(number.to_bytes(4 if family == "IPv4" else 16, "big")))
 
 
-def _address_range(network: IPv4Network | IPv6Network, rng: random.Random) -> _Range:
+def _address_range(network: Network) -> _Range:
     first, size = int(network.network_address) + 1, network.num_addresses
     usable = min(size, _MAX_ADDRESSES[network.version]) - (1 if network.version == 6 else 2)
-    return _Range(first, first + usable - 1, static_band(size, 16, 256, 16), rng)
+    return _Range(first, first + usable - 1, first + static_band(size, 16, 256, 16))
+
+
+def _ready(cidr: Obj) -> bool:
+    """Whether a ServiceCIDR stays, and nobody says that it is not ready."""
+    conditions = (cidr.get("status") or {}).get("conditions") or ()
+    refused = any(c.get("type") == "Ready" and c.get("status") != "True" for c in conditions)
+    return not refused and not cidr["metadata"].get("deletionTimestamp")
 
 
 def _cluster_ips(spec: Obj) -> list[str]:

@@ -8,8 +8,7 @@ the same request, which validation then refuses.
 
 from __future__ import annotations
 
-import copy
-
+from netemu.apiserver.json_values import duplicate
 from netemu.client.base import Obj
 
 CLIENT_IP_TIMEOUT_SECONDS = 10800
@@ -63,7 +62,7 @@ def externally_accessible(spec: Obj) -> bool:
 
 def settled(obj: Obj, old: Obj | None) -> Obj:
     """A copy of `obj` with clusterIP and clusterIPs in step, and with what it takes over from `old`."""
-    result = copy.deepcopy(obj)
+    result: Obj = duplicate(obj)
     settle(result, old)
     return result
 

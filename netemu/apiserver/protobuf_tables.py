@@ -26,6 +26,7 @@ ROOTS: dict[tuple[str, str], str] = {
     ("coordination.k8s.io/v1", "Lease"): "Lease",
     ("discovery.k8s.io/v1", "EndpointSlice"): "EndpointSlice",
     ("events.k8s.io/v1", "Event"): "events.Event",
+    ("networking.k8s.io/v1", "IPAddress"): "IPAddress",
     ("networking.k8s.io/v1", "Ingress"): "Ingress",
     ("networking.k8s.io/v1", "IngressClass"): "IngressClass",
     ("networking.k8s.io/v1", "NetworkPolicy"): "NetworkPolicy",
@@ -160,6 +161,8 @@ HTTPIngressRuleValue: 1 paths [HTTPIngressPath]
 HostAlias: 1 ip, 2 hostnames [s]
 HostIP: 1 ip
 HostPathVolumeSource: 1 path, 2 type s?
+IPAddress: 1 metadata ObjectMeta, 2 spec IPAddressSpec
+IPAddressSpec: 1 parentRef ParentReference
 IPBlock: 1 cidr, 2 except [s]
 ISCSIVolumeSource: 1 targetPortal, 2 iqn, 3 lun i, 4 iscsiInterface, 5 fsType, 6 readOnly b, 7 portals [s], 8
     chapAuthDiscovery b, 11 chapAuthSession b, 10 secretRef LocalObjectReference, 12 initiatorName s?
@@ -235,6 +238,7 @@ ObjectMeta: 1 name, 2 generateName, 3 namespace, 4 selfLink, 5 uid, 6 resourceVe
 ObjectReference: 1 kind, 2 namespace, 3 name, 4 uid, 5 apiVersion, 6 resourceVersion, 7 fieldPath
 Overhead: 1 podFixed {quantity}
 OwnerReference: 5 apiVersion, 1 kind, 3 name, 4 uid, 6 controller b?, 7 blockOwnerDeletion b?
+ParentReference: 1 group, 2 resource, 3 namespace, 4 name
 PersistentVolumeClaimSpec: 1 accessModes [s], 4 selector LabelSelector, 2 resources VolumeResourceRequirements, 3
     volumeName, 5 storageClassName s?, 6 volumeMode s?, 7 dataSource TypedLocalObjectReference, 8 dataSourceRef
     TypedObjectReference, 9 volumeAttributesClassName s?

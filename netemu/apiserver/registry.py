@@ -94,9 +94,9 @@ class Registry:
     async def start(self) -> None:
         """Read the store and follow it from now on."""
         await self._cacher.start()
-        claims = self._writer.values.start()
+        claims = await self._writer.values.start()
         self._tasks = [
-            *([claims] if claims else []),
+            claims,
             asyncio.create_task(expire_events(self._cacher, self._writer), name="event expiry"),
             asyncio.create_task(self._definitions.run(), name="custom resource definitions"),
         ]

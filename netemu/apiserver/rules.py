@@ -19,6 +19,10 @@ class Allocator(Protocol):
         """Take what these Services have."""
         ...
 
+    def use(self, cidrs: Iterable[Obj]) -> None:
+        """Give addresses of these ServiceCIDRs from now on."""
+        ...
+
     def allocate(
         self, obj: Obj, old: Obj | None, elsewhere: Set[tuple[str, str]] = frozenset()
     ) -> Sequence[FieldError]:

@@ -39,8 +39,14 @@ _SPECIAL_PACKAGES = {
 _PROPS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
 _PROPS_OR_ELSE = frozenset({f"{_PROPS}OrArray", f"{_PROPS}OrBool", f"{_PROPS}OrStringArray"})
 """Where they are maps these are JSONSchemaProps, of which the data says nothing."""
-_PROMOTED = tuple(f"io.k8s.api.networking.v1beta1.ServiceCIDR{part}" for part in ("", "List", "Spec", "Status"))
-"""ServiceCIDR is v1 from 1.33 on, unchanged; 1.32 has it as a beta."""
+_PROMOTED = tuple(
+    f"io.k8s.api.networking.v1beta1.{name}"
+    for name in (
+        "IPAddress", "IPAddressList", "IPAddressSpec", "ParentReference",
+        "ServiceCIDR", "ServiceCIDRList", "ServiceCIDRSpec", "ServiceCIDRStatus",
+    )
+)  # fmt: skip
+"""ServiceCIDR and IPAddress are v1 from 1.33 on, unchanged; 1.32 has them as betas."""
 
 
 class _File(msgspec.Struct):

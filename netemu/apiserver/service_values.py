@@ -1,8 +1,8 @@
 """The cluster IPs and node ports of a Service while it is written: taken before, settled afterwards.
 
-The allocator of this API server knows what every Service here has. Where others write to the store too, values are also
-claimed there (`claims`), so that no two Services ever have the same; what another server has taken a moment ago is
-passed over, and another value picked.
+The allocator of this API server knows what every Service here has; values are also claimed in the store (`claims`), so
+that no two Services ever have the same. What another server has taken a moment ago, or a user has reserved, is passed
+over, and another value picked.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from contextlib import asynccontextmanager
 from netemu.apiserver.allocation import Value, values_of
 from netemu.apiserver.cacher import Cacher
 from netemu.apiserver.claims import Claims
-from netemu.apiserver.json_values import copied
+from netemu.apiserver.json_values import duplicate
 from netemu.apiserver.rules import Allocator
 from netemu.client.base import Obj
 from netemu.model.errors import ApiError, Invalid
-from netemu.model.resources import SERVICES
+from netemu.model.resources import SERVICECIDRS, SERVICES
 from netemu.store.base import OutcomeUnknown, Store
 
 
@@ -29,13 +29,14 @@ class ServiceValues:
     def __init__(self, store: Store, cacher: Cacher, allocator: Allocator) -> None:
         self._store, self._cacher, self._allocator = store, cacher, allocator
         self._claims = Claims(store, cacher)
+        self._cidrs_at = -1
 
-    def start(self) -> asyncio.Task[None] | None:
-        """Take over what is stored; the task that goes on with it, where there are other API servers."""
+    async def start(self) -> asyncio.Task[None]:
+        """Take over what is stored, and put right what an end in the middle of a write left; the task that goes on."""
         self._allocator.load(self._cacher.objects(SERVICES))
-        if not self._store.shared:
-            return None
-        self._cacher.on_change(SERVICES, self._changed)
+        if self._store.shared:
+            self._cacher.on_change(SERVICES, self._changed)
+        await self._claims.repair(alone=not self._store.shared)
         return asyncio.create_task(self._claims.run(), name="claims of Services")
 
     @asynccontextmanager
@@ -59,15 +60,16 @@ class ServiceValues:
 
     async def _take(self, new: Obj, old: Obj | None, dry_run: bool) -> set[Value]:
         """Allocate, and claim what is new; what was claimed."""
-        given = copied(new["spec"]) if self._store.shared else {}
+        given = duplicate(new["spec"])
         elsewhere: set[Value] = set()
         while True:
+            self._use_cidrs()
             if errors := self._allocator.allocate(new, old, elsewhere):
                 raise Invalid.of_fields(SERVICES.kind, new["metadata"]["name"], errors)
-            if not self._store.shared or dry_run:
+            if dry_run:
                 return set()
             try:
-                ours, lost = await self._claims.take(values_of(new) - (values_of(old) if old else set()))
+                ours, lost = await self._claims.take(values_of(new) - (values_of(old) if old else set()), new)
             except BaseException:
                 self._refresh(new)
                 raise
@@ -76,14 +78,21 @@ class ServiceValues:
             await self._claims.give_back(ours)
             self._refresh(new)
             elsewhere |= lost
-            new["spec"] = copied(given)
+            new["spec"] = duplicate(given)
+
+    def _use_cidrs(self) -> None:
+        """Let the allocator know of ServiceCIDRs that came or went."""
+        if (changed := self._cacher.changed(SERVICECIDRS)) != self._cidrs_at:
+            self._allocator.use(self._cacher.objects(SERVICECIDRS))
+            self._cidrs_at = changed
 
     async def _settle(self, obj: Obj, claimed: set[Value]) -> None:
-        if self._store.shared and claimed:
+        if claimed:
             with contextlib.suppress(ApiError):
                 await self._cacher.fresh()
                 now = self._stored(obj)
-                await self._claims.give_back(claimed - (values_of(now) if now else set()))
+                if left := claimed - (values_of(now) if now else set()):
+                    await self._claims.give_back(left)
         self._refresh(obj)
 
     def _refresh(self, obj: Obj) -> None:

@@ -21,6 +21,7 @@ from netemu.model.errors import BadRequest, FieldError, Invalid
 from netemu.model.resources import (
     CERTIFICATESIGNINGREQUESTS,
     CUSTOMRESOURCEDEFINITIONS,
+    IPADDRESSES,
     NAMESPACES,
     NODES,
     PODS,
@@ -190,7 +191,7 @@ def _keep_metadata(new: Obj, old: Obj) -> None:
 
 
 def _has_generation(resource: Resource) -> bool:
-    return resource.group not in _NO_GENERATION and resource is not SERVICECIDRS
+    return resource.group not in _NO_GENERATION and resource not in (IPADDRESSES, SERVICECIDRS)
 
 
 def _desired(resource: Resource, obj: Obj) -> Obj:

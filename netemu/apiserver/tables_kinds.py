@@ -31,6 +31,7 @@ COLUMNS: dict[str, str] = {
     "Pod": "Name,Ready,Status,Restarts,Age|IP,Node,Nominated Node,Readiness Gates",
     "Service": "Name,Type,Cluster-IP,External-IP,Port(s),Age|Selector",
     "Ingress": "Name,Class,Hosts,Address,Ports,Age",
+    "IPAddress": "Name,ParentRef,Age",
     "IngressClass": "Name,Controller,Parameters,Age",
     "NetworkPolicy": "Name,Pod-Selector,Age",
     "ServiceCIDR": "Name,CIDRs,Age",
@@ -131,7 +132,7 @@ def _external_addresses(spec: Json, status: Json) -> str:
     return ",".join([*assigned, *external]) or "<pending>"
 
 
-# --- Ingress -----------------------------------------------------------------------------------------------------
+# --- Ingress, IPAddress ------------------------------------------------------------------------------------------
 
 
 def _ingress_hosts(ingress: Json) -> str:
@@ -149,6 +150,14 @@ def _ingress_hosts(ingress: Json) -> str:
 def _ingress_address(ingress: Json) -> str:
     points = ((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
     return ",".join(sorted({point.get("ip") or point.get("hostname") or "" for point in points} - {""}))
+
+
+def _parent(address: Json) -> str:
+    parent = (address.get("spec") or {}).get("parentRef")
+    if parent is None:
+        return NONE
+    kind = ".".join(filter(None, (parent.get("resource", ""), parent.get("group", "")))).lower()
+    return "/".join(filter(None, (kind, parent.get("namespace", ""), parent.get("name", ""))))
 
 
 def _class_parameters(ingress_class: Json) -> str:
@@ -343,6 +352,7 @@ _CELLS: dict[str, Cells] = {
         _ingress_address,
         lambda obj: "80, 443" if (obj.get("spec") or {}).get("tls") else "80",
     ),
+    "IPAddress": _around_age(_parent),
     "IngressClass": _around_age(lambda obj: (obj.get("spec") or {}).get("controller", ""), _class_parameters),
     "NetworkPolicy": _around_age(lambda obj: label_selector_text((obj.get("spec") or {}).get("podSelector"))),
     "ServiceCIDR": _around_age(lambda obj: ",".join((obj.get("spec") or {}).get("cidrs") or ())),

@@ -26,6 +26,7 @@ from netemu.apiserver.validation_meta import validate_meta, validate_meta_update
 from netemu.apiserver.validation_networking import (
     validate_ingress,
     validate_ingressclass,
+    validate_ipaddress,
     validate_networkpolicy,
     validate_servicecidr,
 )
@@ -58,6 +59,7 @@ _RULES: dict[tuple[str, str], _Rule] = {
     ("events.k8s.io", "Event"): validate_event,
     ("networking.k8s.io", "Ingress"): validate_ingress,
     ("networking.k8s.io", "IngressClass"): validate_ingressclass,
+    ("networking.k8s.io", "IPAddress"): validate_ipaddress,
     ("networking.k8s.io", "NetworkPolicy"): validate_networkpolicy,
     ("networking.k8s.io", "ServiceCIDR"): validate_servicecidr,
     ("node.k8s.io", "RuntimeClass"): validate_runtimeclass,

@@ -258,6 +258,14 @@ def ip_text(value: str) -> list[str]:
     return [] if is_ip(value) else ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]
 
 
+def canonical_ip(value: str) -> list[str]:
+    """Reasons why this is no IP address as it is written by the book, as names of IPAddresses must be."""
+    if reasons := ip_text(value):
+        return reasons
+    canonical = str(ip_address(value))
+    return [] if value == canonical else [f'must be in canonical form ("{canonical}")']
+
+
 def is_ip(value: Any, version: int = 0) -> bool:
     """Whether this is the text of an IP address (of that version)."""
     try:

@@ -11,6 +11,7 @@ from typing import Any
 
 from netemu.apiserver.validation_fields import (
     IMMUTABLE,
+    canonical_ip,
     dns1035_label,
     dns1123_label,
     dns1123_subdomain,
@@ -42,6 +43,7 @@ def path_segment(name: str) -> list[str]:
 _NAME_RULES: dict[tuple[str, str], Callable[[str], list[str]]] = {
     ("", "Namespace"): dns1123_label,
     ("", "Service"): dns1035_label,
+    ("networking.k8s.io", "IPAddress"): canonical_ip,
     ("rbac.authorization.k8s.io", "Role"): path_segment,
     ("rbac.authorization.k8s.io", "RoleBinding"): path_segment,
     ("rbac.authorization.k8s.io", "ClusterRole"): path_segment,

@@ -1,4 +1,4 @@
-"""What is wrong with Ingresses, IngressClasses, NetworkPolicies and ServiceCIDRs.
+"""What is wrong with Ingresses, IngressClasses, NetworkPolicies, IPAddresses and ServiceCIDRs.
 
 Facts: `pkg/apis/networking/validation` of Kubernetes 1.32.
 """
@@ -258,7 +258,25 @@ def _block(path: str, block: Obj) -> list[FieldError]:
     return errors
 
 
-# --- ServiceCIDR ----------------------------------------------------------------------------------------------------
+# --- IPAddress, ServiceCIDR -------------------------------------------------------------------------------------------
+
+
+def validate_ipaddress(obj: Obj, old: Obj | None) -> list[FieldError]:
+    """Errors of an IPAddress."""
+    path, parent = "spec.parentRef", (obj.get("spec") or {}).get("parentRef")
+    if old is not None:
+        return immutable(path, parent, (old.get("spec") or {}).get("parentRef"))
+    if parent is None:
+        return [required(path)]
+    errors: list[FieldError] = []
+    if group := parent.get("group"):
+        errors += invalid_for(f"{path}.group", group, dns1123_subdomain(group))
+    for key in ("resource", "name", "namespace"):
+        if value := parent.get(key):
+            errors += invalid_for(f"{path}.{key}", value, path_segment(value))
+        elif key != "namespace":
+            errors.append(required(f"{path}.{key}"))
+    return errors
 
 
 def validate_servicecidr(obj: Obj, old: Obj | None) -> list[FieldError]:

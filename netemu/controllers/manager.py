@@ -21,6 +21,7 @@ from netemu.controllers.nodelifecycle import NodeLifecycleController
 from netemu.controllers.replicaset import ReplicaSetController
 from netemu.controllers.rootca import RootCAPublisher
 from netemu.controllers.serviceaccount import ServiceAccountController
+from netemu.controllers.servicecidrs import ServiceCIDRController
 from netemu.controllers.servicelb import ServiceLBController
 from netemu.controllers.servicepods import ServicePods
 from netemu.controllers.tainteviction import TaintEvictionController
@@ -51,6 +52,7 @@ def controllers(
         ServiceLBController(cache, load_balancer_pools),
         ClusterRoleAggregation(cache),
         DisruptionController(cache),
+        ServiceCIDRController(cache),
         *publisher,
         *certificates,
     )

@@ -173,14 +173,25 @@ class EndpointSlice(KubeObject, frozen=True):
     ports: tuple[EndpointPort, ...] | None = ()
 
 
+IP_FAMILY, MANAGED_BY = "ipaddress.kubernetes.io/ip-family", "ipaddress.kubernetes.io/managed-by"
+"""Labels of an IPAddress."""
+IP_ALLOCATOR = "ipallocator.k8s.io"
+"""Who manages the IPAddresses of cluster IPs."""
+
+
 class ServiceCIDRSpec(Struct, frozen=True):
     cidrs: tuple[str, ...] = ()
+
+
+class ServiceCIDRStatus(Struct, frozen=True):
+    conditions: tuple[Condition, ...] = ()
 
 
 class ServiceCIDR(KubeObject, frozen=True):
     """networking/v1: networks that cluster IPs come from, at most one of each family."""
 
     spec: ServiceCIDRSpec = ServiceCIDRSpec()
+    status: ServiceCIDRStatus = ServiceCIDRStatus()
 
 
 class EndpointAddress(Struct, frozen=True):

@@ -99,6 +99,7 @@ EVENTS_V1 = Resource("events.k8s.io", "v1", "Event", "events", True, ("ev",))
 """The same objects as `EVENTS`, in the newer shape. One store behind both."""
 INGRESSCLASSES = Resource("networking.k8s.io", "v1", "IngressClass", "ingressclasses", False)
 INGRESSES = Resource("networking.k8s.io", "v1", "Ingress", "ingresses", True, ("ing",), (), ("status",))
+IPADDRESSES = Resource("networking.k8s.io", "v1", "IPAddress", "ipaddresses", False, ("ip",))
 NETWORKPOLICIES = Resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", True, ("netpol",))
 SERVICECIDRS = Resource("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", False, (), (), ("status",))
 RUNTIMECLASSES = Resource("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", False)
@@ -117,7 +118,7 @@ SUBJECTACCESSREVIEWS = Resource(
 RESOURCES: tuple[Resource, ...] = (
     NAMESPACES, NODES, PODS, SERVICES, ENDPOINTS, CONFIGMAPS, SECRETS, SERVICEACCOUNTS, EVENTS,
     DEPLOYMENTS, REPLICASETS, CERTIFICATESIGNINGREQUESTS, LEASES, ENDPOINTSLICES, EVENTS_V1,
-    INGRESSCLASSES, INGRESSES, NETWORKPOLICIES, SERVICECIDRS, RUNTIMECLASSES, PODDISRUPTIONBUDGETS,
+    INGRESSCLASSES, INGRESSES, IPADDRESSES, NETWORKPOLICIES, SERVICECIDRS, RUNTIMECLASSES, PODDISRUPTIONBUDGETS,
     CLUSTERROLEBINDINGS, CLUSTERROLES, ROLEBINDINGS, ROLES,
     CUSTOMRESOURCEDEFINITIONS,
 )  # fmt: skip

@@ -390,6 +390,23 @@ def test_drain_waits_until_the_disruption_budget_lets_go(web: LabKubectl, minor:
     assert node not in nodes_of(web, "app=web")
 
 
+def test_a_service_cidr_gives_addresses_and_goes_when_none_is_left(web: LabKubectl) -> None:
+    more = "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: more}\nspec: {cidrs: [10.97.0.0/24]}"
+    why = '.status.conditions[?(@.type=="Ready")].reason'
+    web("apply", "-f", "-", stdin=more)
+    web("wait", "--for=condition=Ready", "servicecidr/more", "--timeout=20s")
+    web("create", "service", "clusterip", "extra", "--tcp=80:8080", "--clusterip=10.97.0.9")
+    web("patch", "service", "extra", "-p", '{"spec": {"selector": {"app": "web"}}}')
+    web.follows("extra", "app=web", 2)
+    answered = web.probe("client", "extra:80", count=3)["answered"]
+    web("delete", "servicecidr", "more", "--wait=false")
+    waiting = eventually(lambda: web.field("servicecidr", "more", path=why), "a reason to wait")
+    web("delete", "service", "extra")
+    web("wait", "--for=delete", "servicecidr/more", "--timeout=40s")
+
+    assert (answered, waiting) == (3, "Terminating")
+
+
 # --- several hands
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from netemu.model.resources import INGRESSES
-from tests.clients.apiserver import Kubectl
+from tests.clients.apiserver import Kubectl, find_kubectl
 
 POLICY = """
 apiVersion: networking.k8s.io/v1
@@ -68,3 +68,18 @@ async def test_ingresses_are_pruned_with_what_they_were_applied_with(kubectl: Ku
     pruned = await kubectl("apply", "--prune", "-l", "app=shop", *kinds, "-f", "-", stdin=json.dumps(keep))
 
     assert pruned.out == "configmap/keep unchanged\ningress.networking.k8s.io/i pruned\n"
+
+
+async def test_cluster_ips_and_their_networks_are_listed(kubectl: Kubectl) -> None:
+    await kubectl("create", "service", "clusterip", "web", "--tcp=80", "--clusterip=10.96.0.9")
+
+    addresses = [row[:-1] for row in (await kubectl("get", "ip")).rows]
+    cidrs = [row[:-1] for row in (await kubectl("get", "servicecidrs")).rows]
+
+    assert addresses[1:] == [["10.96.0.1", "services/default/kubernetes"], ["10.96.0.9", "services/default/web"]]
+    assert cidrs[1:] == [["kubernetes", "10.96.0.0/16"]]
+    assert "parentRef" in (await kubectl("explain", "ipaddress.spec")).out
+    # kubectl knows both as v1 from 1.33 on; an older one describes only their betas.
+    described = await kubectl.as_program(find_kubectl(33))("describe", "ipaddress/10.96.0.9", "servicecidr/kubernetes")
+    assert "Name:       web" in described.out
+    assert "10.96.0.0/16" in described.out

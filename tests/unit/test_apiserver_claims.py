@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from netemu.apiserver.allocation import values_of
+from netemu.apiserver.allocation import IPS, NODE_PORTS, Value, values_of
 from netemu.apiserver.registry import Registry
 from netemu.client.base import Obj
 from netemu.model.errors import Invalid, ServiceUnavailable
@@ -24,7 +24,7 @@ __all__ = ["store"]
 _SMALL = "10.96.0.0/27"
 """30 addresses, so that servers that pick at random often pick the same."""
 SPEC: Obj = {"selector": {"app": "web"}, "ports": [{"port": 80}]}
-_CLAIMS = "/registry/ranges/"
+_FOLDERS = {IPS: "/registry/ipaddresses/", NODE_PORTS: "/registry/ranges/servicenodeports/"}
 
 
 @asynccontextmanager
@@ -39,12 +39,17 @@ def service(name: str, **spec: Any) -> Obj:
     return {"metadata": {"name": name}, "spec": {**SPEC, "type": "NodePort", **spec}}
 
 
-async def claims(store: MemoryStore) -> set[str]:
-    return {item.key.removeprefix(_CLAIMS) for item in (await store.list(_CLAIMS)).items}
+async def claims(store: MemoryStore) -> set[Value]:
+    """What is claimed in the store."""
+    return {
+        (kind, item.key.removeprefix(folder))
+        for kind, folder in _FOLDERS.items()
+        for item in (await store.list(folder)).items
+    }
 
 
-def held(*services: Obj) -> set[str]:
-    return {f"{name}/{value}" for obj in services for name, value in values_of(obj)}
+def held(*services: Obj) -> set[Value]:
+    return {value for obj in services for value in values_of(obj)}
 
 
 async def test_two_servers_that_fill_a_range_at_once_give_no_address_twice(store: MemoryStore) -> None:
@@ -90,7 +95,7 @@ async def test_a_change_gives_back_what_it_no_longer_has(store: MemoryStore) -> 
         await a.create(SERVICES, service("a"), "shop")
         changed = await b.patch(SERVICES, "a", {"spec": {"type": "ClusterIP"}}, "shop")
 
-        assert not [value for value in await claims(store) if "nodeport" in value]
+        assert not [value for value in await claims(store) if value[0] == NODE_PORTS]
         assert await claims(store) == held(changed)
 
 
@@ -115,7 +120,7 @@ async def test_a_claim_that_no_service_has_is_removed_and_a_missing_one_is_made(
     async with two(store) as (a, _):
         made = await a.create(SERVICES, service("a"), "shop")
         for value in held(made):
-            await store.delete(_CLAIMS + value)
+            await store.delete(_FOLDERS[value[0]] + value[1])
         create = store.create
 
         async def lost(key: str, value: bytes) -> int:
@@ -136,9 +141,9 @@ async def test_a_claim_that_no_service_has_is_removed_and_a_missing_one_is_made(
         assert await claims(store) == held(made)
 
 
-async def test_a_server_that_is_alone_claims_nothing(store: MemoryStore) -> None:
+async def test_a_server_that_is_alone_claims_no_node_ports(store: MemoryStore) -> None:
     async with serving(store) as only:
         await only.create(NAMESPACES, NAMESPACE)
-        await only.create(SERVICES, service("a"), "shop")
+        made = await only.create(SERVICES, service("a"), "shop")
 
-        assert await claims(store) == set()
+        assert await claims(store) == {(IPS, made["spec"]["clusterIP"])}

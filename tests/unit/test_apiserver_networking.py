@@ -213,6 +213,10 @@ async def test_an_ingress_has_a_status_of_its_own_and_a_generation(registry: Reg
                                "parameters": {"apiGroup": "acme.io", "kind": "Cloud", "name": "a"}}},
      ["acme.io/a", "Cloud.acme.io/a"]),
     ("NetworkPolicy", {"spec": {"podSelector": {"matchLabels": {"app": "db"}}}}, ["app=db"]),
+    ("IPAddress", {"spec": {"parentRef": {"resource": "services", "namespace": "shop", "name": "web"}}},
+     ["services/shop/web"]),
+    ("IPAddress", {"spec": {"parentRef": {"resource": "Gateways", "group": "acme.io", "name": "g"}}},
+     ["gateways.acme.io/g"]),
     ("NetworkPolicy", {"spec": {"podSelector": {}}}, ["<none>"]),
 ])  # fmt: skip
 def test_what_is_printed(kind: str, obj: dict[str, Any], cells: list[str]) -> None:

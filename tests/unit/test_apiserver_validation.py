@@ -64,6 +64,9 @@ Ingress:
     rules:
     - host: web.example.com
       http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}
+IPAddress:
+  metadata: {name: 10.96.0.9}
+  spec: {parentRef: {resource: services, namespace: shop, name: web}}
 IngressClass: {metadata: {name: outer}, spec: {controller: acme.io/ingress}}
 NetworkPolicy:
   metadata: {name: only-web, namespace: shop}
