@@ -2,8 +2,7 @@
 
 Structural means that types, defaults and what is preserved are said once, outside of `allOf`, `anyOf`, `oneOf` and
 `not`, which may only narrow what is declared there. So a value is pruned and defaulted without trying alternatives.
-Rules in CEL (`x-kubernetes-validations`) are refused: nothing here evaluates them, and a rule that is accepted and
-then not kept is worse than none.
+Its rules in CEL must compile (`structural_rules`).
 Upstream: `apiextensions-apiserver/pkg/apiserver/schema/{validation,complete,defaulting/validation}.go`,
 `.../pkg/apis/apiextensions/validation/validation.go`.
 """
@@ -24,15 +23,14 @@ from netemu.apiserver.structural import (
     PRESERVE,
     conformed,
 )
-from netemu.apiserver.structural_values import compiled, value_errors
+from netemu.apiserver.structural_rules import RULES, rule_definition_errors, rule_errors
+from netemu.apiserver.structural_values import ABSENT, compiled, value_errors
 from netemu.apiserver.validation_fields import forbidden, invalid, not_supported, required
 from netemu.model.errors import FieldError
 
 Json = Mapping[str, Any]
 Errors = Iterator[FieldError]
 
-_RULES = "x-kubernetes-validations"
-_NO_RULES = "rules in CEL are not evaluated here; without them the rest of the schema is enforced"
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 _JUNCTORS = ("allOf", "anyOf", "oneOf")
 _EMPTY_TYPE = {
@@ -44,7 +42,7 @@ _UNSUPPORTED = ("id", "additionalItems", "patternProperties", "definitions", "de
 _AT_ROOT = {
     "description", "type", "format", "title", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum", "maxLength",
     "minLength", "pattern", "maxItems", "minItems", "uniqueItems", "multipleOf", "required", "items", "properties",
-    "externalDocs", "example", PRESERVE, _RULES,
+    "externalDocs", "example", PRESERVE, RULES,
 }  # fmt: skip
 """What may stand at the root where `status` is a subresource, so that its schema can be told apart."""
 _ALLOWED_AT_ROOT = (
@@ -66,7 +64,8 @@ def validate_schema(schema: Json, path: str, *, has_status: bool) -> list[FieldE
         errors.append(forbidden(f"{path}.nullable", "nullable cannot be true at the root"))
     structural = sorted([*_invariants(schema, path, "root"), *_complete(schema, schema, path, path)], key=str)
     errors += structural or _defaults(schema, path, inside_meta=False, root=True)
-    return [*errors, *_openapi(schema, path, _Place(root=True))]
+    errors += _openapi(schema, path, _Place(root=True))
+    return errors or list(rule_definition_errors(schema, path))
 
 
 # --- structural -------------------------------------------------------------------------------------------------------
@@ -154,7 +153,7 @@ def _narrowing(schema: Json, path: str, skip: str = "") -> Errors:
 _NOT_NESTED = {
     "type": "empty", "default": "undefined", "title": "empty", "description": "empty", "nullable": "false",
     PRESERVE: "false", EMBEDDED: "false", INT_OR_STRING: "false", LIST_MAP_KEYS: "empty", LIST_TYPE: "undefined",
-    MAP_TYPE: "undefined", "additionalProperties": "undefined",
+    MAP_TYPE: "undefined", "additionalProperties": "undefined", RULES: "empty",
 }  # fmt: skip
 
 
@@ -200,13 +199,19 @@ def _defaults(schema: Json, path: str, *, inside_meta: bool, root: bool = False)
         bare = {key: value for key, value in schema.items() if key != "default"}
         if _pruned(bare, default) != default:
             errors.append(invalid(f"{path}.default", default, "must not have unknown fields"))
-        errors += value_errors(bare, default, prefix=f"{path}.default")
+        wrong = value_errors(bare, default, prefix=f"{path}.default")
+        errors += wrong or _broken_rules(bare, default, f"{path}.default")
     if isinstance(schema.get("items"), dict):
         errors += _defaults(schema["items"], f"{path}.items", inside_meta=inside_meta)
     for name, below in (schema.get("properties") or {}).items():
         meta = inside_meta or ((root or bool(schema.get(EMBEDDED))) and name in META_FIELDS)
         errors += _defaults(below, f"{path}.properties[{name}]", inside_meta=meta)
     return errors
+
+
+def _broken_rules(schema: Json, default: Any, path: str) -> list[FieldError]:
+    found = rule_errors(schema, default, ABSENT, [])
+    return [FieldError(f"{path}.{one.path}".removesuffix(".<nil>"), one.reason, one.message) for one in found]
 
 
 def _pruned(schema: Json, value: Any) -> Any:
@@ -256,8 +261,6 @@ def _openapi(schema: Json, path: str, place: _Place) -> Errors:
         yield forbidden(f"{path}.uniqueItems", why)
     if schema.get(PRESERVE) is False:
         yield invalid(f"{path}.{PRESERVE}", value=False, detail="must be true or undefined")
-    if schema.get(_RULES):
-        yield forbidden(f"{path}.{_RULES}", _NO_RULES)
     yield from _openapi_below(schema, path, place)
     yield from _map_type(schema, path, kind)
     yield from _list_type(schema, path, kind)

@@ -1,7 +1,7 @@
 """What is wrong with a custom resource: all that its schema says, and what no schema needs to say.
 
 Lists that are maps or sets hold nothing twice; whole objects inside an object have a kind and sound metadata; the
-numbers of `scale` are numbers. An update may leave a list as bad as it was.
+numbers of `scale` are numbers; rules hold. An update may leave a list as bad as it was.
 Upstream: `apiextensions-apiserver/pkg/registry/customresource/{strategy,validator}.go`,
 `.../pkg/apiserver/schema/{listtype,objectmeta}`.
 """
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from netemu.apiserver.structural import EMBEDDED, LIST_MAP_KEYS, LIST_TYPE
+from netemu.apiserver.structural_rules import has_rules, rule_errors
 from netemu.apiserver.structural_values import ABSENT, value_errors
 from netemu.apiserver.validation_fields import dns1035_label, duplicate, invalid, required
 from netemu.apiserver.validation_meta import path_segment, validate_meta
@@ -37,7 +39,12 @@ def validate_custom(custom: Custom, obj: Obj, old: Obj | None) -> list[FieldErro
     errors += _embedded(schema, obj, "")
     if old is None or not any(_unique(schema, old, "")):
         errors += _unique(schema, obj, "")
-    return errors
+    return errors + rule_errors(schema, obj, old if old else ABSENT, errors) if _has_rules(custom) else errors
+
+
+@lru_cache(maxsize=256)
+def _has_rules(custom: Custom) -> bool:
+    return has_rules(custom.schema)
 
 
 def _unique(schema: Json, value: Any, path: str) -> Errors:
