@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -42,8 +42,10 @@ class MetaHandlers:
         served: Served,
         ready: Callable[[], bool],
         documents: Mapping[str, Mapping[str, Any]],
+        more_metrics: Callable[[], Sequence[str]],
     ) -> None:
-        """`documents` are JSON that others provide, by path."""
+        """`documents` are JSON that others provide, by path, `more_metrics` lines for Prometheus."""
+        self._more_metrics = more_metrics
         self._documents = documents
         self._discovery = Discovery(served)
         self._openapi = OpenApi(schema, served)
@@ -123,4 +125,4 @@ class MetaHandlers:
         for labels, count in sorted(self.requests.items()):
             text = ",".join(f'{name}="{value}"' for name, value in zip(names, labels, strict=True))
             lines.append(f"apiserver_request_total{{{text}}} {count}")
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, *self._more_metrics()]) + "\n"

@@ -61,10 +61,11 @@ class ApiServer:
         tokens: ServiceAccountTokens | None = None,
         reach: Reach | None = None,
         audit: AuditLog | None = None,
+        metrics: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         """`authorizer`: default: whoever is known may do everything. `tokens`: those of service accounts, without which
         nobody is known by a token. `reach`: how it connects to kubelets, Pods and Services; default: as this process
-        does. `audit`: where requests are told."""
+        does. `audit`: where requests are told. `metrics`: more lines for Prometheus."""
         self._audit = audit
         self._reach = reach or Reach()
         self._authorizer, self._tokens = authorizer or AllowAuthenticated(), tokens
@@ -77,7 +78,7 @@ class ApiServer:
         self._connects = ConnectHandlers(registry, self._reach)
         self._bodies, self._schema = Bodies(schema), schema
         documents = tokens.documents() if tokens else {}
-        self._meta = MetaHandlers(schema, self._served, lambda: self._runner is not None, documents)
+        self._meta = MetaHandlers(schema, self._served, lambda: self._runner is not None, documents, metrics)
         self._runner: web.AppRunner | None = None
 
     async def start(

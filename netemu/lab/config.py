@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from netemu.lab.certificate_spec import CertificateSpec
 from netemu.lab.node_spec import ZONE_LABEL, LinkSpec, NodeSpec, TaintSpec, node_names
 from netemu.lab.paths import LabPaths
 from netemu.lab.topology_networks import FAMILIES, OUTSIDE, POD_PREFIX, Network, addresses_of_client, networks_of
@@ -63,6 +64,8 @@ class LabConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dns_replicas: int = 2
     certificate_validity: float = 365 * 24 * 3600.0
     """Seconds."""
+    certificate: CertificateSpec | None = None
+    """One that somebody brings for the API server."""
     corefile: str = ""
     """What cluster DNS starts with; empty: kubeadm's."""
     node_local_dns: bool = False
@@ -131,6 +134,7 @@ def resolve(topology: Topology, *, strict_images: bool = False) -> LabConfig:
         certificate_validity=float(Duration.parse(spec.control_plane.certificate_validity_period)),
         corefile=spec.dns.corefile,
         node_local_dns=spec.dns.node_local,
+        certificate=spec.control_plane.certificate,
         store=spec.control_plane.store,
         strict_images=strict_images,
     )

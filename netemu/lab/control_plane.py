@@ -15,6 +15,9 @@ import logging
 import socket
 import ssl
 import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -42,6 +45,7 @@ from netemu.client import Informer
 from netemu.client.rotation import follow
 from netemu.kernel import netns
 from netemu.lab import addons, manifests, pki
+from netemu.lab.brought import Announcer, BroughtCertificate, expiration_metrics
 from netemu.lab.config import API_PORT, LabConfig
 from netemu.lab.etcd_member import host
 from netemu.lab.member import Member, join_lab, open_etcd, serve_host, unix_socket
@@ -82,7 +86,16 @@ async def control_plane(lab: str, number: int = 0) -> None:
     tls, kubelet_tls = server_tls(*pki.server_certificate(lab)), pki.kubelet_client_tls(lab)
     reach = Reach(member.namespace, kubelet_tls)
     tokens = _tokens(member, registry)
-    server = ApiServer(registry, schema, authorizer=authorizer, tokens=tokens, reach=reach, audit=AuditLog(paths.audit))
+    renewed = {**pki.renewed(lab, tls, kubelet_tls), **_brought(config, tls)}
+    server = ApiServer(
+        registry,
+        schema,
+        authorizer=authorizer,
+        tokens=tokens,
+        reach=reach,
+        audit=AuditLog(paths.audit),
+        metrics=partial(expiration_metrics, pki.serving(config)),
+    )
     client = LocalClient(registry, "kube-apiserver")
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -94,7 +107,7 @@ async def control_plane(lab: str, number: int = 0) -> None:
             else:
                 tasks.create_task(serve_host(member, server, store, tls))
             tasks.create_task(_serve_the_node(member, server, tls))
-            tasks.create_task(follow(pki.renewed(lab, tls, kubelet_tls)))
+            tasks.create_task(follow(renewed))
             if isinstance(store, SqliteStore):
                 tasks.create_task(serve_snapshots(lab, store))
             else:
@@ -162,6 +175,9 @@ def _start_components(
         pools, signer = config.load_balancer_pools, pki.authority(config)
         async with asyncio.TaskGroup() as both:
             both.create_task(keep_certificates(config, signer))
+            if config.certificate:
+                told, node = LabPaths(config.name).announced, config.control_planes[0].name
+                both.create_task(Announcer(config.name, node, config.certificate, manager, told).run())
             both.create_task(controllers.run(manager, load_balancer_pools=pools, root_ca=root_ca, signer=signer))
 
     async def schedule() -> None:
@@ -169,6 +185,13 @@ def _start_components(
 
     tasks.create_task(member.lead(manager, "kube-controller-manager", control))
     tasks.create_task(member.lead(binder, "kube-scheduler", schedule))
+
+
+def _brought(config: LabConfig, tls: ssl.SSLContext) -> dict[Path, Callable[[], None]]:
+    """Show the certificate that somebody brings, if any; what to do when its file is new."""
+    if config.certificate is None:
+        return {}
+    return BroughtCertificate(config.certificate, tls, pki.server_certificate(config.name)).renewed()
 
 
 def _tokens(member: Member, registry: Registry) -> ServiceAccountTokens:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from netemu.lab.certificate_spec import CertificateSpec
+
 
 class Spec(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
     """Base of the file's own types."""
@@ -23,6 +25,8 @@ class ControlPlaneSpec(Spec, frozen=True, kw_only=True):
     """1, 3 or 5; more than one need the store etcd."""
     certificate_validity_period: str = "8760h"
     """Of every certificate that the lab's authority signs; all are renewed before they end."""
+    certificate: CertificateSpec | None = None
+    """One that somebody brings, for the names in it."""
     store: str = "sqlite"
     """`sqlite`, or `etcd` with a member beside each API server."""
 

@@ -117,6 +117,11 @@ class LabPaths:
         return self.pki / f"{component}.kubeconfig"
 
     @property
+    def announced(self) -> Path:
+        """What was said of the end of a certificate that somebody brings."""
+        return self.state / "announced.json"
+
+    @property
     def audit(self) -> Path:
         """Every request to the API server, a JSON line each."""
         return self.state / "audit.log"

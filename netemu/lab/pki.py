@@ -161,6 +161,12 @@ def server_certificate(lab: str) -> tuple[Path, Path, Path]:
     return pki / "apiserver.crt", pki / "apiserver.key", pki / "ca.crt"
 
 
+def serving(config: LabConfig) -> dict[str, Path]:
+    """The certificates that the API server shows, by what they are called in metrics."""
+    brought = {"brought": Path(config.certificate.cert)} if config.certificate else {}
+    return {"own": LabPaths(config.name).pki / "apiserver.crt", **brought}
+
+
 def kubelet_certificate(lab: str, node: str) -> tuple[Path, Path, Path]:
     """Paths of the certificate with which the kubelet of a node serves, its key, and the authority's certificate."""
     pki = LabPaths(lab).pki

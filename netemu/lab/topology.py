@@ -16,6 +16,7 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 
+from netemu.lab.certificate_spec import check_certificate
 from netemu.lab.check_spec import CheckSpec, check_mistakes
 from netemu.lab.node_spec import SEVERAL, ControlPlaneSpec, LinkSpec, NodeSpec, Spec, node_names, planned_nodes
 from netemu.lab.topology_networks import addresses_of_client, check_client_addresses, check_networks
@@ -123,7 +124,7 @@ def read_topology(path: Path, *, name: str = "") -> TopologyFile:
     topology = default
     if heads:
         decoded, found = _decode(heads[0])
-        topology = decoded or default
+        topology = _located(decoded or default, path.parent)
         mistakes += found
     if name:
         topology = msgspec.structs.replace(topology, metadata=Metadata(name=name))
@@ -139,6 +140,15 @@ def read_topology(path: Path, *, name: str = "") -> TopologyFile:
     if mistakes:
         raise Mistakes(mistakes)
     return TopologyFile(topology, manifests)
+
+
+def _located(topology: Topology, folder: Path) -> Topology:
+    """With absolute paths: the lab's processes are elsewhere."""
+    plane = topology.spec.control_plane
+    if plane.certificate is None:
+        return topology
+    plane = msgspec.structs.replace(plane, certificate=plane.certificate.located(folder))
+    return msgspec.structs.replace(topology, spec=msgspec.structs.replace(topology.spec, control_plane=plane))
 
 
 def _name_from(path: Path) -> str:
@@ -282,6 +292,8 @@ def _check_control_plane(document: Document, spec: TopologySpec) -> Iterator[Mis
     if not fine:
         why = f"{validity!r}: must be a duration such as 8760h, {_SHORTEST_VALIDITY}s or more"
         yield document.mistake((*where, "certificateValidityPeriod"), why)
+    if spec.control_plane.certificate:
+        yield from check_certificate(document, spec.control_plane.certificate, Path(document.file).parent)
     listed = [(index, node) for index, node in enumerate(spec.nodes) if node.role == "control-plane"]
     count = sum(len(node_names(node)) for _, node in listed)
     if spec.nodes is not _DEFAULT_NODES and listed and count != replicas:
