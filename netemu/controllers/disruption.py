@@ -2,7 +2,8 @@
 
 The API server grants an eviction by the budget's status, which is kept here: how many Pods are healthy and how many
 must be. `disruptedPods` are Pods whose eviction was granted but which are not seen to go yet; they do not count as
-healthy, until two minutes have shown that they stay.
+healthy, until two minutes have shown that they stay. By then a Pod that is still there is no longer told to be the
+target of a disruption either.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from netemu.controllers.cache import Cache
 from netemu.controllers.loop import Queue
 from netemu.controllers.rollout import share_of
 from netemu.model import times
-from netemu.model.meta import Condition, OwnerReference
+from netemu.model.meta import Condition, OwnerReference, encode
 from netemu.model.objects import Deployment, PodDisruptionBudget, PodDisruptionBudgetStatus, ReplicaSet
 from netemu.model.pods import Pod
 from netemu.model.resources import DEPLOYMENTS, PODDISRUPTIONBUDGETS, PODS, REPLICASETS
@@ -221,3 +222,41 @@ def _alike(old: Pod, new: Pod) -> bool:
     """Whether nothing has changed that a budget counts."""
     same_owner = old.metadata.owner_references == new.metadata.owner_references
     return old.labels == new.labels and old.ready == new.ready and old.deleting == new.deleting and same_owner
+
+
+def staying(pod: Pod, now: datetime) -> Actions:
+    """Take back the condition DisruptionTarget of a Pod that was to go and did not."""
+    target = next((c for c in pod.status.conditions if c.type == "DisruptionTarget" and c.status == "True"), None)
+    if target is None or pod.deleting or pod.finished or target.reason == "TerminationByKubelet":
+        return []
+    since = times.parse(target.last_transition_time) if target.last_transition_time else now
+    if (left := (since + _DELETION_TIMEOUT - now).total_seconds()) > 0:
+        return [Again(left)]
+    others = [encode(c) for c in pod.status.conditions if c.type != target.type]
+    taken_back = {"type": target.type, "status": "False", "lastTransitionTime": times.time_text(now)}
+    patch = {"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [*others, taken_back]}}
+    return [Patch(PODS, pod.name, patch, pod.namespace, "status", pod.metadata.resource_version)]
+
+
+class StalePodDisruption:
+    """Watches Pods that are told to be the target of a disruption."""
+
+    name = "controllermanager"
+    needs = (PODS,)
+
+    def __init__(self, cache: Cache) -> None:
+        self._pods = cache.of(PODS, Pod)
+
+    def watch(self, queue: Queue) -> None:
+        """Pods with the condition."""
+
+        def of_pod(_: Pod | None, new: Pod | None) -> None:
+            if new is not None and any(c.type == "DisruptionTarget" for c in new.status.conditions):
+                queue.mark(new.key)
+
+        self._pods.on_change(of_pod)
+
+    async def decide(self, key: str) -> Sequence[Action]:
+        """See Controller."""
+        pod = self._pods.get(key)
+        return staying(pod, datetime.now(UTC)) if pod else ()

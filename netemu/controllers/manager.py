@@ -10,7 +10,7 @@ from netemu.controllers.cache import Cache
 from netemu.controllers.certificates import CertificateController, Signer
 from netemu.controllers.clusterroles import ClusterRoleAggregation
 from netemu.controllers.deployment import DeploymentController
-from netemu.controllers.disruption import DisruptionController
+from netemu.controllers.disruption import DisruptionController, StalePodDisruption
 from netemu.controllers.endpoints import EndpointsController
 from netemu.controllers.endpointslice import EndpointSliceController
 from netemu.controllers.endpointslicemirroring import EndpointSliceMirroringController
@@ -52,6 +52,7 @@ def controllers(
         ServiceLBController(cache, load_balancer_pools),
         ClusterRoleAggregation(cache),
         DisruptionController(cache),
+        StalePodDisruption(cache),
         ServiceCIDRController(cache),
         *publisher,
         *certificates,

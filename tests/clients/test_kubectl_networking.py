@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from netemu.model.resources import INGRESSES
 from tests.clients.apiserver import Kubectl, find_kubectl
@@ -83,3 +84,41 @@ async def test_cluster_ips_and_their_networks_are_listed(kubectl: Kubectl) -> No
     described = await kubectl.as_program(find_kubectl(33))("describe", "ipaddress/10.96.0.9", "servicecidr/kubernetes")
     assert "Name:       web" in described.out
     assert "10.96.0.0/16" in described.out
+
+
+BUDGET = """
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: db}
+spec: {minAvailable: 1, selector: {matchLabels: {app: db}}}
+"""
+INGRESS = """
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web}
+spec: {defaultBackend: {service: {name: web, port: {number: 80}}}}
+"""
+
+
+async def test_server_side_apply_owns_what_it_says_and_no_more(kubectl: Kubectl) -> None:
+    every = "---".join((CLASS, POLICY, BUDGET, INGRESS))
+    await kubectl("apply", "--server-side", "-f", "-", stdin=every)
+    before = [obj["metadata"]["resourceVersion"] for obj in await listed(kubectl)]
+    await kubectl("apply", "--server-side", "-f", "-", stdin=every)
+    stricter = BUDGET.replace("minAvailable: 1", "minAvailable: 2")
+    other = await kubectl.run("apply", "--server-side", "--field-manager=other", "-f", "-", stdin=stricter)
+    await kubectl("patch", "netpol", "only-web", "--type=merge", "-p", '{"spec": {"podSelector": null}}')
+
+    after = await listed(kubectl)
+    fields = {obj["kind"]: obj["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"] for obj in after}
+    assert [obj["metadata"]["resourceVersion"] for obj in after][:2] == before[:2]
+    assert 'conflict with "kubectl": .spec.minAvailable' in other.err
+    assert fields["Ingress"] == {"f:defaultBackend": {"f:service": {"f:name": {}, "f:port": {}}}}
+    assert fields["PodDisruptionBudget"] == {"f:minAvailable": {}, "f:selector": {}}
+    assert next(obj for obj in after if obj["kind"] == "NetworkPolicy")["spec"]["podSelector"] == {}
+
+
+async def listed(kubectl: Kubectl) -> list[Any]:
+    what = "ingressclass/outer,pdb/db,ingress/web,netpol/only-web".replace(",", " ").split()
+    items: list[Any] = json.loads((await kubectl("get", *what, "--show-managed-fields", "-o", "json")).out)["items"]
+    return items

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +18,7 @@ from netemu.apiserver.registry import Registry
 from netemu.client.base import Obj
 from netemu.model.errors import AlreadyExists, InternalError, Invalid, ServiceUnavailable
 from netemu.model.resources import IPADDRESSES, NAMESPACES, SERVICECIDRS, SERVICES
+from netemu.store.sqlite import SqliteStore
 from netemu.testing.store import MemoryStore
 from tests.unit.apiserver_kit import NAMESPACE, SERVICE, named, registry, serving, store
 
@@ -172,6 +178,60 @@ async def test_a_start_puts_right_what_a_kill_has_left(store: MemoryStore) -> No
         await after.list(IPADDRESSES, resource_version=str(newest))
         assert addresses(after) == {"10.96.0.8": "b", "10.96.0.9": "c", "10.96.0.99": "mine"}
         await after.create(SERVICES, service("d", clusterIP="10.96.0.7"), "shop")
+
+
+_WRITER = """
+import asyncio, sys
+from pathlib import Path
+from netemu.apiserver.allocation import ServiceAllocator
+from netemu.apiserver.registry import Registry
+from netemu.apiserver.schema import Schema
+from netemu.model.resources import NAMESPACES, SERVICES
+from netemu.store.sqlite import SqliteStore
+
+async def main():
+    registry = Registry(await SqliteStore.open(Path(sys.argv[1])), Schema.load(), ServiceAllocator(["10.96.0.0/16"]))
+    await registry.start()
+    await registry.create(NAMESPACES, {"metadata": {"name": "shop"}})
+    async def write(worker):
+        number = 0
+        while True:
+            name = f"s-{worker}-{number}"
+            service = {"metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}}
+            made = await registry.create(SERVICES, service, "shop")
+            if number % 2:
+                await registry.delete(SERVICES, name, "shop")
+            else:
+                sys.stdout.write(f"{name} {made['spec']['clusterIP']}\\n")
+                sys.stdout.flush()
+            number += 1
+    await asyncio.gather(*(write(worker) for worker in range(8)))
+
+asyncio.run(main())
+"""
+
+
+def killed_while_writing(path: Path) -> dict[str, str]:
+    """The Services that a process was told were made and stay, with their addresses, before it was killed."""
+    child = subprocess.Popen([sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    with child.stdout:
+        told = [child.stdout.readline() for _ in range(100)]
+        os.kill(child.pid, signal.SIGKILL)
+        told += child.stdout.readlines()
+    child.wait()
+    return dict(line.split() for line in told if line.endswith("\n"))
+
+
+async def test_a_kill_at_any_moment_leaves_each_service_its_own_address(tmp_path: Path) -> None:
+    told = await asyncio.to_thread(killed_while_writing, tmp_path / "store.db")
+
+    store = await SqliteStore.open(tmp_path / "store.db")
+    async with serving(store) as registry:
+        services = {obj["spec"]["clusterIP"]: obj["metadata"]["name"] for obj in registry.objects(SERVICES)}
+        assert addresses(registry) == services
+        assert {ip: name for name, ip in told.items()}.items() <= services.items()
+    await store.close()
 
 
 async def test_names_of_ipaddresses_are_canonical_and_parents_stay(registry: Registry) -> None:

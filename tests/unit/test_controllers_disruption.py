@@ -9,7 +9,7 @@ import pytest
 
 from netemu import controllers
 from netemu.controllers.actions import Again, Patch, Say
-from netemu.controllers.disruption import Scale, reconcile
+from netemu.controllers.disruption import Scale, reconcile, staying
 from netemu.model.meta import decode
 from netemu.model.objects import PodDisruptionBudget
 from netemu.model.pods import Pod
@@ -112,6 +112,35 @@ def test_pods_that_nobody_controls_are_told_where_a_share_is_asked_for() -> None
 
     assert "UnmanagedPods" in [a.reason for a in share if isinstance(a, Say)]
     assert not [a for a in number if isinstance(a, Say)]
+
+
+def target(since: str, reason: str = "EvictionByEvictionAPI", **metadata: Any) -> Pod:
+    obj = pod("p", metadata=metadata)
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": reason, "lastTransitionTime": since}
+    obj["status"]["conditions"].append(condition)
+    return decode(obj, Pod)
+
+
+def test_a_pod_that_stays_is_told_so_after_two_minutes() -> None:
+    (patch,) = staying(target("2026-01-01T11:58:00Z"), NOW)
+
+    assert isinstance(patch, Patch)
+    ready, taken_back = patch.patch["status"]["conditions"]
+    assert ready["type"] == "Ready"
+    assert taken_back == {"type": "DisruptionTarget", "status": "False", "lastTransitionTime": "2026-01-01T12:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("of", "actions"),
+    [
+        pytest.param(target("2026-01-01T11:59:00Z"), [Again(60.0)], id="not yet"),
+        pytest.param(target("2026-01-01T11:00:00Z", deletionTimestamp="2026-01-01T12:00:00Z"), [], id="it goes"),
+        pytest.param(target("2026-01-01T11:00:00Z", "TerminationByKubelet"), [], id="the kubelet ends it"),
+        pytest.param(decode(pod("p"), Pod), [], id="nobody wants it to go"),
+    ],
+)
+def test_conditions_that_stay(of: Pod, actions: list[Any]) -> None:
+    assert staying(of, NOW) == actions
 
 
 @pytest.mark.looptime
