@@ -24,6 +24,7 @@ from netemu.apiserver.authentication import (
     forbidden_message,
     user_of,
 )
+from netemu.apiserver.bootstrap_tokens import BootstrapTokens
 from netemu.apiserver.service_accounts import ServiceAccountTokens
 from netemu.model.errors import BadRequest, Forbidden, Unauthorized
 
@@ -47,9 +48,13 @@ class Authenticator:
     """Finds the user of each request."""
 
     def __init__(
-        self, authorizer: Authorizer, tokens: ServiceAccountTokens | None, now: Callable[[], float] = time.time
+        self,
+        authorizer: Authorizer,
+        tokens: ServiceAccountTokens | None,
+        bootstrap: BootstrapTokens,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        self._authorizer, self._tokens, self._now = authorizer, tokens, now
+        self._authorizer, self._tokens, self._bootstrap, self._now = authorizer, tokens, bootstrap, now
 
     def user(self, request: web.Request) -> User:
         """Who asks, or whom they may ask as. Raises Unauthorized for a bad token, Forbidden, BadRequest."""
@@ -78,6 +83,8 @@ class Authenticator:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             return ANONYMOUS
+        if joining := self._bootstrap.user(token.strip()):
+            return joining
         if self._tokens is None:
             raise Unauthorized("Unauthorized")
         return self._tokens.user(token.strip())

@@ -18,6 +18,7 @@ _WRITE = ("create", "delete", "deletecollection", "patch", "update")
 _ALL = (*_READ, *_WRITE)
 _CERTIFICATES, _REQUESTS = "certificates.k8s.io", "certificatesigningrequests"
 _AGGREGATE = f"{GROUP}/aggregate-to-"
+_GET_NODES = "kubeadm:get-nodes"
 BOOTSTRAPPERS = "system:bootstrappers:kubeadm:default-node-token"
 """The group of the tokens that kubeadm makes for nodes to join with."""
 _BOOTSTRAPPING = {"kubernetes.io/bootstrapping": "rbac-defaults"}
@@ -251,16 +252,22 @@ def _leader_locking(component: str) -> list[tuple[Resource, Obj]]:
 
 def kubeadm_policy() -> list[tuple[Resource, Obj]]:
     """Who may have certificates of kubelets approved without asking: those that join with a token of kubeadm's, and
-    kubelets for themselves. Upstream: `cmd/kubeadm/app/phases/bootstraptoken/node`."""
+    kubelets for themselves; and everybody finds the cluster. Upstream: `cmd/kubeadm/app/phases/bootstraptoken`."""
     joining, nodes = _subject("Group", BOOTSTRAPPERS), _subject("Group", "system:nodes")
-    return [
-        (CLUSTERROLEBINDINGS, {**_cluster_binding(role, [subject], {}), "metadata": {"name": f"kubeadm:{name}"}})
-        for name, role, subject in (
+    role = {"metadata": {"name": _GET_NODES}, "rules": [_rule(("get",), "", "nodes")]}
+    info = _rule(("get",), "", "configmaps", ("cluster-info",))
+    bindings = [
+        (CLUSTERROLEBINDINGS, {**_cluster_binding(ref, [subject], {}), "metadata": {"name": f"kubeadm:{name}"}})
+        for name, ref, subject in (
             ("kubelet-bootstrap", "system:node-bootstrapper", joining),
+            ("get-nodes", _GET_NODES, joining),
             ("node-autoapprove-bootstrap", f"{_NODE_CLIENT}nodeclient", joining),
             ("node-autoapprove-certificate-rotation", f"{_NODE_CLIENT}selfnodeclient", nodes),
         )
     ]
+    anybody = _subject(_USER, "system:anonymous")
+    found = _local_policy("kubeadm:bootstrap-signer-clusterinfo", "kube-public", [info], anybody)
+    return [(CLUSTERROLES, role), *bindings, *found]
 
 
 def dns_policy(namespace: str, faults: str) -> list[tuple[Resource, Obj]]:
@@ -297,8 +304,14 @@ def agent_policy(user: str, namespace: str, faults: str) -> list[tuple[Resource,
 
 def _faults_policy(name: str, namespace: str, faults: str, subject: dict[str, str]) -> list[tuple[Resource, Obj]]:
     """To follow the ConfigMap of the faults of a DNS server, and to tell of them."""
+    return _local_policy(name, namespace, [_rule(_READ, "", "configmaps", (faults,)), _EVENTS], subject)
+
+
+def _local_policy(
+    name: str, namespace: str, rules: list[dict[str, Any]], subject: dict[str, str]
+) -> list[tuple[Resource, Obj]]:
+    """A Role and its binding to one subject."""
     local = {"name": name, "namespace": namespace}
-    rules = [_rule(_READ, "", "configmaps", (faults,)), _EVENTS]
     ref = {"apiGroup": GROUP, "kind": "Role", "name": name}
     return [
         (ROLES, {"metadata": local, "rules": rules}),

@@ -23,6 +23,7 @@ from netemu.apiserver.audit import COMPLETE, RECEIVED, AuditLog
 from netemu.apiserver.authentication import AllowAuthenticated, Attributes, Authorizer, User, forbidden_message
 from netemu.apiserver.authenticator import ALLOWED_BY, Authenticator
 from netemu.apiserver.bodies import Bodies, FieldValidation
+from netemu.apiserver.bootstrap_tokens import BootstrapTokens
 from netemu.apiserver.connect import ConnectHandlers, connects
 from netemu.apiserver.handlers import ResourceHandlers
 from netemu.apiserver.handlers_meta import PUBLIC, MetaHandlers
@@ -69,7 +70,7 @@ class ApiServer:
         self._audit = audit
         self._reach = reach or Reach()
         self._authorizer, self._tokens = authorizer or AllowAuthenticated(), tokens
-        self._authenticator = Authenticator(self._authorizer, tokens)
+        self._authenticator = Authenticator(self._authorizer, tokens, BootstrapTokens(registry))
         self._served = registry.served
         self._served.add_builtin(REVIEWS)
         self.watches = Watches()

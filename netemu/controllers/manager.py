@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from netemu.client.base import Client
+from netemu.controllers.bootstraptokens import BootstrapSigner, TokenCleaner
 from netemu.controllers.cache import Cache
 from netemu.controllers.certificates import CertificateController, Signer
 from netemu.controllers.clusterroles import ClusterRoleAggregation
@@ -51,6 +52,8 @@ def controllers(
         TaintEvictionController(cache),
         ServiceLBController(cache, load_balancer_pools),
         ClusterRoleAggregation(cache),
+        TokenCleaner(cache),
+        BootstrapSigner(cache),
         DisruptionController(cache),
         StalePodDisruption(cache),
         ServiceCIDRController(cache),

@@ -57,7 +57,7 @@ from netemu.lab.renewal import keep_certificates
 from netemu.lab.snapshot_server import serve_snapshots
 from netemu.model.errors import ApiError
 from netemu.model.objects import Node
-from netemu.model.resources import CLUSTERROLEBINDINGS, NODES
+from netemu.model.resources import CLUSTERROLEBINDINGS, CONFIGMAPS, NODES
 from netemu.store.etcd import EtcdStore
 from netemu.store.sqlite import SqliteStore
 from netemu.store.sqlite_snapshot import replace_store
@@ -137,8 +137,8 @@ async def _begin(member: Member, client: LocalClient, registry: Registry) -> Non
         service_address=config.api_service_ip,
         service_cidrs=config.service_cidrs,
     )
-    await ensure_policy(client, kubeadm_policy())
-    await ensure_policy(client, dns_policy(addons.SYSTEM, addons.FAULTS))
+    policy = [*kubeadm_policy(), *dns_policy(addons.SYSTEM, addons.FAULTS), (CONFIGMAPS, pki.cluster_info(config))]
+    await ensure_policy(client, policy)
     await ensure_policy(client, agent_policy(pki.NODE_AGENT, addons.SYSTEM, addons.OUTSIDE_FAULTS))
 
 

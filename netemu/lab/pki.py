@@ -12,14 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from netemu.client.kubeconfig import load_kubeconfig
 from netemu.client.rotation import validity
 from netemu.lab.authority import Authority, new_key, pem, pem_key
-from netemu.lab.config import LabConfig, write_file
+from netemu.lab.config import API_PORT, LabConfig, write_file
 from netemu.lab.paths import LabPaths
 
 if TYPE_CHECKING:
@@ -139,6 +139,18 @@ def kubeconfig(lab: str, server: str, ca: bytes, user: str, certificate: bytes, 
         ],
     }  # fmt: skip
     return msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"
+
+
+def cluster_info(config: LabConfig) -> dict[str, Any]:
+    """The ConfigMap by which somebody who joins finds the cluster: a kubeconfig without a user."""
+    node, ca = config.control_planes[0].addresses[0], (LabPaths(config.name).pki / "ca.crt").read_bytes()
+    host = f"[{node}]" if ":" in node else node
+    cluster = {"server": f"https://{host}:{API_PORT}", "certificate-authority-data": base64.b64encode(ca).decode()}
+    text = msgspec.json.encode(
+        {"apiVersion": "v1", "kind": "Config", "clusters": [{"name": "", "cluster": cluster}], "contexts": [],
+         "current-context": "", "preferences": {}, "users": []}
+    ).decode()  # fmt: skip
+    return {"metadata": {"name": "cluster-info", "namespace": "kube-public"}, "data": {"kubeconfig": text}}
 
 
 def authority(config: LabConfig) -> Authority:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from pathlib import Path
 
 import pytest
 
+from netemu.client import Credentials, HttpClient
+from netemu.kubelet.certificates import client_certificate
 from netemu.lab import pki
+from netemu.model.errors import Forbidden, Unauthorized
+from netemu.model.resources import CONFIGMAPS, NODES, SECRETS
 from tests.clients.apiserver import find_kubectl
 from tests.clients.labs import LabKubectl
 from tests.cluster.labs import eventually
@@ -66,3 +71,54 @@ def test_who_may_not_approve_is_told(lab: LabKubectl) -> None:
     refused = lab.run("certificate", "approve", "bob", "--as=carl")
 
     assert "user not permitted to approve requests with signerName" in refused.stderr
+
+
+def test_a_bootstrap_token_becomes_a_kubelet(lab: LabKubectl) -> None:
+    """As kubeadm joins: find the cluster by `cluster-info`, trust it by the token, get a certificate by the token."""
+    token = ("abcdef", "0123456789abcdef")
+    fields = {
+        "token-id": token[0],
+        "token-secret": token[1],
+        "usage-bootstrap-authentication": "true",
+        "usage-bootstrap-signing": "true",
+        "auth-extra-groups": "system:bootstrappers:kubeadm:default-node-token",
+    }
+    metadata = {"name": f"bootstrap-token-{token[0]}", "namespace": "kube-system"}
+    kind = "bootstrap.kubernetes.io/token"
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "stringData": fields}
+    lab.within("kube-system")("create", "-f", "-", stdin=json.dumps(secret))
+    signed = "{.data.jws-kubeconfig-abcdef}"
+    public = lab.within("kube-public")
+    eventually(lambda: public("get", "configmap", "cluster-info", "-o", f"jsonpath={signed}"), "a signature")
+
+    async def join() -> tuple[str, list[str], str]:
+        anybody = Credentials(server_of(lab), insecure=True)
+        async with HttpClient(anybody) as client:
+            found = json.loads((await client.get(CONFIGMAPS, "cluster-info", "kube-public"))["data"]["kubeconfig"])
+        ca = base64.b64decode(found["clusters"][0]["cluster"]["certificate-authority-data"]).decode()
+        bearer = Credentials(server_of(lab), ca=ca, token=".".join(token))
+        async with HttpClient(bearer) as client:
+            with pytest.raises(Forbidden):
+                await client.list(SECRETS, "kube-system")
+            mine = await client_certificate(client, "joined", bearer)
+        async with HttpClient(mine) as client:
+            review = await client.request("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", body={})
+            node = await client.create(NODES, {"metadata": {"name": "joined"}})
+        user = review["status"]["userInfo"]
+        return user["username"], user["groups"], node["metadata"]["name"]
+
+    joined = asyncio.run(join())
+    lab("delete", "node", "joined")
+
+    assert joined == ("system:node:joined", ["system:nodes", "system:authenticated"], "joined")
+
+
+def test_a_token_that_is_over_lets_nobody_in(lab: LabKubectl) -> None:
+    bearer = Credentials(server_of(lab), ca=pki.server_certificate(lab.lab)[2].read_text(), token="bbbbbb." + "0" * 16)
+
+    async def ask() -> None:
+        async with HttpClient(bearer) as client:
+            await client.list(NODES)
+
+    with pytest.raises(Unauthorized):
+        asyncio.run(ask())
