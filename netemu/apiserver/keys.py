@@ -11,6 +11,8 @@ from netemu.model.resources import RESOURCES, Resource
 
 ROOT = "/registry/"
 
+_OWN = (f"{ROOT}ranges/", f"{ROOT}masterleases/")
+
 _EARLY_NAMES = {
     ("", "nodes"): "minions",
     ("", "services"): "services/specs",
@@ -22,6 +24,11 @@ _EARLY_NAMES = {
 }
 _FOLDERS = {(r.group, r.plural): _EARLY_NAMES.get((r.group, r.plural), r.plural) for r in reversed(RESOURCES)}
 _RESOURCES = {folder: resource for resource, folder in _FOLDERS.items()}
+
+
+def is_object(key: str) -> bool:
+    """Whether a key is an object's, and not what API servers keep for each other alone and make anew."""
+    return not key.startswith(_OWN)
 
 
 def key_of(resource: Resource, namespace: str, name: str) -> str:

@@ -54,7 +54,7 @@ from netemu.lab.node_local_dns import node_local_dns
 from netemu.lab.paths import LabPaths
 from netemu.lab.process import run, until
 from netemu.lab.renewal import keep_certificates
-from netemu.lab.snapshot_server import serve_snapshots
+from netemu.lab.snapshot_server import restore_etcd, serve_snapshots
 from netemu.model.errors import ApiError
 from netemu.model.objects import Node
 from netemu.model.resources import CLUSTERROLEBINDINGS, CONFIGMAPS, NODES
@@ -66,6 +66,8 @@ log = logging.getLogger(__name__)
 
 _PATIENCE = 10.0
 """Seconds that manifests wait for nodes that are late."""
+_RESTORE_SECONDS = 300.0
+"""How long the other members wait for the first, which puts a snapshot into the store."""
 _GOODBYE = 1.0
 """Seconds that leaving the endpoints of Service `kubernetes` may take."""
 
@@ -108,9 +110,8 @@ async def control_plane(lab: str, number: int = 0) -> None:
                 tasks.create_task(serve_host(member, server, store, tls))
             tasks.create_task(_serve_the_node(member, server, tls))
             tasks.create_task(follow(renewed))
-            if isinstance(store, SqliteStore):
-                tasks.create_task(serve_snapshots(lab, store))
-            else:
+            tasks.create_task(serve_snapshots(lab, store, paths.snapshot_socket(member.process)))
+            if isinstance(store, EtcdStore):
                 tasks.create_task(_stay_among_endpoints(member, client, registry, store))
             _start_components(tasks, member, registry, authorizer)
             if member.first:
@@ -143,9 +144,13 @@ async def _begin(member: Member, client: LocalClient, registry: Registry) -> Non
 
 
 async def _open_store(member: Member) -> SqliteStore | EtcdStore:
-    if member.shared:
-        return await open_etcd(member)
     paths = LabPaths(member.config.name)
+    if member.shared:
+        store = await open_etcd(member)
+        if member.first and paths.incoming_store.exists():
+            await restore_etcd(store, member.config.name)
+        await until(lambda: not paths.incoming_store.exists(), within=_RESTORE_SECONDS)
+        return store
     if paths.incoming_store.exists():
         replace_store(paths.incoming_store, paths.store)
     return await SqliteStore.open(paths.store)

@@ -76,8 +76,12 @@ class Member:
     @property
     def socket(self) -> Path:
         """Where it serves root on this machine."""
-        process = control_planes(self.config.etcd_members)[max(self.number - 1, 0)]
-        return LabPaths(self.config.name).api_socket(process)
+        return LabPaths(self.config.name).api_socket(self.process)
+
+    @property
+    def process(self) -> str:
+        """The name of its process."""
+        return control_planes(self.config.etcd_members)[max(self.number - 1, 0)]
 
     async def lead(self, client: Client, component: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do what only one member may do at a time."""

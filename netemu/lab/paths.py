@@ -77,10 +77,9 @@ class LabPaths:
         """Those of all control-plane processes that there have been."""
         return sorted(self.run.glob("control-plane*.sock"))
 
-    @property
-    def snapshot_socket(self) -> Path:
-        """Where root gets copies of the store."""
-        return self.run / "snapshot.sock"
+    def snapshot_socket(self, process: str = "control-plane") -> Path:
+        """Where root gets copies of the store from a control-plane process."""
+        return self.run / f"snapshot-{process}.sock"
 
     @property
     def agent_socket(self) -> Path:

@@ -2,7 +2,8 @@
 
 Only the control plane may open its store, so it also makes the copy, in the turn of the store's other work, and hands
 it to root through a Unix socket: a line of JSON, then the file. To restore, the file is laid beside the store, and the
-control plane takes it when it starts; one that runs is ended, and the supervisor starts it again.
+control plane takes it when it starts; one that runs is ended, and the supervisor starts it again. Of several members
+all are ended, and the first takes it before any of them serves. The file is of the same form for SQLite and etcd.
 """
 
 from __future__ import annotations
@@ -14,20 +15,22 @@ import signal
 import socket
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from netemu.lab import remains
 from netemu.lab.api import LabApi
+from netemu.lab.config import load_config
 from netemu.lab.paths import LabPaths
+from netemu.lab.processes import control_planes
 from netemu.lab.snapshot_server import Told
 from netemu.model.errors import NetemuError, UserError
 from netemu.store.sqlite_snapshot import SnapshotFile, copy_store_file, read_snapshot
 
 _CHUNK = 1 << 20
-_PATIENCE = 30.0
-_PROCESS = "control-plane"
+_PATIENCE = 60.0
 
 
 def save(lab: str, file: Path) -> SnapshotFile:
@@ -38,8 +41,12 @@ def save(lab: str, file: Path) -> SnapshotFile:
     try:
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:
             copy = Path(folder, file.name)
-            if _PROCESS in remains.lab_processes(lab):
-                _fetch(paths.snapshot_socket, copy)
+            if alive := _control_planes(lab):
+                _fetch([paths.snapshot_socket(process) for process in alive], copy)
+            elif load_config(lab).etcd_members:
+                raise UserError(
+                    f"lab {lab}: none of its API servers runs, and only they read etcd; see `netemu status`"
+                )
             else:
                 copy_store_file(paths.store, copy, lab)
             saved = read_snapshot(copy)
@@ -50,18 +57,35 @@ def save(lab: str, file: Path) -> SnapshotFile:
     return saved
 
 
-def _fetch(path: Path, copy: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as connection, copy.open("wb") as file:
+def _control_planes(lab: str) -> dict[str, int]:
+    """Those that live, with their pids."""
+    alive = remains.lab_processes(lab)
+    return {name: alive[name] for name in control_planes(load_config(lab).etcd_members) if name in alive}
+
+
+def _fetch(paths: Sequence[Path], copy: Path) -> None:
+    with _connected(paths) as connection, copy.open("wb") as file:
         connection.settimeout(_PATIENCE)
-        try:
-            connection.connect(str(path))
-        except OSError as error:
-            raise NetemuError(f"the control plane does not answer at {path}: {error.strerror or error}") from error
         with connection.makefile("rb") as stream:
             told = msgspec.json.decode(stream.readline() or b'{"error": "the control plane ended"}', type=Told)
             if told.error:
                 raise NetemuError(told.error)
             shutil.copyfileobj(stream, file, _CHUNK)
+
+
+def _connected(paths: Sequence[Path]) -> socket.socket:
+    """A connection to the first that answers."""
+    problem = ""
+    for path in paths:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(str(path))
+        except OSError as error:
+            connection.close()
+            problem = f"{path}: {error.strerror or error}"
+        else:
+            return connection
+    raise NetemuError(f"the control plane does not answer at {problem}")
 
 
 def restore(lab: str, file: Path) -> SnapshotFile:
@@ -76,8 +100,9 @@ def restore(lab: str, file: Path) -> SnapshotFile:
     shutil.copyfile(file, incoming)
     incoming.chmod(0o600)
     os.replace(incoming, paths.incoming_store)
-    if process := remains.lab_processes(lab).get(_PROCESS):
-        os.kill(process, signal.SIGTERM)
+    if alive := _control_planes(lab):
+        for pid in alive.values():
+            os.kill(pid, signal.SIGTERM)
         _wait_served(lab, paths)
     return found
 

@@ -26,16 +26,10 @@ from typing import Any, NamedTuple, Self
 
 from netemu.model.errors import ServiceUnavailable, UserError
 from netemu.store.base import Change, Compacted, KeyExists, KeyValue, RevisionMismatch, Snapshot, StoreError, prefix_end
-from netemu.store.sqlite_snapshot import copy_store
+from netemu.store.sqlite_snapshot import SCHEMA, copy_store
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS log (revision INTEGER PRIMARY KEY, previous INTEGER NOT NULL, key TEXT NOT NULL, value BLOB);
-CREATE TABLE IF NOT EXISTS current (key TEXT PRIMARY KEY, revision INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS compacted (id INTEGER PRIMARY KEY CHECK (id = 0), revision INTEGER NOT NULL);
-INSERT OR IGNORE INTO compacted VALUES (0, 0);
-"""
 _BATCH = 512
 """Most writes in one transaction: bounds how long the first of them waits for the last."""
 _LOCK_SECONDS = 1.0
@@ -240,7 +234,7 @@ def _connect(path: Path) -> tuple[sqlite3.Connection, int, int]:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
-        db.executescript(_SCHEMA)
+        db.executescript(SCHEMA)
         (compacted,) = db.execute("SELECT revision FROM compacted").fetchone()
         (newest,) = db.execute("SELECT coalesce(max(revision), 0) FROM log").fetchone()
     except sqlite3.Error:

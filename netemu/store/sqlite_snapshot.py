@@ -10,14 +10,26 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from netemu.model.errors import UserError
+from netemu.store.base import KeyValue
 
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS log (revision INTEGER PRIMARY KEY, previous INTEGER NOT NULL, key TEXT NOT NULL, value BLOB);
+CREATE TABLE IF NOT EXISTS current (key TEXT PRIMARY KEY, revision INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS compacted (id INTEGER PRIMARY KEY CHECK (id = 0), revision INTEGER NOT NULL);
+INSERT OR IGNORE INTO compacted VALUES (0, 0);
+"""
+"""The store's own tables; see `sqlite`."""
+_ITEMS = """
+SELECT current.key, value, current.revision FROM current JOIN log ON log.revision = current.revision
+ORDER BY current.key
+"""
 _ORIGIN = "CREATE TABLE snapshot (origin TEXT NOT NULL, saved TEXT NOT NULL)"
 _REVISION = "SELECT max((SELECT coalesce(max(revision), 0) FROM log), (SELECT revision FROM compacted))"
 
@@ -66,6 +78,28 @@ def read_snapshot(path: Path) -> SnapshotFile:
         (revision,) = db.execute(_REVISION).fetchone()
         keys = [key for (key,) in db.execute("SELECT key FROM current ORDER BY key")]
     return SnapshotFile(origin, saved, revision, keys)
+
+
+def read_items(path: Path) -> tuple[int, list[KeyValue]]:
+    """The revision of a snapshot, and its keys with their values. Raises UserError."""
+    read_snapshot(path)
+    with _opened(path) as db:
+        (revision,) = db.execute(_REVISION).fetchone()
+        return revision, [KeyValue(*row) for row in db.execute(_ITEMS)]
+
+
+def write_snapshot(path: Path, items: Iterable[KeyValue], revision: int, origin: str) -> None:
+    """Write a snapshot of what another kind of store has. Raises sqlite3.Error."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.executescript(SCHEMA)
+        db.execute(_ORIGIN)
+        db.execute("BEGIN")
+        for key, value, at in items:
+            db.execute("INSERT INTO log VALUES (?, 0, ?, ?)", (at, key, value))
+            db.execute("INSERT INTO current VALUES (?, ?)", (key, at))
+        db.execute("UPDATE compacted SET revision = ?", (revision,))
+        db.execute("INSERT INTO snapshot VALUES (?, ?)", (origin, datetime.now(UTC).isoformat(timespec="seconds")))
+        db.execute("COMMIT")
 
 
 @contextmanager

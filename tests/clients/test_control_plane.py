@@ -14,10 +14,11 @@ import pytest
 from netemu.lab.paths import LabPaths
 from netemu.lab.processes import process_names
 from netemu.lab.remains import lab_processes, remains
+from netemu.model.resources import CONFIGMAPS
 from tests.clients.apiserver import find_kubectl
 from tests.clients.labs import LabKubectl
 from tests.clients.write_load import WriteLoad
-from tests.cluster.labs import eventually, netemu, netemu_json, up
+from tests.cluster.labs import api, eventually, netemu, netemu_json, up
 
 TOPOLOGY = """
 apiVersion: netemu.dev/v1alpha1
@@ -155,6 +156,33 @@ async def test_without_a_majority_writes_are_refused_and_nothing_is_half_written
         await load.more(20)
         await load.check()
     members("delete", "configmaps", "-l", "load=1")
+    eventually(all_well, "everything ready again", within=60)
+
+
+@pytest.mark.timeout(180)
+def test_a_snapshot_brings_back_what_was_there(members: LabKubectl, tmp_path: Path) -> None:
+    file = tmp_path / "snapshot"
+    members("create", "configmap", "kept", "--from-literal=a=1")
+    members("create", "configmap", "changed", "--from-literal=a=1")
+    members("create", "service", "nodeport", "kept", "--tcp=80", "--node-port=31234")
+    saved = netemu_json("snapshot", "save", str(file), "--lab", _LAB)
+    members("delete", "configmap", "kept")
+    members("delete", "service", "kept")
+    members("patch", "configmap", "changed", "-p", '{"data": {"a": "2"}}')
+    members("create", "configmap", "later")
+    before = int(api(_LAB).list(CONFIGMAPS)[1])
+
+    restored = netemu_json("snapshot", "restore", str(file), "--lab", _LAB)
+
+    assert restored["objects"] == saved["objects"]
+    assert not [kind for kind in saved["objects"] if "ranges" in kind or "masterleases" in kind]
+    assert members.field("configmap", "changed", path=".data.a") == "1"
+    assert {"configmap/kept", "configmap/later"} & set(members("get", "configmaps", "-o", "name").split()) == {
+        "configmap/kept"
+    }
+    assert int(api(_LAB).list(CONFIGMAPS)[1]) > before
+    again = members.run("create", "service", "nodeport", "other", "--tcp=80", "--node-port=31234")
+    assert "provided port is already allocated" in again.stderr
     eventually(all_well, "everything ready again", within=60)
 
 
