@@ -79,9 +79,9 @@ def reconcile(pdb: PodDisruptionBudget, pods: Sequence[Pod], scale_of: ScaleOf, 
     return actions
 
 
-def selects(pdb: PodDisruptionBudget, pod: Pod) -> bool:
-    """Whether a budget is for a Pod of its namespace: an empty selector selects all, a missing one none."""
-    return pdb.spec.selector is not None and LabelSelector.of_spec(pdb.spec.selector).matches(pod.labels)
+def selector_of(pdb: PodDisruptionBudget) -> LabelSelector | None:
+    """Which Pods of its namespace a budget is for: an empty selector selects all, a missing one (None) none."""
+    return None if pdb.spec.selector is None else LabelSelector.of_spec(pdb.spec.selector)
 
 
 def _by_share(pdb: PodDisruptionBudget) -> bool:
@@ -183,7 +183,8 @@ class DisruptionController:
                 return
             for pod in filter(None, (old, new)):
                 for pdb in self._in[pod.namespace]:
-                    if selects(pdb, pod):
+                    selector = selector_of(pdb)
+                    if selector is not None and selector.matches(pod.labels):
                         queue.mark(pdb.key)
 
         def of_scale(old: Deployment | ReplicaSet | None, new: Deployment | ReplicaSet | None) -> None:
@@ -201,7 +202,8 @@ class DisruptionController:
         pdb = self._budgets.get(key)
         if pdb is None or pdb.deleting:
             return ()
-        pods = [pod for pod in self._pods_in[pdb.namespace] if selects(pdb, pod)]
+        selector = selector_of(pdb)
+        pods = [pod for pod in self._pods_in[pdb.namespace] if selector is not None and selector.matches(pod.labels)]
         return reconcile(pdb, pods, self._scale_of, datetime.now(UTC))
 
     def _scale_of(self, pod: Pod) -> Scale | None:
