@@ -27,6 +27,8 @@ def unowned(resource: Resource, obj: Obj) -> FieldSet:
 
 def volume_names(obj: Obj) -> frozenset[str]:
     """The volumes of a Pod; of anything else none."""
+    if obj.get("kind") != PODS.kind or obj.get("apiVersion") != PODS.api_version:
+        return frozenset()
     volumes = (obj.get("spec") or {}).get("volumes")
     return frozenset(item.get("name", "") for item in volumes) if isinstance(volumes, list) else frozenset()
 

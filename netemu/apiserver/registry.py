@@ -248,7 +248,8 @@ class Registry:
             return self._writer.patched(shape, shown, patch, content_type)
 
         # A patch that names no entry neither tests nor changes one; what it leaves out stays as it is.
-        entries = not isinstance(patch, dict) or "managedFields" in (patch.get("metadata") or ())
+        metadata = patch.get("metadata") if isinstance(patch, dict) else None
+        entries = not isinstance(patch, dict) or (isinstance(metadata, dict) and "managedFields" in metadata)
         return await self._change(resource, namespace, name, subresource, patched, manager, dry_run, entries)
 
     @_on_fresh

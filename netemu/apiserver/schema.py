@@ -21,8 +21,8 @@ import msgspec
 
 from netemu.apiserver.schema_decoding import Misfit, decoded
 from netemu.apiserver.schema_types import Place, mistyped
-from netemu.apiserver.shapes import Shape
-from netemu.apiserver.structural import conformed, shape_of
+from netemu.apiserver.shapes import OBJECT_META, REF, Shape
+from netemu.apiserver.structural import conformed, shape_of, whole_objects
 from netemu.client.base import Obj
 from netemu.model.errors import BadRequest, UserError
 from netemu.model.resources import Resource
@@ -36,6 +36,7 @@ _SPECIAL_PACKAGES = {
 }
 
 
+_METADATA = Shape(ref=f"{REF}{OBJECT_META}")
 _PROPS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
 _PROPS_OR_ELSE = frozenset({f"{_PROPS}OrArray", f"{_PROPS}OrBool", f"{_PROPS}OrStringArray"})
 """Where they are maps these are JSONSchemaProps, of which the data says nothing."""
@@ -168,8 +169,12 @@ class Schema:
         try:
             if resource.custom is None:
                 decoded(self, root, obj)
-            elif (metadata := obj.get("metadata")) is not None:
-                obj["metadata"] = decoded(self, (root.properties or {})["metadata"], metadata)
+            else:
+                for one in whole_objects(resource.custom, obj):
+                    if (metadata := one.get("metadata")) is not None:
+                        one["metadata"] = decoded(self, _METADATA, metadata)
+                    else:
+                        one.pop("metadata", None)
         except Misfit:
             what = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
             raise BadRequest(f"{what}: {self.type_errors(resource, obj)[0]}") from None
@@ -178,9 +183,12 @@ class Schema:
     def type_errors(self, resource: Resource, obj: Obj) -> list[str]:
         """What Go's decoder would refuse, one text per value of a wrong type: `json: cannot unmarshal ...`."""
         root = self.root(resource)
+        place = Place(resource.kind)
         if resource.custom:
-            obj = {"metadata": obj.get("metadata")}
-        return list(mistyped(self, root, obj, Place(resource.kind))) if root else []
+            found = whole_objects(resource.custom, obj)
+            place = place.inside("metadata")
+            return [text for one in found for text in mistyped(self, _METADATA, one.get("metadata"), place)]
+        return list(mistyped(self, root, obj, place)) if root else []
 
 
 def _promoted(raw: msgspec.Raw) -> msgspec.Raw:

@@ -13,7 +13,7 @@ Upstream: `apiextensions-apiserver/pkg/apiserver/schema/{pruning,defaulting}`, k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -83,6 +83,32 @@ def _not_null(schema: Json, value: Any) -> Any:
     if value is None and not schema.get("nullable") and schema.get("default") is not None:
         return duplicate(schema["default"])
     return value
+
+
+def whole_objects(custom: Custom, obj: Obj) -> Iterator[Obj]:
+    """An object of a custom resource, and the objects of other kinds that its schema embeds."""
+    yield obj
+    if _embeds(custom):
+        yield from _embedded(custom.schema, obj)
+
+
+@lru_cache(maxsize=1024)
+def _embeds(custom: Custom) -> bool:
+    return EMBEDDED in str(custom.schema)
+
+
+def _embedded(schema: Json, value: Any) -> Iterator[Obj]:
+    if isinstance(value, dict):
+        if schema.get(EMBEDDED):
+            yield value
+        properties, additional = schema.get("properties") or _NOTHING, schema.get("additionalProperties")
+        for key, inner in value.items():
+            below = properties.get(key, additional)
+            if isinstance(below, dict):
+                yield from _embedded(below, inner)
+    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for inner in value:
+            yield from _embedded(schema["items"], inner)
 
 
 @lru_cache(maxsize=1024)

@@ -24,12 +24,14 @@ _SHOWN_METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTimes
 
 def scale_of(obj: Obj, custom: Custom | None = None) -> Obj:
     """The Scale of a Deployment, ReplicaSet or the like, or of a custom resource, whose schema says where it is."""
-    spec, status, metadata = obj.get("spec") or {}, obj.get("status") or {}, obj["metadata"]
-    replicas, running = spec.get("replicas", 0), status.get("replicas", 0)
-    selector = "" if custom else str(LabelSelector.of_spec(spec.get("selector")))
-    if custom and (paths := custom.version.subresources.scale):
+    metadata, paths = obj["metadata"], custom.version.subresources.scale if custom else None
+    if paths:
         replicas, running = (_at(obj, path) or 0 for path in (paths.spec_replicas_path, paths.status_replicas_path))
         selector = (paths.label_selector_path and _at(obj, paths.label_selector_path)) or ""
+    else:
+        spec, status = obj.get("spec") or {}, obj.get("status") or {}
+        replicas, running = spec.get("replicas", 0), status.get("replicas", 0)
+        selector = str(LabelSelector.of_spec(spec.get("selector")))
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",

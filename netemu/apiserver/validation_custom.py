@@ -119,9 +119,6 @@ def _type_meta(value: Obj, path: str) -> Errors:
 
 
 def _object_meta(metadata: Obj, path: str) -> Errors:
-    if any(not isinstance(metadata.get(name) or {}, dict) for name in ("labels", "annotations")):
-        yield invalid(path, metadata, "labels and annotations must be maps of strings")
-        return
     name = metadata.get("name") or "fakename"
     resource = Resource("", "v1", "", "", namespaced=bool(metadata.get("namespace")))
     for error in validate_meta(resource, {"metadata": {**metadata, "name": "fakename"}}):
