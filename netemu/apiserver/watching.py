@@ -4,6 +4,9 @@ The registry makes the line of a change once for all watchers; only watchers tha
 encoding of their own. A failure of the stream itself (history compacted) is sent as an ERROR event inside the 200
 answer, as upstream does. Without `timeoutSeconds` a watch lives 30 to 60 minutes, chosen at random so that clients do
 not come back all at once.
+
+A client that takes nothing for a minute loses its connection. Its events do not wait that long (`watchcache` cuts off a
+watcher that does not keep up), but nothing else of it should stay either.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from netemu.apiserver.registry import RegistryEvent
 
 _MIN_SECONDS = 1800
+_PATIENCE = 60.0
+"""Seconds in which a client must take something of what is sent to it."""
 
 
 def timeout_of(seconds: int) -> float:
@@ -74,6 +79,9 @@ class Watches:
                 raise
         except ConnectionError:
             pass  # the client left between two events
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
         finally:
             self._tasks.discard(task)
         return response
@@ -88,7 +96,8 @@ class Watches:
             return
         try:
             async for event in stream:
-                await response.write(encode(event))
+                async with asyncio.timeout(_PATIENCE):
+                    await response.write(encode(event))
         except ApiError as error:
             await response.write(line("ERROR", error.status()))
 

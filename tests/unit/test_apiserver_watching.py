@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import aiohttp
 import msgspec
 import pytest
 
+from netemu.store.base import Change
+from netemu.testing.store import MemoryStore
 from tests.unit.apiserver_http import CONFIGMAP, CONFIGMAPS_URL, POD, PODS_URL, Http, serving
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
@@ -111,6 +114,59 @@ async def test_a_client_that_leaves_frees_its_watch(http: Http) -> None:
     stream.close()
 
     await until(lambda: len(http.server.watches) == 0)
+
+
+async def test_a_client_that_does_not_read_is_cut_off_and_holds_up_nobody(
+    http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("netemu.apiserver.watching._PATIENCE", 0.2)
+    await http("POST", CONFIGMAPS_URL, CONFIGMAP)
+    host, port = str(http.session._base_url).removeprefix("http://").rstrip("/").split(":")
+    stuck = socket.create_connection((host, int(port)))
+    stuck.sendall(f"GET {CONFIGMAPS_URL}?watch=true&resourceVersion=0 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    async with http.session.get(f"{CONFIGMAPS_URL}?watch=true&resourceVersion=0", read_bufsize=2**20) as stream:
+        await until(lambda: len(http.server.watches) == 2)
+        told = [await event(stream)]
+        for number in range(40):  # more than sockets hold
+            body = {**CONFIGMAP, "data": {"k": f"{number}", "much": "x" * 300_000}}
+            await http("PUT", f"{CONFIGMAPS_URL}/c", body)
+            told.append(await event(stream))
+        await until(lambda: len(http.server.watches) == 1)
+
+    assert [one["object"]["data"]["k"] for one in told[1:]] == [str(number) for number in range(40)]
+    with stuck:
+        received = b"".join(iter(lambda: stuck.recv(2**20), b""))
+    assert not received.endswith(b"0\r\n\r\n")
+
+
+async def test_hundreds_of_watchers_are_one_to_the_store_and_each_is_told_its_own(tmp_path: Path) -> None:
+    store, many = CountingStore(), 400
+    async with serving(tmp_path, store) as http:
+        base = str(http.session._base_url).removeprefix("http://").rstrip("/").split(":")
+        connections = [await asyncio.open_connection(base[0], int(base[1])) for _ in range(many)]
+        for number, (_, writer) in enumerate(connections):
+            query = f"watch=true&fieldSelector=metadata.name%3Dc{number}"
+            writer.write(f"GET {CONFIGMAPS_URL}?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await until(lambda: len(http.server.watches) == many)
+        for number in (7, many - 1):
+            await http("POST", CONFIGMAPS_URL, {**CONFIGMAP, "metadata": {"name": f"c{number}"}})
+            told = await asyncio.wait_for(connections[number][0].readuntil(b'"ADDED"'), 10)
+            assert b"200 OK" in told
+        for _, writer in connections:
+            writer.close()
+        await until(lambda: len(http.server.watches) == 0)
+
+    assert store.watches == 1
+
+
+class CountingStore(MemoryStore):
+    """Counts who watches it."""
+
+    watches = 0
+
+    def watch(self, prefix: str, after: int) -> AsyncGenerator[Sequence[Change], None]:
+        self.watches += 1
+        return super().watch(prefix, after)
 
 
 async def test_closing_the_server_ends_watches_at_once_and_cleanly(http: Http) -> None:
