@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from netemu.kernel import netns as namespaces
 from netemu.kernel.iptables import RESTORE_SECONDS, IptablesTool, naming_line
 from netemu.kernel.nftables import NftNetlink
+from netemu.kernel.process import reason
 from netemu.model.errors import KernelError
 
 _LONGEST = 60_000
@@ -114,10 +115,8 @@ class ResidentIptables:
         return said
 
     def _refusal(self, said: bytes, fed: int, status: int) -> KernelError:
-        lines = said.decode(errors="replace").split("\n")
-        why = next((line.strip() for line in reversed(lines) if line.strip()), "")
         # It counts from its first line, long ago.
-        why = re.sub(r"line (\d+)", lambda found: f"line {int(found[1]) - fed}", why)
+        why = re.sub(r"line (\d+)", lambda found: f"line {int(found[1]) - fed}", reason(said))
         return KernelError.of(f"run {self.tool.prefix}-restore", self.tool.netns, 0, f"{why} (status {status})")
 
     async def _start(self) -> subprocess.Popen[bytes]:

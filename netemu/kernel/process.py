@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from netemu.kernel.pidfd import Process, adopt
 from netemu.kernel.sandbox import Sandbox, enter, spawn
 from netemu.model.errors import KernelError
 
-__all__ = ["Process", "Sandbox", "adopt", "enter", "run", "run_sync", "spawn"]
+__all__ = ["Process", "Sandbox", "adopt", "enter", "reason", "run", "run_sync", "spawn"]
 
 
 async def run(
@@ -29,8 +30,8 @@ async def run(
 ) -> bytes:
     """The standard output of a tool that ends with status 0.
 
-    Raises KernelNotFound naming a tool that is not installed, KernelError with the tool's name and its last line of
-    standard error when it fails, KernelError when it takes longer than `timeout` seconds. A cancelled call kills it.
+    Raises KernelNotFound naming a tool that is not installed, KernelError with the tool's name and its `reason` when it
+    fails, KernelError when it takes longer than `timeout` seconds. A cancelled call kills it.
     """
     tool = _Tool(argv, netns, env)
     work = asyncio.get_running_loop().run_in_executor(None, tool.run, input, timeout)
@@ -53,6 +54,11 @@ def run_sync(
 ) -> bytes:
     """As `run`, for callers without a loop."""
     return _Tool(argv, netns, env).run(input, timeout)
+
+
+_PLACE = re.compile(r"Error occurred at line: (\d+)")
+_TOOL = re.compile(r"^ip6?tables\S* v\S+ \(\w+\): ")
+"""It stands in front of the tool's complaint, and is told anyway."""
 
 
 class _Tool:
@@ -99,6 +105,19 @@ class _Tool:
 
 
 def _why(status: int, stderr: bytes) -> str:
-    lines = [line.strip() for line in stderr.decode(errors="replace").splitlines() if line.strip()]
     ended = f"killed by signal {-status}" if status < 0 else f"status {status}"
-    return f"{lines[-1]} ({ended})" if lines else ended
+    return f"{why} ({ended})" if (why := reason(stderr)) else ended
+
+
+def reason(said: bytes) -> str:
+    """The line with which a tool tells why it failed: the last one, but for a hint at its help.
+
+    Tools of iptables tell the place in a line of its own; it is put behind.
+    """
+    lines = [line.strip() for line in said.decode(errors="replace").splitlines()]
+    match [line for line in lines if line and not line.startswith("Try `")]:
+        case [*_, what, last] if place := _PLACE.fullmatch(last):
+            return f"{_TOOL.sub('', what)}, line {place[1]}"
+        case [*_, last]:
+            return _TOOL.sub("", last)
+    return ""

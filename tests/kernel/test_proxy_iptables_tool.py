@@ -13,6 +13,7 @@ import pytest
 from netemu.kernel import netns
 from netemu.kernel.iptables import Iptables, IptablesTool, choose, parse_save
 from netemu.kernel.iptables_resident import ResidentIptables
+from netemu.model.errors import KernelError
 from netemu.proxy import rulefiles
 from netemu.proxy.facts import NodeFacts
 from netemu.proxy.iptables_programmer import IptablesProgrammer
@@ -47,6 +48,13 @@ async def tool(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 @pytest.mark.parametrize("text", REFUSED)
 async def test_refuses(tool: Iptables, text: str) -> None:
     await check_refusal(tool, text)
+
+
+async def test_a_refusal_says_what_is_wrong_in_which_line(tool: Iptables) -> None:
+    await tool.restore("*filter\n:X - [0:0]\nCOMMIT\n")  # a tool that stays counts on from here
+
+    with pytest.raises(KernelError, match=r"`10\.0\.0\.999' not found, line 2 \(status 2\): -A X -d 10\.0\.0\.999$"):
+        await tool.restore("*filter\n-A X -d 10.0.0.999\nCOMMIT\n")
 
 
 @pytest.mark.parametrize("check", BEHAVIOUR)
