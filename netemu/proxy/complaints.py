@@ -1,7 +1,7 @@
 """What is wrong in objects of an API server that does not validate as Kubernetes does: told once, by name.
 
-The rest of the object goes on working: `services` and `endpoints` leave out what is listed here. All pure but for the
-memory of what has been told.
+The rest of the object goes on working: `services`, `endpoints` and `node` leave out what is listed here. All pure but
+for the memory of what has been told.
 """
 
 from __future__ import annotations
@@ -10,18 +10,24 @@ import logging
 from collections.abc import Callable, Iterator
 
 from netemu.model.meta import KubeObject
-from netemu.model.objects import EndpointSlice, Service
+from netemu.model.objects import EndpointSlice, Node, Service
+from netemu.proxy.node import pod_cidrs
 from netemu.proxy.services import (
     LONGEST_AFFINITY_SECONDS,
     PROTOCOLS,
     canonical,
+    claimed_ips,
     family_of,
+    is_host,
     is_number,
     is_word,
     networks_of_family,
 )
 
 log = logging.getLogger(__name__)
+
+_NO_HOST = "is no host's address (unspecified, loopback, multicast or broadcast)"
+_NO_NAME = "is no name of at most 63 letters, digits, '-', '.' and '_'"
 
 
 class Complaints:
@@ -35,16 +41,18 @@ class Complaints:
         self._told: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def look(self, old: KubeObject | None, new: KubeObject | None) -> None:
-        """Informer handler for Services and EndpointSlices."""
+        """Informer handler for Services, EndpointSlices and, where its podCIDRs are used, the Node."""
         obj = new or old
         if obj is None:
             return
-        kind = "Service" if isinstance(obj, Service) else "EndpointSlice"
+        kind = type(obj).__name__
         found: tuple[str, ...] = ()
         if isinstance(new, Service):
             found = tuple(of_service(new))
         elif isinstance(new, EndpointSlice):
             found = tuple(of_slice(new))
+        elif isinstance(new, Node):
+            found = tuple(of_node(new))
         for text in found:
             if text not in self._told.get((kind, obj.key), ()):
                 log.warning("proxy: %s %s: %s; left out", kind, obj.key, text)
@@ -59,13 +67,14 @@ class Complaints:
 def of_service(service: Service) -> Iterator[str]:
     """What rules cannot be made from."""
     spec = service.spec
-    if not is_word(service.name) or not is_word(service.namespace):
-        yield "its name is no name"
+    for name in (service.namespace, service.name):
+        if not is_word(name):
+            yield f"{name!r} {_NO_NAME}"
     if spec.type != "ExternalName":
-        for ip in spec.cluster_ips or (spec.cluster_ip,):
-            if ip not in ("", "None") and not canonical(ip):
-                yield f"clusterIP {ip!r} is no address"
-    yield from (f"externalIP {ip!r} is no address" for ip in spec.external_ips if not canonical(ip))
+        yield from _of_cluster_ips(service)
+    for ip in spec.external_ips:
+        if why := _no_host(ip):
+            yield f"externalIP {ip!r} {why}"
     for text in spec.load_balancer_source_ranges:
         if not networks_of_family((text,), family_of(text)):
             yield f"loadBalancerSourceRange {text!r} is no CIDR"
@@ -80,10 +89,36 @@ def of_service(service: Service) -> Iterator[str]:
     if spec.health_check_node_port and not is_number(spec.health_check_node_port):
         yield f"healthCheckNodePort {spec.health_check_node_port} is no port"
     for port in spec.ports:
-        if not is_number(port.port) or port.protocol not in PROTOCOLS or not is_word(port.name or "x"):
+        if not is_number(port.port) or port.protocol not in PROTOCOLS:
             yield f"port {port.name!r} {port.port}/{port.protocol} is no port"
+        elif not is_word(port.name or "x"):
+            yield f"port {port.port}: {port.name!r} {_NO_NAME}"
         elif port.node_port and not is_number(port.node_port):
             yield f"nodePort {port.node_port} is no port"
+
+
+def _of_cluster_ips(service: Service) -> Iterator[str]:
+    spec = service.spec
+    for ip in spec.cluster_ips or (spec.cluster_ip,):
+        if ip not in ("", "None") and (why := _no_host(ip)):
+            yield f"clusterIP {ip!r} {why}"
+    for name, ip in claimed_ips(service):
+        if (known := canonical(ip)) and family_of(known).value != name:
+            yield f"clusterIP {ip!r} is no {name} address"
+
+
+def _no_host(ip: str) -> str:
+    known = canonical(ip)
+    if not known:
+        return "is no address"
+    return "" if is_host(known) else _NO_HOST
+
+
+def of_node(node: Node) -> Iterator[str]:
+    """Networks that Pods cannot be in."""
+    for network in pod_cidrs(node):
+        if not networks_of_family((network,), family_of(network)):
+            yield f"podCIDR {network!r} is no CIDR"
 
 
 def of_slice(piece: EndpointSlice) -> Iterator[str]:
@@ -91,6 +126,10 @@ def of_slice(piece: EndpointSlice) -> Iterator[str]:
     if piece.address_type not in ("IPv4", "IPv6"):
         return
     yield from misplaced(piece)
+    for endpoint in piece.endpoints or ():
+        for address in endpoint.addresses[:1]:
+            if not is_host(canonical(address)):
+                yield f"endpoint {address!r} {_NO_HOST}"
     for port in piece.ports or ():
         if port.port and not is_number(port.port):
             yield f"endpoint port {port.port} is no port"

@@ -15,7 +15,7 @@ from functools import cache
 import msgspec
 
 from netemu.model import objects
-from netemu.proxy.services import Family, PortKey, ServicePort, canonical, family_of, is_number
+from netemu.proxy.services import Family, PortKey, ServicePort, canonical, family_of, is_host, is_number
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 ZONE_LABEL = "topology.kubernetes.io/zone"
@@ -149,7 +149,7 @@ def slice_endpoints(piece: objects.EndpointSlice, family: Family, node_name: str
 
 def _endpoint(endpoint: objects.Endpoint, port: int, family: Family, node_name: str) -> Endpoint | None:
     ip = canonical(endpoint.addresses[0]) if endpoint.addresses else ""
-    if not ip or family_of(ip) is not family:
+    if not ip or family_of(ip) is not family or not is_host(ip):
         return None
     conditions = endpoint.conditions
     return Endpoint(

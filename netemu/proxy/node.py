@@ -13,7 +13,7 @@ from netemu.model.errors import NetemuError
 from netemu.model.objects import Node
 from netemu.proxy.config import KubeProxyConfiguration
 from netemu.proxy.facts import Detector
-from netemu.proxy.services import Family, family_of, of_family
+from netemu.proxy.services import Family, networks_of_family, of_family
 
 _POD_CIDR_SECONDS = 300.0
 
@@ -33,7 +33,7 @@ def detector(config: KubeProxyConfiguration, node: Node | None, family: Family) 
             return Detector.interface(local.interface_name_prefix + "+")
         case "NodeCIDR":
             networks = pod_cidrs(node) if node else ()
-            network = next((n for n in networks if family_of(n) is family), "")
+            network = next(iter(networks_of_family(networks, family)), "")
         case _:
             network = config.cluster_network(family)
     return Detector.cidr(network) if network else Detector()

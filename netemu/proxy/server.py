@@ -97,6 +97,8 @@ class ProxyServer:
         complaints = Complaints(lambda piece, text: self._event(piece, "Warning", "KubeProxyIncorrectIPVersion", text))
         self._services.on_change(complaints.look)
         self._slices.on_change(complaints.look)
+        if config.detect_local_mode == "NodeCIDR":
+            self._nodes.on_change(complaints.look)
         self._services.on_change(self._service_changed)
         self._slices.on_change(self._slice_changed)
         for informer in (self._nodes, self._service_cidrs):

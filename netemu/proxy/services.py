@@ -24,7 +24,8 @@ HEADLESS_LABEL = "service.kubernetes.io/headless"
 _HINTS_ANNOTATIONS = ("service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode")
 _DEFAULT_AFFINITY_SECONDS = 10800
 LONGEST_AFFINITY_SECONDS = 86400
-_WORD = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+_WORD = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_NO_HOST = re.compile(r"0\.0\.0\.0|127\..+|(22[4-9]|23\d)\..+|255\.255\.255\.255|::1?|ff[0-9a-f]{2}:.*")
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 
 
@@ -115,7 +116,7 @@ def service_ports(service: Service, family: Family) -> dict[PortKey, ServicePort
     if not cluster_ip:
         return {}
     spec = service.spec
-    external_ips = tuple(of_family(spec.external_ips, family))
+    external_ips = tuple(ip for ip in of_family(spec.external_ips, family) if is_host(ip))
     ports = {}
     for port in spec.ports:
         if not is_number(port.port) or port.protocol not in PROTOCOLS or not is_word(port.name or "x"):
@@ -140,11 +141,16 @@ def service_ports(service: Service, family: Family) -> dict[PortKey, ServicePort
 
 def _cluster_ip(service: Service, family: Family) -> str:
     spec = service.spec
+    addresses: Iterable[str] = (spec.cluster_ip,)
     if spec.ip_families:
-        addresses = spec.cluster_ips or (spec.cluster_ip,)
-        pairs = zip(spec.ip_families, addresses, strict=False)
-        return next((canonical(ip) for name, ip in pairs if name == family.value), "")
-    return next(iter(of_family((spec.cluster_ip,), family)), "")
+        addresses = (ip for name, ip in claimed_ips(service) if name == family.value)
+    return next((ip for ip in of_family(addresses, family) if is_host(ip)), "")
+
+
+def claimed_ips(service: Service) -> list[tuple[str, str]]:
+    """The ClusterIPs with the family that the Service says each is of."""
+    spec = service.spec
+    return list(zip(spec.ip_families, spec.cluster_ips or (spec.cluster_ip,), strict=False))
 
 
 def _use_hints(service: Service) -> bool:
@@ -191,7 +197,8 @@ def is_number(port: int) -> bool:
 
 
 def is_word(name: str) -> bool:
-    """Whether a name is harmless in rules: what Kubernetes allows in names, and a little more."""
+    """Whether a name is harmless in rules: what Kubernetes allows in names of Services, namespaces and ports, and a
+    little more. Three longer ones would not fit into a comment of a rule or the name of a chain."""
     return bool(_WORD.fullmatch(name))
 
 
@@ -211,6 +218,16 @@ def canonical(address: str) -> str:
     except ValueError:
         return ""
     return address if text == address else text  # a string of its own for each of 50,000 endpoints would be waste
+
+
+def is_host(address: str) -> bool:
+    """Whether a canonical address can be that of one host elsewhere: none that is unspecified, loopback, multicast or
+    broadcast.
+
+    Rules for the others would take from the node what is its own. Upstream's API server refuses most of them
+    (`ValidateNonSpecialIP`), so its kube-proxy need not look; link-local ones, refused there too, can be sent to.
+    """
+    return not _NO_HOST.fullmatch(address)
 
 
 def family_of(address: str) -> Family:

@@ -23,6 +23,7 @@ BUILTIN = {
 _VERDICTS = {"ACCEPT", "DROP", "RETURN"}
 _ONLY_IN = {"REJECT": {"filter"}, "DNAT": {"nat"}, "MASQUERADE": {"nat"}, "MARK": {"mangle", "filter", "nat"}}
 _NAT_HOOKS = {"DNAT": {"PREROUTING", "OUTPUT"}, "MASQUERADE": {"POSTROUTING"}}
+_LONG_COMMENT = re.compile(r'(?<=--comment )("[^"]{255}[^"]+"|[^" ]{256,})')
 _ADDRESS = re.compile(r"^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$")
 
 Chains = dict[str, list[str]]
@@ -120,7 +121,7 @@ def _apply(table: str, chains: Chains, line: str) -> None:
         return
     if chain not in chains:
         raise _Refused("No chain/target/match by that name.")
-    rule = rest[0] if rest else ""
+    rule = _LONG_COMMENT.sub(_cut, rest[0] if rest else "")
     if command == "-A":
         _check_rule(table, chains, rule)
         chains[chain].append(rule)
@@ -140,6 +141,12 @@ def _apply(table: str, chains: Chains, line: str) -> None:
         del chains[chain]
     else:
         raise _Refused(f"unknown command {command}")
+
+
+def _cut(comment: re.Match[str]) -> str:
+    """The first 255 bytes, which is what the kernel keeps."""
+    quote = '"' if comment[0].startswith('"') else ""
+    return f"{quote}{comment[0].strip(quote)[:255]}{quote}"
 
 
 def _check_deletable(table: str, chains: Chains, chain: str) -> None:

@@ -72,6 +72,16 @@ async def check_insert_order(tool: Iptables) -> None:
     assert (await kept(tool))["INPUT"] == ["-j B", "-j A", "-j ACCEPT"]
 
 
+async def check_long_comments_are_cut(tool: Iptables) -> None:
+    """The kernel keeps 255 bytes of a comment."""
+    words = "a " * 140
+    await tool.restore(
+        f'*filter\n:A - [0:0]\n-A A -m comment --comment {"c" * 260}\n-A A -m comment --comment "{words}"\nCOMMIT\n'
+    )
+
+    assert (await kept(tool))["A"] == [f"-m comment --comment {c}" for c in ("c" * 255, f'"{words[:255]}"')]
+
+
 async def check_tables_are_separate(tool: Iptables) -> None:
     """A refused second table does not undo the first."""
     with pytest.raises(KernelError):
@@ -98,5 +108,6 @@ BEHAVIOUR = [
     check_declaring_flushes,
     check_delete_after_unlinking,
     check_insert_order,
+    check_long_comments_are_cut,
     check_tables_are_separate,
 ]

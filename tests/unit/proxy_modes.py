@@ -22,7 +22,7 @@ from netemu.proxy.ipvs_programmer import IpvsProgrammer
 from netemu.proxy.modes import mode_of
 from netemu.proxy.nftables_programmer import NftablesProgrammer
 from netemu.proxy.node import detector, node_ip
-from netemu.proxy.programmer import Programmer
+from netemu.proxy.programmer import Programmer, Written
 from netemu.proxy.services import Family
 from netemu.proxy.tracker import Tracker
 from netemu.testing import nft_packets
@@ -117,6 +117,10 @@ class Proxy:
             self._tracker.table, self._facts, None if self._first else changes.touched
         )
         self._first = False
+
+    async def resync(self) -> Written:
+        """A full sync, though nothing has changed."""
+        return await self._kernel.programmer.program(self._tracker.table, self._facts, None)
 
     def _changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         either = new or old

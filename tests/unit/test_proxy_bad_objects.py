@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 
 from netemu.model.meta import decode
-from netemu.model.objects import EndpointSlice, Service
+from netemu.model.objects import EndpointSlice, Node, Service
 from netemu.proxy.complaints import Complaints
+from netemu.proxy.config import KubeProxyConfiguration
 from netemu.proxy.endpoints import Endpoint, choose, slice_endpoints
+from netemu.proxy.node import detector
 from netemu.proxy.services import Family, PortKey, service_ports
+from tests.unit.proxy_modes import MODES
+from tests.unit.proxy_modes import Proxy as ModeProxy
+from tests.unit.proxy_scene import NODE, World
 from tests.unit.proxy_world import endpoint_slice, service
 
 
@@ -33,6 +39,88 @@ def test_bad_addresses_and_ranges_are_left_out() -> None:
     ).values()
 
     assert (port.external_ips, port.load_balancer_ips, port.source_ranges) == (("198.51.100.7",), (), ("10.0.0.0/8",))
+
+
+def test_a_cluster_ip_counts_for_its_own_family_only(caplog: pytest.LogCaptureFixture) -> None:
+    swapped = service(ipFamilies=["IPv4", "IPv6"], clusterIPs=["fd00::5", "172.30.0.2"])
+    Complaints().look(None, swapped)
+
+    assert [service_ports(swapped, family) for family in Family] == [{}, {}]
+    assert caplog.messages == [
+        "proxy: Service default/web: clusterIP 'fd00::5' is no IPv4 address; left out",
+        "proxy: Service default/web: clusterIP '172.30.0.2' is no IPv6 address; left out",
+    ]
+
+
+def test_bad_pod_cidrs_leave_the_good_one_of_each_family(caplog: pytest.LogCaptureFixture) -> None:
+    cidrs = ["garbage/24", "10.180.0.0/99", "10.180.7.1/24", "x::/64", "fd00:7::/64"]
+    node: Node = decode({"metadata": {"name": "test-node"}, "spec": {"podCIDRs": cidrs}}, Node)
+    config = KubeProxyConfiguration(detect_local_mode="NodeCIDR")
+    Complaints().look(None, node)
+
+    assert [detector(config, node, family).network for family in Family] == ["10.180.7.0/24", "fd00:7::/64"]
+    told = [f"proxy: Node test-node: podCIDR '{cidr}' is no CIDR; left out" for cidr in (*cidrs[:2], cidrs[3])]
+    assert caplog.messages == told
+
+
+NO_HOSTS = ("0.0.0.0", "127.0.0.1", "224.0.0.1", "239.255.255.250", "255.255.255.255", "::", "::1", "ff02::1")
+
+
+@pytest.mark.parametrize("address", NO_HOSTS)
+def test_what_is_no_address_of_one_host_is_nobodys(address: str, caplog: pytest.LogCaptureFixture) -> None:
+    family, good = (Family.IPV6, "fd00::7") if ":" in address else (Family.IPV4, "198.51.100.7")
+    outside = service(ip=good, external_ips=[address, good])
+    bad, piece = service(ip=address), endpoint_slice("default/web", [(address, "n")], address_type=family.value)
+    for obj in (outside, bad, piece):
+        Complaints().look(None, obj)
+
+    (port,) = service_ports(outside, family).values()
+    assert (port.external_ips, service_ports(bad, family)) == ((good,), {})
+    assert not any(slice_endpoints(piece, family, "n").values())
+    what = [text.split(" is no host's address (")[0].rpartition(": ")[2] for text in caplog.messages]
+    assert what == [f"externalIP '{address}'", f"clusterIP '{address}'", f"endpoint '{address}'"]
+
+
+@pytest.mark.parametrize(
+    "address", ["1.0.0.0", "169.254.1.1", "223.255.255.255", "240.0.0.1", "ff::1", "fe80::1", "::2"]
+)
+def test_any_other_address_may_be_a_hosts(address: str) -> None:
+    family = Family.IPV6 if ":" in address else Family.IPV4
+    piece = endpoint_slice("default/web", [(address, "n")], address_type=family.value)
+
+    assert len(service_ports(service(ip=address), family)) == 1
+    assert [e.ip for found in slice_endpoints(piece, family, "n").values() for e in found] == [address]
+
+
+def test_longer_names_than_kubernetes_has_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    longest, longer = "n" * 63, "n" * 64
+    good, bad = service(f"{longest}/{longest}", ports={longest: 80, longer: 81}), service(f"{longer}/{longer}")
+    for obj in (good, bad):
+        Complaints().look(None, obj)
+
+    assert [key.port for key in service_ports(good, Family.IPV4)] == [longest]
+    assert service_ports(bad, Family.IPV4) == {}
+    assert len(caplog.messages) == 3
+    assert all(f"'{longer}' is no name of at most 63 letters" in text for text in caplog.messages)
+
+
+def everything_on(name: str, address: str) -> World:
+    """A Service and its endpoint, of that name everywhere, with all features whose rules have names in them."""
+    key, port = f"{name}/{name}", {name: 8080}
+    outside: dict[str, Any] = {"external_ips": ["198.51.100.7"], "ingress": ["198.51.100.8"], "ranges": ["10.0.0.0/8"]}
+    made = service(
+        key, type="LoadBalancer", ports={name: 80}, node_ports={name: 30080}, affinity=60, external_policy="Local",
+        health=31000, **outside,
+    )  # fmt: skip
+    return World((made, endpoint_slice(key, [(address, NODE.name)], port)))
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_rules_with_the_longest_names_are_kept_as_they_are_written(mode: str) -> None:
+    proxy = ModeProxy(mode, world := everything_on("n" * 63, "10.180.0.1"), Family.IPV4)
+    await proxy.show(world)
+
+    assert (await proxy.resync()).chains == 0
 
 
 @pytest.mark.parametrize("zone", ["eth0", "x\n-A INPUT -j DROP"])
