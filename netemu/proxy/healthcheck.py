@@ -133,9 +133,17 @@ class ServiceHealth:
         self._netns, self._healthy, self._failed = netns, healthy, failed
         self._counts: dict[str, int] = {}
         self._servers: dict[tuple[str, str], asyncio.Server] = {}
+        self._turn = asyncio.Lock()
 
     async def update(self, wanted: Mapping[str, tuple[int, int]], hosts: Sequence[str] = ("0.0.0.0",)) -> None:
-        """`wanted`: Service to (port, number of ready endpoints here); `hosts`: the addresses to answer on."""
+        """`wanted`: Service to (port, number of ready endpoints here); `hosts`: the addresses to answer on.
+
+        Both address families come here after their syncs, at the same time even; the later one's word stands.
+        """
+        async with self._turn:
+            await self._update(wanted, hosts)
+
+    async def _update(self, wanted: Mapping[str, tuple[int, int]], hosts: Sequence[str]) -> None:
         self._counts = {service: count for service, (_, count) in wanted.items()}
         places = {
             (service, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import socket
 
 import pytest
 
 from netemu.proxy.config import parse
+from netemu.proxy.healthcheck import ServiceHealth
 from netemu.proxy.metrics import FamilyMetrics, SyncMetrics, exposition
 from netemu.proxy.pages import FamilyHealth, configz_page, health_page, other_page
 from netemu.proxy.programmer import Written
@@ -61,6 +64,24 @@ def test_configz_is_the_file_with_its_defaults() -> None:
 def test_profiles_are_refused_with_the_reason() -> None:
     assert (other_page("/debug/pprof/heap").code, other_page("/debug/pprof/heap").body[:11]) == (404, "no profiles")
     assert other_page("/x").body == "404 page not found\n"
+
+
+async def test_two_families_at_once_open_a_health_check_port_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+    failed: list[str] = []
+    health = ServiceHealth("", lambda: True, lambda service, why: failed.append(f"{service}: {why}"))
+    try:
+        await asyncio.gather(*(health.update({"default/web": (port, count)}, ("127.0.0.1",)) for count in (1, 2)))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+    finally:
+        health.close()
+
+    assert failed == []
+    assert b"X-Load-Balancing-Endpoint-Weight: 2\r\n" in answer
 
 
 def counts() -> SyncMetrics:
