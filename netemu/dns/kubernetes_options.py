@@ -71,7 +71,12 @@ def _connect(settings: Settings, directive: Directive) -> None:
         certificate, key, ca = [Path(name).read_text() for name in settings._tls] or ("", "", "")
     except OSError as error:
         raise directive.error(f"kubernetes: tls: {error.filename}: {error.strerror}") from error
-    settings.credentials = Credentials(settings._endpoint, ca=ca, client_certificate=certificate, client_key=key)
+    found = Credentials(settings._endpoint, ca=ca, client_certificate=certificate, client_key=key)
+    try:
+        found.check()
+    except UserError as error:
+        raise directive.error(f"kubernetes: {error}") from error
+    settings.credentials = found
 
 
 def _endpoint(settings: Settings, option: Directive) -> None:

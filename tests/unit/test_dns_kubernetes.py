@@ -13,6 +13,7 @@ from netemu.client.base import ObjectList, WatchEvent
 from netemu.dns import names, wire
 from netemu.dns.plugins.kubernetes import Kubernetes
 from netemu.dns.wire import Query
+from netemu.lab.authority import Authority, pem
 from netemu.model import times
 from netemu.model.errors import ServiceUnavailable, UserError
 from netemu.model.resources import ENDPOINTSLICES, NAMESPACES, PODS, SERVICES
@@ -87,15 +88,28 @@ def test_the_same_plugin_twice_in_a_block_is_refused() -> None:
 
 def test_an_endpoint_with_tls_makes_credentials(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("cert", "key", "ca")]
-    for file in files:
-        file.write_text(file.name.upper())
+    authority = Authority.create("test-ca")
+    for file, content in zip(files, (*authority.issue("dns"), pem(authority.certificate)), strict=True):
+        file.write_bytes(content)
     host = Offline(corefile(f"endpoint https://192.0.2.1/\n tls {' '.join(map(str, files))}"), FakeClient())
     found = plugin(host).credentials
 
     assert found
-    assert (found.server, found.client_certificate, found.client_key, found.ca) == (
-        "https://192.0.2.1", "CERT", "KEY", "CA",
-    )  # fmt: skip
+    assert found.server == "https://192.0.2.1"
+    assert [found.client_certificate, found.client_key, found.ca] == [file.read_text() for file in files]
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("endpoint ftp://192.0.2.1", "server: 'ftp://192.0.2.1': expected https://HOST:PORT"),
+        ("endpoint https://192.0.2.1\n tls {0} {0} {0}", "certificate-authority: expected certificates in PEM"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_connected_to_is_refused(tmp_path: Path, options: str, why: str) -> None:
+    (tmp_path / "x.pem").write_text("x")
+    with pytest.raises(UserError, match=rf"Corefile:\d+: kubernetes: {why}"):
+        Offline(corefile(options.format(tmp_path / "x.pem")), FakeClient())
 
 
 async def test_what_limits_requests_is_read() -> None:
