@@ -34,6 +34,8 @@ from netemu.model.resources import CONFIGMAPS, PODS
 log = logging.getLogger(__name__)
 
 _RCODES = {"servfail": wire.SERVFAIL, "nxdomain": wire.NXDOMAIN}
+_MOST_ANSWERS = 9984
+"""How many answers a `stale` keeps, as many as CoreDNS's cache; the oldest give way."""
 
 
 class Faults(Plugin):
@@ -43,40 +45,45 @@ class Faults(Plugin):
 
     def __init__(self, table: FaultTable) -> None:
         self._table = table
-        self._first: dict[tuple[bytes, int], Response] = {}
 
     def serve(self, query: Query) -> Result | Awaitable[Result]:
         """See Plugin."""
-        if not self._table.faults:
-            self._first.clear()
-            return NEXT
         return self._suffer(query, faults) if (faults := self._table.matching(query)) else NEXT
 
     async def _suffer(self, query: Query, faults: Sequence[Fault]) -> Result:
         for fault in faults:
             if fault.fault == "delay":
                 await asyncio.sleep(fault.seconds)
-        other = next((fault.fault for fault in faults if fault.fault != "delay"), "")
-        if other == "drop":
+        other = next((fault for fault in faults if fault.fault != "delay"), None)
+        if other is None:
+            return NEXT
+        if other.fault == "drop":
             return Response(silent=True)
-        if other in _RCODES:
-            return Refuse(_RCODES[other], "a fault on purpose")
-        if other == "truncate" and query.transport == "udp":
+        if other.fault in _RCODES:
+            return Refuse(_RCODES[other.fault], "a fault on purpose")
+        if other.fault == "truncate" and query.transport == "udp":
             return Response(tc=True)
-        if other == "stale":
-            return await self._stale(query)
+        if other.fault == "stale":
+            return await self._stale(query, self._table.first_answers(other))
         return NEXT
 
-    async def _stale(self, query: Query) -> Response:
-        key = (query.lower, query.type)
-        if key not in self._first:
-            self._first[key] = copy(await self.rest(query))
-        return copy(self._first[key])
+    async def _stale(self, query: Query, first: FirstAnswers) -> Response:
+        key = (self, query.lower, query.type)
+        if key not in first:
+            answer = copy(await self.rest(query))
+            if len(first) >= _MOST_ANSWERS:
+                del first[next(iter(first))]
+            first.setdefault(key, answer)
+        return copy(first[key])
 
     def after(self, query: Query, response: Response) -> None:
         """See Plugin. A kept reply would be sent to whoever asks, without coming here."""
         if self._table.concerns(query):
             response.stable = False
+
+
+FirstAnswers = dict[tuple[Faults, bytes, int], Response]
+"""What a server block answered first, by name and type."""
 
 
 class FaultTable:
@@ -85,6 +92,7 @@ class FaultTable:
     def __init__(self, host: Host, namespace: str, name: str) -> None:
         self._host, self._namespace, self._name = host, namespace, name
         self.faults: list[Fault] = []
+        self._first: dict[Fault, FirstAnswers] = {}
         self._pods: dict[str, Informer[Pod]] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
 
@@ -105,9 +113,14 @@ class FaultTable:
             and (fault.percent == 100 or random.uniform(0, 100) < fault.percent)
         ]
 
+    def first_answers(self, fault: Fault) -> FirstAnswers:
+        """What was answered first since this `stale` is on; to be added to."""
+        return self._first.setdefault(fault, {}) if fault in self.faults else {}
+
     def replace(self, faults: list[Fault]) -> None:
-        """Replace them all; finished answers are void."""
+        """Replace them all; finished answers are void, and what a `stale` that is off had kept."""
         self.faults = faults
+        self._first = {fault: kept for fault, kept in self._first.items() if fault in faults}
         self._host.invalidate()
 
     async def run(self) -> None:

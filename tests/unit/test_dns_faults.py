@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from netemu.dns import names, wire
+from netemu.dns import faults, names, wire
 from netemu.dns.chain import Chain
 from netemu.dns.fault import Fault, parse_fault, parse_faults
 from netemu.dns.faults import Faults, FaultTable
@@ -69,9 +69,9 @@ class Bed:
             while (await self.ask()).rcode != rcode:  # noqa: ASYNC110 - what changes is told to nobody else
                 await asyncio.sleep(0)
 
-    async def declare(self, **faults: dict[str, object] | str) -> None:
+    async def declare(self, **wanted: dict[str, object] | str) -> None:
         """Write the ConfigMap and wait until it is heard of."""
-        data = {key: value if isinstance(value, str) else json.dumps(value) for key, value in faults.items()}
+        data = {key: value if isinstance(value, str) else json.dumps(value) for key, value in wanted.items()}
         body = {"metadata": {"name": "dns-faults", "namespace": "kube-system"}, "data": data}
         found = (await self.api.list(CONFIGMAPS)).items
         if found:
@@ -127,6 +127,36 @@ async def test_stale_repeats_the_first_answer_until_it_is_off() -> None:
         again = await made.ask()
 
         assert [each.answers[0].rdata[3] for each in (first, second, later, again)] == [1, 1, 2, 3]
+
+
+async def test_a_stale_that_is_on_again_begins_anew_though_nobody_asked_meanwhile() -> None:
+    async with bed() as made:
+        await made.declare(one={"fault": "stale"})
+        before = await made.ask()
+        await made.declare()
+        await made.declare(one={"fault": "stale"})
+        again = await made.ask()
+
+        assert [each.answers[0].rdata[3] for each in (before, again)] == [1, 2]
+
+
+async def test_a_stale_goes_on_when_another_fault_comes() -> None:
+    made = Bed()
+    made.table.replace([Fault("stale", "www.*")])
+    before = await made.ask()
+    made.table.replace([Fault("drop", "web"), Fault("stale", "www.*")])
+    after = await made.ask()
+
+    assert before.answers == after.answers
+
+
+async def test_the_oldest_answers_of_a_stale_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "_MOST_ANSWERS", 2)
+    made = Bed()
+    made.table.replace([Fault("stale")])
+    said = [(await made.ask(name)).answers[0].rdata[3] for name in ("a.", "b.", "c.", "b.", "a.")]
+
+    assert said == [1, 2, 3, 2, 4]
 
 
 async def test_delays_add_up_and_leave_the_answer_alone() -> None:
@@ -216,6 +246,6 @@ def test_patterns(pattern: str, name: str, meant: bool) -> None:
 
 
 def test_faults_are_in_the_order_of_their_keys() -> None:
-    faults, wrong = parse_faults({"b": '{"fault": "drop"}', "a": '{"fault": "servfail"}', "c": "?"})
+    found, wrong = parse_faults({"b": '{"fault": "drop"}', "a": '{"fault": "servfail"}', "c": "?"})
 
-    assert ([fault.fault for fault in faults], [line[:2] for line in wrong]) == (["servfail", "drop"], ["c:"])
+    assert ([fault.fault for fault in found], [line[:2] for line in wrong]) == (["servfail", "drop"], ["c:"])
