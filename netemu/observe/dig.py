@@ -17,7 +17,16 @@ import msgspec
 
 from netemu.dns import names, wire
 from netemu.observe.exchange import exchange
-from netemu.observe.resolvers import MODELS, Reply, ResolvConf, Result, Walk, parse_hosts, parse_resolv_conf
+from netemu.observe.resolvers import (
+    MODELS,
+    Reply,
+    ResolvConf,
+    Result,
+    Walk,
+    literal,
+    parse_hosts,
+    parse_resolv_conf,
+)
 
 _PORT = 53
 
@@ -73,7 +82,7 @@ async def lookup(
         raise ValueError(f"{resolver!r} is not a resolver; expected {', '.join(MODELS)}")
     conf = parse_resolv_conf(Path(resolv_conf).read_text())
     began, steps = time.monotonic(), list[Step]()
-    result = _from_hosts(name, types, hosts)
+    result = _from_literal(name, types, resolver) or _from_hosts(name, types, hosts)
     if result is None:
 
         def note(step: Step) -> None:
@@ -103,6 +112,15 @@ async def _walk(walk: Walk, forced: dict[str, object], netns: str, port: int, no
     except StopIteration as end:
         result: Result = end.value
         return result
+
+
+def _from_literal(name: str, types: Sequence[str], resolver: str) -> Result | None:
+    """What getaddrinfo says of an address: that one if it is of the right family; nobody is asked."""
+    if not set(types) <= {"A", "AAAA"} or not (address := literal(name, resolver)):
+        return None
+    if ("AAAA" if ":" in address else "A") not in types:
+        return Result("not found", source="literal")
+    return Result("found", name, addresses=(address,), source="literal")
 
 
 def _from_hosts(name: str, types: Sequence[str], hosts: Path | str | None) -> Result | None:
@@ -139,7 +157,7 @@ def render(found: Lookup) -> list[str]:
     queries = "1 query" if len(found.steps) == 1 else f"{len(found.steps)} queries"
     if result.status == "found":
         what = ", ".join(result.addresses) or "; ".join(line.replace("\t", " ") for line in result.answers)
-        origin = f"as {result.name}" if result.source == "dns" else f"from {result.source}"
+        origin = {"dns": f"as {result.name}", "literal": "as it stands"}.get(result.source, f"from {result.source}")
         lines.append(f"found: {what} {origin} after {queries}, {found.seconds * 1000:.1f} ms")
     else:
         lines.append(f"{result.status} after {queries}, {found.seconds * 1000:.1f} ms")

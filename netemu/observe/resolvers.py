@@ -26,6 +26,7 @@ Sources: glibc and musl as measured on the wire (2.36, 1.2.3) and musl's `res_ms
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Callable, Generator, Sequence
 from typing import Literal
 
@@ -153,6 +154,20 @@ def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
         for word in words:
             table[word.lower()] = (*table.get(word.lower(), ()), address)
     return table
+
+
+def literal(name: str, resolver: str) -> str:
+    """The address that a name is, in canonical text; empty for a name that has to be asked for.
+
+    The C libraries take what `inet_aton` takes (`127.1` is 127.0.0.1; getaddrinfo.c, lookup_ipliteral.c), Go takes four
+    numbers (net/netip).
+    """
+    try:
+        if resolver != "go" and name.replace(".", "").isalnum():
+            return socket.inet_ntoa(socket.inet_aton(name))
+        return str(ipaddress.ip_address(name))
+    except (OSError, ValueError):
+        return ""
 
 
 # --- what models share -----------------------------------------------------------------------------------------------

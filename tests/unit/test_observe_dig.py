@@ -345,6 +345,30 @@ async def test_the_hosts_file_comes_first(tmp_path: Path) -> None:
     assert (found.steps, found.result.addresses) == ((), ("10.244.1.7",))
 
 
+@pytest.mark.parametrize(
+    ("name", "types", "model", "said"),
+    [
+        ("10.96.0.1", ("A", "AAAA"), "glibc", "found: 10.96.0.1 as it stands after 0 queries"),
+        ("FD00:0::1", ("A", "AAAA"), "musl", "found: fd00::1 as it stands after 0 queries"),
+        ("127.1", ("A",), "musl", "found: 127.0.0.1 as it stands after 0 queries"),
+        ("192.0.2.1", ("A",), "go", "found: 192.0.2.1 as it stands after 0 queries"),
+        ("192.0.2.1", ("AAAA",), "glibc", "not found after 0 queries"),
+    ],
+)
+async def test_an_address_is_its_own_answer(
+    tmp_path: Path, name: str, types: tuple[str, ...], model: str, said: str
+) -> None:
+    resolv, hosts = files(tmp_path)
+    lines = dig.render(await dig.lookup(name, types=types, resolv_conf=resolv, hosts=hosts, resolver=model))
+
+    assert lines[-1].startswith(said)
+
+
+@pytest.mark.parametrize(("name", "model"), [("127.1", "go"), ("10.0.0.1.", "glibc"), ("web", "musl"), ("1 2", "musl")])
+async def test_what_only_looks_like_an_address_is_a_name(name: str, model: str) -> None:
+    assert resolvers.literal(name, model) == ""
+
+
 async def test_other_types_are_walked_the_same_way(tmp_path: Path) -> None:
     resolv, hosts = files(tmp_path)
     async with cluster_server() as (to, _):
