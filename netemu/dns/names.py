@@ -12,6 +12,8 @@ import ipaddress
 from collections.abc import Iterator, Sequence
 
 ROOT = b"\0"
+LONGEST_LABEL = 63
+"""Octets (RFC 1035, 2.3.4)."""
 _REVERSE4 = b"\x07in-addr\x04arpa\0"
 _REVERSE6 = b"\x03ip6\x04arpa\0"
 
@@ -44,7 +46,7 @@ def parse(text: str) -> bytes:
             i += 1
     if label:
         labels.append(bytes(label))
-    if any(not 1 <= len(item) <= 63 for item in labels):
+    if any(not 1 <= len(item) <= LONGEST_LABEL for item in labels):
         raise ValueError(f"{text!r} is not a domain name: a label has 1 to 63 characters")
     wire = join(labels)
     if len(wire) > 255:

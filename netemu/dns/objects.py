@@ -295,8 +295,23 @@ def packed_address(address: str) -> bytes:
     return packed[12:] if packed.startswith(_MAPPED) else packed
 
 
-def service_facts(service: Service) -> ServiceFacts:
-    """What DNS knows of a Service."""
+def overlong(obj: Service | EndpointSlice) -> list[str]:
+    """Names in an object that do not fit into a label. Kubernetes lets none in, other API servers may; an endpoint with
+    such a hostname is known by its address, and what else bears one is left out."""
+    words = [obj.namespace, obj.name if isinstance(obj, Service) else obj.labels.get(_SERVICE_LABEL, "")]
+    if isinstance(obj, EndpointSlice):
+        words += [endpoint.hostname for endpoint in obj.endpoints or () if endpoint.hostname]
+    return [word for word in words if not _fits(word)]
+
+
+def _fits(word: str) -> bool:
+    return len(word) <= names.LONGEST_LABEL and (word.isascii() or len(word.encode()) <= names.LONGEST_LABEL)
+
+
+def service_facts(service: Service) -> ServiceFacts | None:
+    """What DNS knows of a Service; None for one whose name is no label."""
+    if not (_fits(service.name) and _fits(service.namespace)):
+        return None
     spec = service.spec
     external = _domain(spec.external_name) if spec.type == "ExternalName" else None
     addresses = tuple(filter(None, map(packed_address, spec.cluster_ips or (spec.cluster_ip,))))
@@ -316,14 +331,18 @@ def _domain(text: str) -> bytes:
 
 @functools.lru_cache(maxsize=4096)
 def _shared(ports: tuple[tuple[str, str, int], ...]) -> tuple[Port, ...]:
-    found = [Port(name.lower().encode(), protocol.lower().encode(), number) for name, protocol, number in ports]
+    found = [
+        Port(name.lower().encode() if _fits("_" + name) else b"", protocol.lower().encode(), number)
+        for name, protocol, number in ports
+    ]
     return tuple(found) or _NAMELESS
 
 
 def slice_facts(slice_: EndpointSlice, pod_names: bool) -> SliceFacts | None:
-    """What DNS knows of an EndpointSlice; None for one that belongs to no Service."""
+    """What DNS knows of an EndpointSlice; None for one that belongs to no Service, or to one whose name is no
+    label."""
     service = slice_.labels.get(_SERVICE_LABEL)
-    if not service:
+    if not service or not (_fits(service) and _fits(slice_.namespace)):
         return None
     of_names = slice_.address_type == "FQDN"
     read = _domain if of_names else packed_address
@@ -332,8 +351,9 @@ def slice_facts(slice_: EndpointSlice, pod_names: bool) -> SliceFacts | None:
         if endpoint.conditions.ready is False:
             continue
         pod = endpoint.target_ref.name if pod_names and endpoint.target_ref else ""
+        own = endpoint.hostname if endpoint.hostname and _fits(endpoint.hostname) else ""
         for address in endpoint.addresses:
-            host = endpoint.hostname or (pod if 0 < len(pod) < 64 else "") or _dashed(address)
+            host = own or (pod if _fits(pod) else "") or _dashed(address)
             if packed := read(address):
                 endpoints.append(EndpointFacts(host.lower().encode(), packed))
     ports = _shared(

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from netemu.dns.objects import Changed, Cluster, Key, Options, pod_address, service_facts, slice_facts
+from netemu.dns.names import LONGEST_LABEL
+from netemu.dns.objects import Changed, Cluster, Key, Options, overlong, pod_address, service_facts, slice_facts
 from netemu.model import times
 from netemu.model.meta import KubeObject, ObjectMeta
 from netemu.model.objects import EndpointSlice, Namespace, Service
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from netemu.client.base import Client
     from netemu.client.informer import Informer
 
+log = logging.getLogger(__name__)
 
 _PAGE = 500
 """Objects per piece of a list: of each only a tenth is kept."""
@@ -152,11 +155,19 @@ def _kept(obj: KubeObject, facts: object, caused: str = "") -> _Kept:
     return _Kept(metadata=slim, facts=facts, caused=caused)
 
 
+def _warn_of_overlong(obj: Service | EndpointSlice, kind: str) -> None:
+    if words := overlong(obj):
+        why = f"longer than the {LONGEST_LABEL} octets of a label"
+        log.warning("plugin/kubernetes: %s %s/%s: left out of names, %s: %s", kind, obj.namespace, obj.name, why, words)
+
+
 def _service(service: Service) -> Any:
+    _warn_of_overlong(service, "Service")
     return _kept(service, service_facts(service))
 
 
 def _slice(pod_names: bool, slice_: EndpointSlice) -> Any:
+    _warn_of_overlong(slice_, "EndpointSlice")
     return _kept(slice_, slice_facts(slice_, pod_names), slice_.annotations.get(_TRIGGER, ""))
 
 

@@ -383,3 +383,31 @@ async def test_autopath_walks_the_search_path_of_pods(client: str, answer: tuple
 
     lines = [f"{wire.type_name(record.type)} {wire.rdata_text(record)}" for record in message.answers]
     assert (message.rcode, lines) == answer
+
+
+async def test_what_does_not_fit_into_a_label_is_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    long, client = "h" * 80, FakeClient()
+    await client.create(NAMESPACES, {"metadata": {"name": "shop"}})
+    for item in (service("web", "None", port("http", 80)), service(long, "10.96.0.9", port("http", 80))):
+        await client.create(SERVICES, item, "shop")
+    for owner, address in (("web", "10.244.1.5"), (long, "10.244.1.6")):
+        item = slice_of(owner, "x", [endpoint(address, long)], port("http", 80))
+        item["metadata"]["name"] = f"slice-{address}"
+        await client.create(ENDPOINTSLICES, item, "shop")
+    async with Offline(corefile(), client) as host:
+        await host.ready()
+        said = [
+            await ask(host, "_http._tcp.web.shop.svc.cluster.local", "SRV"),
+            await ask(host, "5.1.244.10.in-addr.arpa", "PTR"),
+            await ask(host, "6.1.244.10.in-addr.arpa", "PTR"),
+            await ask(host, "9.0.96.10.in-addr.arpa", "PTR"),
+        ]
+
+    own = "10-244-1-5.web.shop.svc.cluster.local."
+    assert said == [("NOERROR", f"0 100 80 {own}"), ("NOERROR", own), ("NXDOMAIN",), ("NXDOMAIN",)]
+    named = {record.getMessage().split(": ")[1] for record in caplog.records if long in record.getMessage()}
+    assert named == {
+        f"Service shop/{long}",
+        "EndpointSlice shop/slice-10.244.1.5",
+        "EndpointSlice shop/slice-10.244.1.6",
+    }
