@@ -6,7 +6,7 @@ object means, whether it is valid and how it is stored is the registry's matter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -14,6 +14,7 @@ from aiohttp import web
 from netemu.apiserver.bodies import Bodies, FieldValidation
 from netemu.apiserver.discovery import subresource_verbs
 from netemu.apiserver.field_managers import check_patch_options, manager_of
+from netemu.apiserver.ingress_class import warnings_on_create
 from netemu.apiserver.negotiation import APPLY, decode_body, decode_patch, form_of, media_type
 from netemu.apiserver.patch import patch_types
 from netemu.apiserver.registry import Registry
@@ -143,7 +144,8 @@ class ResourceHandlers:
         else:
             manager = manager_of(request)
             made = await self._registry.create(target.resource, obj, target.namespace, manager=manager, dry_run=trial)
-        return _object_response(request, target, made, 201, validation.warnings)
+        warnings = [*validation.warnings, *warnings_on_create(made)]
+        return _object_response(request, target, made, 201, warnings)
 
     async def _update(self, request: web.Request, target: Target) -> web.Response:
         form_of(request.headers.get("Accept", ""))
@@ -189,7 +191,7 @@ class ResourceHandlers:
             force=flag(request.query, "force"),
             dry_run=dry_run(request.query.getall("dryRun", [])),
         )
-        return _object_response(request, target, obj, 201 if new else 200)
+        return _object_response(request, target, obj, 201 if new else 200, warnings_on_create(obj) if new else ())
 
     async def _delete(self, request: web.Request, target: Target) -> web.Response:
         options, trial = await _delete_options(request)
@@ -237,7 +239,7 @@ def _content_type(request: web.Request) -> str:
 
 
 def _object_response(
-    request: web.Request, target: Target, obj: Obj, code: int = 200, warnings: list[str] | None = None
+    request: web.Request, target: Target, obj: Obj, code: int = 200, warnings: Iterable[str] = ()
 ) -> web.Response:
     """One object in the form that the client accepts; a Status is always itself."""
     form, kind = form_of(request.headers.get("Accept", "")), obj.get("kind", "")
@@ -248,7 +250,7 @@ def _object_response(
         answer = table(shape, [obj], version, request.query.get("includeObject", ""))
     elif form == "metadata" and kind != "Status":
         answer = partial_metadata(obj)
-    return json_response(answer, code, warnings=warnings or ())
+    return json_response(answer, code, warnings=warnings)
 
 
 def _list_of(resource: Resource, items: list[Obj], metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Admission of Ingresses: whoever names no class gets the cluster's default one (`DefaultIngressClass`)."""
+"""The class of an Ingress: whoever names none gets the cluster's default one (`DefaultIngressClass`)."""
 
 from __future__ import annotations
 
@@ -29,3 +29,11 @@ def set_default_class(ingress: Obj, classes: Iterable[Obj]) -> None:
         )
     if defaults:
         ingress["spec"] = {**spec, "ingressClassName": defaults[0]["metadata"]["name"]}
+
+
+def warnings_on_create(obj: Obj) -> list[str]:
+    """What to tell the creator of an object, if it is an Ingress (`pkg/registry/networking/ingress/strategy.go`)."""
+    old_way = CLASS_ANNOTATION in (obj.get("metadata", {}).get("annotations") or {})
+    if obj.get("kind") != "Ingress" or not old_way or "ingressClassName" in (obj.get("spec") or {}):
+        return []
+    return [f"annotation \"{CLASS_ANNOTATION}\" is deprecated, please use 'spec.ingressClassName' instead"]

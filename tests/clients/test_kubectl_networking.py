@@ -22,6 +22,18 @@ kind: IngressClass
 metadata: {name: outer, annotations: {ingressclass.kubernetes.io/is-default-class: "true"}}
 spec: {controller: acme.io/ingress}
 """
+BUDGET = """
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: db}
+spec: {minAvailable: 1, selector: {matchLabels: {app: db}}}
+"""
+INGRESS = """
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web}
+spec: {defaultBackend: {service: {name: web, port: {number: 80}}}}
+"""
 
 
 async def test_a_generated_ingress_keeps_its_rules(kubectl: Kubectl) -> None:
@@ -57,6 +69,16 @@ async def test_get_and_describe_show_what_there_is(kubectl: Kubectl) -> None:
     assert "podSelector" in (await kubectl("explain", "networkpolicy.spec")).out
 
 
+async def test_the_old_way_to_name_a_class_is_taken_with_a_warning(kubectl: Kubectl) -> None:
+    old = INGRESS.replace("{name: web}", "{name: web, annotations: {kubernetes.io/ingress.class: nginx}}")
+    warning = "annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead"
+
+    for way in ((), ("--server-side",)):
+        assert warning in (await kubectl("apply", *way, "-f", "-", stdin=old)).err
+        await kubectl("delete", "ingress", "web")
+    assert warning not in (await kubectl("apply", "-f", "-", stdin=INGRESS)).err
+
+
 async def test_ingresses_are_pruned_with_what_they_were_applied_with(kubectl: Kubectl) -> None:
     generated = await kubectl("create", "ingress", "i", "--rule=a.example/=web:80", "--dry-run=client", "-o", "json")
     ingress = json.loads(generated.out)
@@ -84,20 +106,6 @@ async def test_cluster_ips_and_their_networks_are_listed(kubectl: Kubectl) -> No
     described = await kubectl.as_program(find_kubectl(33))("describe", "ipaddress/10.96.0.9", "servicecidr/kubernetes")
     assert "Name:       web" in described.out
     assert "10.96.0.0/16" in described.out
-
-
-BUDGET = """
-apiVersion: policy/v1
-kind: PodDisruptionBudget
-metadata: {name: db}
-spec: {minAvailable: 1, selector: {matchLabels: {app: db}}}
-"""
-INGRESS = """
-apiVersion: networking.k8s.io/v1
-kind: Ingress
-metadata: {name: web}
-spec: {defaultBackend: {service: {name: web, port: {number: 80}}}}
-"""
 
 
 async def test_server_side_apply_owns_what_it_says_and_no_more(kubectl: Kubectl) -> None:

@@ -53,6 +53,15 @@ def test_scale_and_binding_are_of_other_kinds() -> None:
     assert (scale["group"], scale["version"], scale["kind"]) == ("autoscaling", "v1", "Scale")
 
 
+def test_drain_finds_the_eviction_of_policy_v1() -> None:
+    listed = Discovery(Served()).api_resource_list("", "v1")
+    assert listed is not None
+    eviction = next(entry for entry in listed["resources"] if entry["name"] == "pods/eviction")
+
+    assert (eviction["group"], eviction["version"], eviction["kind"]) == ("policy", "v1", "Eviction")
+    assert eviction["verbs"] == ["create"]
+
+
 def test_unknown_groups_have_no_documents() -> None:
     discovery = Discovery(Served())
 
