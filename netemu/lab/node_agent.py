@@ -212,6 +212,7 @@ def _programmed(proxy: ProxyServer) -> dict[str, str]:
         "endpointSlices": done.endpoint_slices,
         "error": done.error,
         "refused": proxy.refused,
+        "decided": proxy.decided,
     }
 
 

@@ -86,6 +86,8 @@ class ProxyServer:
         self._started, self._mode_wanted = asyncio.Event(), asyncio.Event()
         self.refused = ""
         """Why it cannot run, or cannot change its mode; part of `programmed`."""
+        self.decided = ""
+        """resourceVersion of the Node whose wish for a mode has been granted or refused."""
         self._had_health = False
         self._health_ports: dict[Family, dict[str, tuple[int, int]]] = {}
         self._service_health = ServiceHealth(netns, lambda: self.healthy, self._health_check_failed)
@@ -138,7 +140,7 @@ class ProxyServer:
         sysctl is refused.
         """
         with lock.take(self.netns):
-            self.refused, self._engine = "", None
+            self.refused, self.decided, self._engine = "", "", None
             self._started.clear()
             engine = None if self._mode_annotation else await self._prepared(self.config.mode)
             try:
@@ -163,7 +165,11 @@ class ProxyServer:
     async def _prepared(self, mode: str) -> Engine:
         config = msgspec.structs.replace(self.config, mode=mode)
         engine = Engine(config, self.node_name, self._site, self._families)
-        await engine.prepare(self._revisions, self._synced)
+        try:
+            await engine.prepare(self._revisions, self._synced)
+        except BaseException:
+            engine.close()
+            raise
         return engine
 
     def _revisions(self) -> tuple[str, str] | None:
@@ -179,7 +185,7 @@ class ProxyServer:
             await self._service_cidrs.tried.wait()  # servers before 1.33 have none
         if self.config.detect_local_mode == "NodeCIDR":
             tasks.create_task(guard_pod_cidrs(self._nodes, self.node_name))
-        self._engine = engine or await self._prepared(self._wanted_mode())
+        self._engine = engine or await self._wished()
         self._feed(self._engine)
         work = tasks.create_task(self._engine.run())
         self._started.set()
@@ -270,6 +276,29 @@ class ProxyServer:
 
     # --- another mode
 
+    async def _wished(self) -> Engine:
+        """The mode that the Node wishes for; where that cannot be had the configured one, and `refused` says why."""
+        self._mode_wanted.clear()
+        revision, wanted, configured = self._node_revision, self._wanted_mode(), self.config.mode or DEFAULT_MODE
+        try:
+            return await self._prepared(wanted)
+        except NetemuError as error:
+            if wanted == configured:
+                raise
+            self._refuse(wanted, error)
+            return await self._prepared(configured)
+        finally:
+            self.decided = revision
+
+    @property
+    def _node_revision(self) -> str:
+        node = self._nodes.get(self.node_name)
+        return node.metadata.resource_version if node else ""
+
+    def _refuse(self, wanted: str, error: NetemuError) -> None:
+        self.refused = f"mode {wanted} not taken: {error}"
+        log.error("proxy %s: %s", self.node_name, self.refused)
+
     def _wanted_mode(self) -> str:
         node = self._nodes.get(self.node_name) if self._mode_annotation else None
         wanted = node.annotations.get(self._mode_annotation, "") if node else ""
@@ -283,20 +312,21 @@ class ProxyServer:
         while self._mode_annotation:
             await self._mode_wanted.wait()
             self._mode_wanted.clear()
+            revision = self._node_revision
             if (wanted := self._wanted_mode()) != self.mode and self._engine:
                 try:
                     work = await self._change_mode(wanted, tasks, work, self._engine)
                 except NetemuError as error:
-                    self.refused = f"mode {wanted} not taken: {error}"
-                    log.error("proxy %s: %s", self.node_name, self.refused)
+                    self._refuse(wanted, error)
+            self.decided = revision
 
     async def _change_mode(
         self, wanted: str, tasks: asyncio.TaskGroup, work: asyncio.Task[None], old: Engine
     ) -> asyncio.Task[None]:
         """New rules first, then the old ones go. Raises NetemuError; then the old mode stays."""
+        new = await self._prepared(wanted)
         if self._tidying:
             await _stop(self._tidying)
-        new = await self._prepared(wanted)
         self._feed(new)
         self._next = new
         next_work = tasks.create_task(new.run())

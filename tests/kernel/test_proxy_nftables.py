@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -16,6 +17,7 @@ from netemu.model.errors import UserError
 from netemu.model.meta import decode
 from netemu.model.objects import EndpointSlice, Node
 from netemu.proxy.config import KubeProxyConfiguration
+from netemu.proxy.modes import mode_of
 from netemu.proxy.nftables_mode import base_rules
 from netemu.proxy.nftables_programmer import NftablesProgrammer
 from netemu.proxy.server import ProxyServer
@@ -188,6 +190,28 @@ async def test_an_unknown_mode_is_told_and_changes_nothing(tmp_path: Path) -> No
         error = await _until(lambda: running.programmed.error, bool)
 
     assert (running.mode, "'fast' is none of iptables" in error) == ("iptables", True)
+
+
+async def test_a_start_in_a_mode_that_cannot_be_had_is_one_in_the_configured_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> NoReturn:
+        raise UserError("no IPVS here")
+
+    monkeypatch.setattr(mode_of("ipvs"), "programmer", refuse)
+    served = api(1)
+    served.put(node("ipvs"))
+    with echoes(2):
+        async with _annotated(served, tmp_path) as running:
+            refused, mode = running.programmed.error, running.mode
+            await running.until(endpoint_slices=served.put(slices(2)))
+            answer = await asyncio.to_thread(talk, CLIENT, NODE_OUTSIDE, 30080)
+            revision = served.put(node())
+            await _until(lambda: running.decided, revision.__eq__)
+            mended = running.programmed.error
+
+    assert (mode, refused, mended) == ("iptables", "mode ipvs not taken: no IPVS here", "")
+    assert answer[0] == "10.180.0.2"
 
 
 async def test_a_second_proxy_in_the_namespace_refuses(tmp_path: Path) -> None:
