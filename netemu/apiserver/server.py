@@ -36,7 +36,7 @@ from netemu.apiserver.schema import Schema
 from netemu.apiserver.service_accounts import TOKEN_REQUESTS, ServiceAccountTokens
 from netemu.apiserver.watching import Watches
 from netemu.model import times
-from netemu.model.errors import ApiError, BadRequest, Forbidden, InternalError, MethodNotAllowed
+from netemu.model.errors import ApiError, BadRequest, Forbidden, InternalError, MethodNotAllowed, ServiceUnavailable
 from netemu.model.resources import SERVICEACCOUNTS
 
 log = logging.getLogger(__name__)
@@ -152,6 +152,8 @@ class ApiServer:
                 response = await self._resource(verb, request, target, user)
         except ApiError as error:
             response, failure = error_response(error), error
+            if isinstance(error, ServiceUnavailable):
+                response.force_close()  # a client that connects again may find a server that can
         except web.HTTPRequestEntityTooLarge:
             response = error_response(RequestEntityTooLarge(f"Request entity too large: limit is {_BODY}"))
         except (web.RequestPayloadError, BadHttpMessage) as error:

@@ -44,6 +44,7 @@ class Watches:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._ended: set[asyncio.Task[Any]] = set()
         self._closing = False
 
     def __len__(self) -> int:
@@ -52,6 +53,11 @@ class Watches:
     def close(self) -> None:
         """End all of them, and every later one as it begins."""
         self._closing = True
+        self.end()
+
+    def end(self) -> None:
+        """End all of them, so that their clients begin again, here or at another server."""
+        self._ended |= self._tasks
         for task in self._tasks:
             task.cancel()
 
@@ -75,8 +81,9 @@ class Watches:
                 await response.prepare(request)
                 await self._copy(stream, response, encode)
         except asyncio.CancelledError:
-            if not self._closing:
+            if task not in self._ended:
                 raise
+            response.force_close()
         except ConnectionError:
             pass  # the client left between two events
         except TimeoutError:
@@ -84,6 +91,7 @@ class Watches:
                 request.transport.abort()
         finally:
             self._tasks.discard(task)
+            self._ended.discard(task)
         return response
 
     async def _copy(

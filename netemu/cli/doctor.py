@@ -15,6 +15,7 @@ from netemu.cli.output import Format, say, say_json, table
 from netemu.kernel import netns
 from netemu.kernel.ipvs import IpvsNetlink
 from netemu.kernel.sandbox import Sandbox, spawn
+from netemu.lab.etcd_member import find_etcd
 from netemu.model.errors import KernelError
 
 
@@ -55,6 +56,8 @@ def findings() -> list[Finding]:
         ("nft", False, "nftables mode of kube-proxy"),
     ]
     found = [Finding(f"{name} (tool)", shutil.which(name) is not None, needed, cost) for name, needed, cost in tools]
+    etcd = "control planes of several members; a checkout of netemu unpacks Debian's when one is asked for"
+    found.append(Finding("etcd (tool)", bool(find_etcd()), False, etcd))
     root = os.geteuid() == 0
     found.append(Finding("root", root, True, "namespaces cannot be made; run as root"))
     if root:

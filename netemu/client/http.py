@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Self
@@ -16,6 +17,11 @@ from netemu.model.resources import Resource
 
 _WATCH_SECONDS = 3000
 """How long one watch lasts before it is renewed; kube-apiserver cuts between 30 and 60 minutes itself."""
+
+
+_QUIET_SECONDS, _PROBE_SECONDS, _GONE_SECONDS = 15, 5, 30
+"""After how long a quiet connection is probed, how often, and when the other end is taken as gone; client-go takes 45
+seconds for that (http2's ReadIdleTimeout and PingTimeout)."""
 
 
 class _ListMeta(msgspec.Struct, rename="camel", frozen=True):
@@ -248,10 +254,22 @@ class HttpClient:
         # Opened on first use: a session belongs to the loop that is running then.
         if self._session is None:
             # One connection per watch is normal for Kubernetes clients, so the pool must not be bounded.
-            connector = aiohttp.TCPConnector(limit=0)
+            connector = aiohttp.TCPConnector(limit=0, socket_factory=_socket)
             timeout = aiohttp.ClientTimeout(total=30)
             self._session = aiohttp.ClientSession(connector=connector, headers=self._headers, timeout=timeout)
         return self._session
+
+
+def _socket(address: Any) -> socket.socket:
+    """A socket that notices when the other end is gone: who watches says nothing and may hear nothing for long."""
+    family, kind, protocol, _, _ = address
+    sock = socket.socket(family, kind, protocol)
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _QUIET_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _GONE_SECONDS * 1000)
+    return sock
 
 
 def _query(**values: str) -> dict[str, str]:

@@ -5,7 +5,8 @@ what all of them need at the first start, certificates and the port on the host,
 
 All members listen on the same port of the host's 127.0.0.1 (SO_REUSEPORT): the kernel gives each new connection to one
 that lives, so the kubeconfig of the host survives the loss of any of them. One that has lost the store leaves the port
-to the others, if there are any, until it has the store again; so it does with its socket for root.
+to the others, if there are any, until it has the store again; so it does with its socket for root. Whoever watches it
+then is told to begin again, which is with another member.
 """
 
 from __future__ import annotations
@@ -142,10 +143,11 @@ async def serve_host(member: Member, server: ApiServer, store: Store, tls: ssl.S
             listener = _listen(member.config.api_port, shared=True)
             serving = [await server.start([listener], tls), await server.start([unix_socket(path)], None)]
         elif serving and not wanted:
-            log.warning("the store is away: the port on the host is left to those who have it")
+            log.warning("the store is away: the port on the host, and who watches, are left to those who have it")
             path.unlink(missing_ok=True)
             for stop in serving:
                 await stop()
+            server.watches.end()
             serving = []
         await asyncio.sleep(_LOOK_SECONDS)
 

@@ -137,6 +137,24 @@ async def test_no_acknowledged_write_is_lost_on_sqlite_either(alone: str) -> Non
 
 
 @pytest.mark.timeout(180)
+async def test_a_member_whose_zone_is_cut_off_holds_up_nobody(members: LabKubectl) -> None:
+    address = "172.18.0.3"
+    async with WriteLoad(LabPaths(_LAB).kubeconfig) as load:
+        await load.more(20)
+        cut = ("exec", "--lab", _LAB, "node/control-plane-2", "--", "iptables")
+        rule = ("INPUT", "-i", "eth0", "-j", "DROP")
+        netemu(*cut, "-I", *rule)
+        try:
+            await load.more(100, within=60)
+            await load.check()
+            await asyncio.to_thread(eventually, lambda: address not in members.endpoints("kubernetes"), "its end", 40)
+        finally:
+            netemu(*cut, "-D", *rule)
+    await asyncio.to_thread(eventually, lambda: address in members.endpoints("kubernetes"), "its return", 40)
+    members("delete", "configmaps", "-l", "load=1")
+
+
+@pytest.mark.timeout(180)
 async def test_without_a_majority_writes_are_refused_and_nothing_is_half_written(members: LabKubectl) -> None:
     stopped = [lab_processes(_LAB)[name] for name in ("etcd-1", "etcd-3")]
     for pid in stopped:

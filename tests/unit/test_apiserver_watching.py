@@ -169,6 +169,21 @@ class CountingStore(MemoryStore):
         return super().watch(prefix, after)
 
 
+async def test_watches_that_are_ended_begin_anew_on_another_connection(http: Http) -> None:
+    stream = await http.session.get(f"{CONFIGMAPS_URL}?watch=true")
+    await until(lambda: len(http.server.watches) == 1)
+    assert stream.connection is not None
+    transport = stream.connection.transport
+    http.server.watches.end()
+
+    assert await stream.read() == b""
+    again = await http.session.get(f"{CONFIGMAPS_URL}?watch=true")
+    assert again.connection is not None
+    assert again.connection.transport is not transport
+    await until(lambda: len(http.server.watches) == 1)
+    again.close()
+
+
 async def test_closing_the_server_ends_watches_at_once_and_cleanly(http: Http) -> None:
     await http("POST", CONFIGMAPS_URL, CONFIGMAP)
     streams = [await http.session.get(f"{CONFIGMAPS_URL}?watch=true&resourceVersion=0") for _ in range(20)]
