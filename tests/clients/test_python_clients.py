@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from netemu.lab.paths import LabPaths
 from tests.clients.labs import LabKubectl
@@ -23,6 +24,7 @@ pytestmark = [  # they leave their sockets to the garbage collector
 WHERE = "not installed: `scripts/test clients` does it"
 PODS = {"containers": [{"name": "c", "image": "nginx", "ports": [{"containerPort": 80}]}],
         "terminationGracePeriodSeconds": 0}  # fmt: skip
+GATES = Path(__file__).with_name("gates.yaml")
 FILE = """
 apiVersion: v1
 kind: Service
@@ -203,3 +205,67 @@ def test_lightkube(config: str) -> None:
         client.delete(kind, "light", namespace="default")
     with pytest.raises(lightkube.ApiError, match='configmaps "light" not found'):
         client.get(ConfigMap, "light", namespace="default")
+
+
+# --- custom resources
+
+HERE = ("edge.example.com", "v1", "default", "gates")
+
+
+def gate(name: str) -> dict[str, Any]:
+    spec = {"className": "nginx", "listeners": [{"name": "web", "port": 80}]}
+    metadata = {"name": name, "namespace": "default"}
+    return {"apiVersion": "edge.example.com/v1", "kind": "Gate", "metadata": metadata, "spec": spec}
+
+
+@pytest.fixture
+def gates(lab: LabKubectl) -> Iterator[None]:
+    """Nobody has defined gates, nor has anybody afterwards."""
+    yield
+    lab("delete", "--ignore-not-found", "crd", "gates.edge.example.com")
+
+
+def test_the_official_client_defines_and_uses_a_kind(core: Any, gates: None) -> None:
+    from kubernetes import client, dynamic, watch
+
+    extensions = client.ApiextensionsV1Api(core.api_client)
+    extensions.create_custom_resource_definition(yaml.safe_load(GATES.read_text()))
+    for event in watch.Watch().stream(extensions.list_custom_resource_definition, timeout_seconds=20):
+        if {one.type: one.status for one in event["object"].status.conditions or ()}.get("Established") == "True":
+            break
+    custom = client.CustomObjectsApi(core.api_client)
+    made = custom.create_namespaced_custom_object(*HERE, gate("official"))
+    with pytest.raises(client.ApiException) as refused:
+        custom.create_namespaced_custom_object(*HERE, {**gate("bad"), "spec": {"className": "x"}})
+    custom.patch_namespaced_custom_object(*HERE, "official", {"spec": {"className": "envoy"}})
+    custom.patch_namespaced_custom_object_scale(*HERE, "official", {"spec": {"replicas": 4}})
+    custom.patch_namespaced_custom_object_status(*HERE, "official", {"status": {"replicas": 4}})
+    found = custom.list_namespaced_custom_object(*HERE)["items"][0]
+    kind = dynamic.DynamicClient(core.api_client).resources.get(api_version="edge.example.com/v1", kind="Gate")
+
+    assert made["spec"]["listeners"][0]["protocol"] == "HTTP"
+    assert refused.value.status == 422
+    assert (found["spec"]["className"], found["spec"]["replicas"], found["status"]) == ("envoy", 4, {"replicas": 4})
+    assert kind.get(name="official", namespace="default").spec.className == "envoy"
+
+
+def test_kr8s_and_lightkube_use_a_kind(config: str, lab: LabKubectl, gates: None) -> None:
+    kr8s = pytest.importorskip("kr8s", reason=WHERE)
+    lightkube = pytest.importorskip("lightkube", reason=WHERE)
+    from kr8s.objects import new_class
+    from lightkube.generic_resource import create_namespaced_resource
+
+    lab("apply", "-f", str(GATES))
+    lab("wait", "--for=condition=Established", "crd/gates.edge.example.com")
+    api = kr8s.api(kubeconfig=config)
+    kind = new_class("Gate", "edge.example.com/v1", namespaced=True, asyncio=False)
+    made = kind(gate("kr8s"), api=api)
+    made.create()
+    made.patch({"spec": {"className": "envoy"}})
+    client = lightkube.Client(config=lightkube.KubeConfig.from_file(config), field_manager="tests")
+    typed = create_namespaced_resource("edge.example.com", "v1", "Gate", "gates")
+    applied = client.apply(typed(gate("lightkube")))
+
+    assert kind.get("kr8s", namespace="default", api=api).spec.className == "envoy"
+    assert applied.spec["listeners"][0]["port"] == 80
+    assert sorted(one.metadata.name for one in client.list(typed, namespace="default")) == ["kr8s", "lightkube"]
