@@ -373,6 +373,7 @@ class Registry:
             raise BadRequest("name in URL does not match name in Eviction object")
         options = self._decision(eviction.get("deleteOptions"))
         options = replace(options, dry_run=options.dry_run or dry_run)
+        await self._cacher.fresh()  # a budget that another server has just stored counts
         await evict(self._cacher, self._writer, namespace, name, options)
 
     async def _change(

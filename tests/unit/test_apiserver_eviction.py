@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
+from netemu.apiserver.keys import key_of
 from netemu.apiserver.registry import Registry
 from netemu.client.base import Obj
 from netemu.model.errors import BadRequest, Conflict, Forbidden, InternalError, NotFound, TooManyRequests
-from netemu.model.resources import PODDISRUPTIONBUDGETS, PODS
+from netemu.model.resources import NAMESPACES, PODDISRUPTIONBUDGETS, PODS
+from netemu.testing.store import MemoryStore
 from tests.unit.apiserver_http import Http, serving
-from tests.unit.apiserver_kit import POD, named, registry, store
+from tests.unit.apiserver_kit import NAMESPACE, POD, named, registry, store
+from tests.unit.apiserver_kit import serving as registry_on
 
 __all__ = ["registry", "store"]
 
@@ -169,6 +173,23 @@ async def test_too_many_unconfirmed_evictions_are_refused(registry: Registry) ->
 
     with pytest.raises(Forbidden, match="DisruptedPods map too big"):
         await evict(registry)
+
+
+async def test_a_budget_that_another_server_has_just_stored_counts(store: MemoryStore) -> None:
+    store.shared = True
+    async with registry_on(store) as registry:
+        await registry.create(NAMESPACES, NAMESPACE)
+        await pod(registry)
+        others = named(BUDGET, "web", namespace="shop", uid="u", generation=1)
+        store.hold()
+        await store.create(key_of(PODDISRUPTIONBUDGETS, "shop", "web"), msgspec.json.encode(others))
+        evicting = asyncio.create_task(evict(registry))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        store.let_go()
+
+        with pytest.raises(TooManyRequests):
+            await evicting
 
 
 async def test_two_budgets_of_one_pod_are_an_error(registry: Registry) -> None:
