@@ -91,7 +91,7 @@ async def follow(files: Mapping[Path, Callable[[], None]], look: float = _LOOK) 
                 use()
                 seen[path] = version
                 log.info("%s is new and in use", path.name)
-            except (ssl.SSLError, OSError, UserError) as error:
+            except (ssl.SSLError, OSError, UserError, ValueError) as error:
                 log.warning("%s is new and cannot be used yet: %s", path.name, error)
 
 

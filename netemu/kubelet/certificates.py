@@ -49,14 +49,14 @@ async def keep_client_certificate(
     while True:
         await asyncio.sleep(max(0.0, renewal(credentials.client_certificate, dice) - now()))
         try:
-            credentials = await client_certificate(client, node, credentials)
-        except NetemuError as error:
+            renewed = await client_certificate(client, node, credentials)
+            install(renewed)
+        except (NetemuError, OSError) as error:
             log.warning("kubelet %s: no new client certificate: %s; again in %.0f s", node, error, pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
         else:
-            install(credentials)
-            pause = _FIRST_PAUSE
+            credentials, pause = renewed, _FIRST_PAUSE
             log.info("kubelet %s: new client certificate", node)
 
 

@@ -112,6 +112,7 @@ class Announcer:
         """`told` is the file that remembers what was said."""
         self._lab, self._node, self._path, self._announce = lab, node, Path(spec.cert), spec.announce
         self._client, self._told, self._now = client, told, now
+        self._said = self._read()
 
     async def run(self) -> None:
         """Look now and then until cancelled."""
@@ -121,31 +122,33 @@ class Announcer:
 
     async def look(self) -> None:
         """Say what is due and was not said yet."""
-        text = self._path.read_text() if self._path.exists() else ""
         try:
+            text = self._path.read_text()
             end = validity(text)[1]
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             log.warning("%s: %s", self._path, error)
             return
         days = threshold(end - self._now(), self._announce.days)
         if days is None:
             return
         certificate = hashlib.sha256(text.encode()).hexdigest()[:16]
-        said = self._read()
-        done = said.get(certificate, {}).get(str(days), [])
         notice = _notice(self._lab, self._path, end, days)
         for channel, tell in _channels(self._announce, partial(self._event, certificate)).items():
-            if channel in done:
+            if channel in self._said.get(certificate, {}).get(str(days), ()):
                 continue
             try:
                 await tell(notice)
+                self._remember(certificate, days, channel)
             except (ApiError, OSError, TimeoutError, ValueError) as error:
                 log.warning("%s: announcing its end by %s: %s; again in %.0f s", self._path, channel, error, _LOOK)
                 continue
-            done = [*done, channel]
-            said = {certificate: {**said.get(certificate, {}), str(days): done}}
-            write_file(self._told, msgspec.json.encode(said))
             log.warning("%s; announced by %s", notice["message"], channel)
+
+    def _remember(self, certificate: str, days: int, channel: str) -> None:
+        """Raises OSError where it is remembered by this process alone."""
+        about = self._said.get(certificate, {})
+        self._said = {certificate: {**about, str(days): [*about.get(str(days), []), channel]}}
+        write_file(self._told, msgspec.json.encode(self._said))
 
     def _read(self) -> dict[str, dict[str, list[str]]]:
         try:

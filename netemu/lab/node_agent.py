@@ -103,8 +103,8 @@ async def _keep_certificate(config: LabConfig, node: str, client: HttpClient) ->
         certificate, key = new.client_certificate.encode(), new.client_key.encode()
         user = f"{NODE_PREFIX}{node}"
         text = pki.kubeconfig(config.name, new.server, new.ca.encode(), user, certificate, key)
-        write_file(path, text, mode=0o600)
         client.use(new)
+        write_file(path, text, mode=0o600)
 
     await keep_client_certificate(client, node, load_kubeconfig(path), install)
 

@@ -20,6 +20,7 @@ from netemu.lab.config import LabConfig
 
 log = logging.getLogger(__name__)
 
+_PAUSE = 60.0
 _LONGEST = 24 * 3600.0
 """Seconds that the clock is trusted to go on as it does."""
 
@@ -39,6 +40,10 @@ async def keep_certificates(
         for each in ours:
             if due[each.path] > now():
                 continue
-            await asyncio.to_thread(each.issue, config.name, authority)
-            due[each.path] = renewal(each.certificate, dice)
-            log.info("renewed %s", each.path.name)
+            try:
+                await asyncio.to_thread(each.issue, config.name, authority)
+                due[each.path] = renewal(each.certificate, dice)
+                log.info("renewed %s", each.path.name)
+            except OSError as error:  # a full disk must not stop the control plane
+                due[each.path] = now() + _PAUSE
+                log.error("%s is not renewed: %s; again in %.0f s", each.path.name, error.strerror, _PAUSE)

@@ -115,13 +115,21 @@ class Bed:
         self.posted: list[Any] = []
         self.status, self.now = 200, 0.0
 
-    async def look(self, days_left: float, *, command: str = 'echo "$NETEMU_DAYS_LEFT" >> told') -> None:
+    @property
+    def state(self) -> Path:
+        """What remembers across restarts."""
+        return self._folder / "announced.json"
+
+    async def look(self, days_left: float, **options: str) -> None:
         """As a process that has just started does it, that many days before the end."""
+        await self.announcer(days_left, **options).look()
+
+    def announcer(self, days_left: float, *, command: str = 'echo "$NETEMU_DAYS_LEFT" >> told') -> Announcer:
+        """A new one, that many days before the end."""
         self.now = self.end - days_left * DAY
         announce = AnnounceSpec(command=("sh", "-c", f"cd {self._folder}; {command}"), webhook=self._url)
         spec = CertificateSpec(cert=str(self.cert), key=str(self._key), announce=announce)
-        state = self._folder / "announced.json"
-        await Announcer("lab", "cp", spec, self._client, state, now=lambda: self.now).look()
+        return Announcer("lab", "cp", spec, self._client, self.state, now=lambda: self.now)
 
     async def events(self) -> list[str]:
         found = (await self._client.list(EVENTS, "default")).items
@@ -189,6 +197,15 @@ async def test_what_failed_is_tried_again_alone(bed: Bed) -> None:
 
     assert (bed.commands, len(bed.posted)) == (["7"], 2)
     assert await bed.events() == ["CertificateExpiring ends within 7 days"]
+
+
+async def test_a_full_disk_does_not_make_it_say_the_same_again_and_again(bed: Bed) -> None:
+    (bed.state / "in-the-way").mkdir(parents=True)
+    announcer = bed.announcer(5)
+    await announcer.look()
+    await announcer.look()
+
+    assert (bed.commands, len(bed.posted)) == (["7"], 1)
 
 
 async def test_its_successor_is_told_of_anew_and_the_file_is_never_written(bed: Bed) -> None:
