@@ -1,7 +1,7 @@
 """What a request's body is checked for before the registry sees it: its kind and its unknown fields.
 
-`fieldValidation` says what becomes of a field that the kind does not have: `Strict` refuses the request, `Warn` (the
-default) answers with a warning header, `Ignore` says nothing. The field itself is never stored.
+`fieldValidation` says what becomes of a field that the kind does not have, or that comes twice: `Strict` refuses the
+request, `Warn` (the default) answers with a warning header, `Ignore` says nothing. An unknown field is never stored.
 Upstream: apiserver `endpoints/handlers/{create,update,patch}.go`, apimachinery `runtime/serializer/json`.
 """
 
@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from netemu.apiserver.discovery import subresource_kind
+from netemu.apiserver.duplicates import duplicate_fields
 from netemu.apiserver.json_patch import json_patch
-from netemu.apiserver.negotiation import PATCH_TYPES, decode_body
+from netemu.apiserver.negotiation import JSON, PATCH_TYPES, decode_body, media_type
 from netemu.apiserver.routing import Target
 from netemu.apiserver.schema import Schema
 from netemu.client.base import Obj
@@ -56,17 +57,15 @@ class Bodies:
         if not isinstance(obj, dict):
             raise BadRequest(f"the body of the request is not an object of kind {kind}")
         _check_kind(obj, api_version, kind)
-        obj = {**obj, "apiVersion": api_version, "kind": kind}
-        if kind == target.resource.kind:
-            self._check_fields(target, obj, validation)
-        return obj
+        if kind == target.resource.kind and validation.directive != "Ignore":
+            twice = duplicate_fields(raw, obj) if media_type(content_type) == JSON else []
+            self._check_fields(target, obj, twice, validation)
+        return {**obj, "apiVersion": api_version, "kind": kind}
 
-    def _check_fields(self, target: Target, obj: Obj, validation: FieldValidation) -> None:
+    def _check_fields(self, target: Target, obj: Obj, twice: list[str], validation: FieldValidation) -> None:
         resource = target.resource
         prefix = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-        if validation.directive == "Ignore":
-            return
-        unknown = self._schema.unknown_fields(resource, obj)
+        unknown = [*twice, *self._schema.unknown_fields(resource, obj)]
         if unknown and validation.directive == "Strict":
             raise BadRequest(f"{prefix}strict decoding error: {', '.join(unknown)}")
         validation.warnings += unknown

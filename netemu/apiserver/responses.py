@@ -61,6 +61,22 @@ def error_response(error: ApiError) -> web.Response:
     return response
 
 
+def as_people_read_it(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """A JSON answer on several lines, if `?pretty` or the kind of client asks for it.
+
+    Upstream: apiserver `endpoints/handlers/negotiation`, `isPrettyPrint`.
+    """
+    asked = request.query.get("pretty") or str(request.headers.get("User-Agent", "").startswith(_PEOPLES_CLIENTS))
+    if asked in _TRUE and isinstance(response, web.Response) and response.content_type == JSON_TYPE:
+        body = response.body
+        response.body = msgspec.json.format(body, indent=2) if isinstance(body, bytes) else body
+    return response
+
+
+_PEOPLES_CLIENTS = ("curl", "Wget", "Mozilla/5.0")
+_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+
+
 def text_response(text: str, code: int = 200) -> web.Response:
     """Plain text, as health checks answer."""
     return web.Response(text=text, status=code, headers={"X-Content-Type-Options": "nosniff"})

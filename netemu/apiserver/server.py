@@ -30,7 +30,7 @@ from netemu.apiserver.handlers_meta import PUBLIC, MetaHandlers
 from netemu.apiserver.handlers_reviews import REVIEWS, answer
 from netemu.apiserver.reach import Reach
 from netemu.apiserver.registry import Registry
-from netemu.apiserver.responses import RequestEntityTooLarge, error_response, json_response
+from netemu.apiserver.responses import RequestEntityTooLarge, as_people_read_it, error_response, json_response
 from netemu.apiserver.routing import Target, attributes, missing, parse_path, verb_of
 from netemu.apiserver.schema import Schema
 from netemu.apiserver.service_accounts import TOKEN_REQUESTS, ServiceAccountTokens
@@ -168,7 +168,7 @@ class ApiServer:
             wanted.verb.upper(), wanted.group, wanted.version, wanted.resource, wanted.subresource if known else "",
         )  # fmt: skip
         self._meta.requests[*labels, response.status] += 1
-        return response
+        return as_people_read_it(request, response)
 
     def _document(self, request: web.Request, path: str, wanted: Attributes) -> web.StreamResponse:
         if path not in PUBLIC and not path.startswith(("/livez/", "/readyz/", "/healthz/")):

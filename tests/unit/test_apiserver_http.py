@@ -414,3 +414,39 @@ async def test_a_body_that_is_not_compressed_as_it_says_is_refused(http: Http) -
         body = await answer.json()
 
     assert (answer.status, body["kind"], body["reason"]) == (400, "Status", "BadRequest")
+
+
+@pytest.mark.parametrize(
+    ("body", "twice"),
+    [
+        (b'{"metadata":{"name":"c"},"data":{"a":"1","a":"2"}}', ["data.a"]),
+        (b'{"metadata":{"name":"c","labels":{}},"data":{},"metadata":{"name":"c"}}', ["metadata"]),
+        (b'{ "metadata": { "name": "c" },\n "data": { "a": "\\u003c", "b": "\\"a\\":1" } }', []),
+        (
+            b'{"metadata":{"name":"c","ownerReferences":[{"name":"x","name":"y","apiVersion":"v1","kind":"K","uid":"u"}]}}',
+            ["metadata.ownerReferences[0].name"],
+        ),
+    ],
+)
+async def test_fields_that_come_twice_are_told(http: Http, body: bytes, twice: list[str]) -> None:
+    texts = [f'duplicate field "{path}"' for path in twice]
+
+    strict = await http("POST", f"{CONFIGMAPS_URL}?fieldValidation=Strict&dryRun=All", body)
+    warned = await http("POST", f"{CONFIGMAPS_URL}?dryRun=All", body)
+    ignored = await http("POST", f"{CONFIGMAPS_URL}?fieldValidation=Ignore&dryRun=All", body)
+
+    assert ("strict decoding error: " + ", ".join(texts) in strict.body.get("message", "")) == bool(twice)
+    assert [text.replace("\\", "") for text in warned.headers.getall("Warning", [])] == [
+        f'299 - "{text}"' for text in texts
+    ]
+    assert "Warning" not in ignored.headers
+
+
+@pytest.mark.parametrize(
+    ("query", "agent", "lines"),
+    [("", "curl/8.1", True), ("?pretty=true", "", True), ("?pretty=0", "curl/8.1", False), ("", "kubectl", False)],
+)
+async def test_people_are_answered_on_several_lines(http: Http, query: str, agent: str, lines: bool) -> None:
+    for path in ("/version", "/api/v1/namespaces/default", "/api/v1/namespaces/none"):
+        async with http.session.get(f"{path}{query}", headers={"User-Agent": agent}) as answer:
+            assert (b"\n  " in await answer.read()) == lines, path
