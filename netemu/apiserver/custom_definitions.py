@@ -37,7 +37,7 @@ from netemu.model.served import Served
 log = logging.getLogger(__name__)
 
 _WHO = updater("kube-apiserver", CUSTOMRESOURCEDEFINITIONS.api_version, "status")
-_DELETE = DeleteOptions()
+_AT_ONCE = 64
 _AGAIN = 0.2
 """Seconds until the next look at objects that are on their way out, and after a failure."""
 _NAMES = ("plural", "singular", "shortNames", "kind", "listKind", "categories")
@@ -122,12 +122,15 @@ class Definitions:
 
     async def _left(self, resource: Resource) -> bool:
         """Delete every object; whether some are still there, because somebody else has to let them go."""
-        for one in list(self._cacher.objects(resource)):
-            metadata = one["metadata"]
-            if not metadata.get("deletionTimestamp"):
-                with contextlib.suppress(NotFound):
-                    await self._writer.delete(resource, metadata.get("namespace", ""), metadata["name"], _DELETE)
+        metadata = [one["metadata"] for one in self._cacher.objects(resource)]
+        todo = [one for one in metadata if not one.get("deletionTimestamp")]
+        for start in range(0, len(todo), _AT_ONCE):
+            await asyncio.gather(*(self._delete(resource, one) for one in todo[start : start + _AT_ONCE]))
         return any(self._cacher.objects(resource))
+
+    async def _delete(self, resource: Resource, metadata: Obj) -> None:
+        with contextlib.suppress(NotFound):
+            await self._writer.delete(resource, metadata.get("namespace", ""), metadata["name"], DeleteOptions())
 
 
 def named(obj: Obj, others: Iterable[Obj], builtin: Iterable[Resource]) -> Obj:

@@ -32,14 +32,30 @@ _MOST_REPLICAS = (1 << 31) - 1
 def validate_custom(custom: Custom, obj: Obj, old: Obj | None) -> list[FieldError]:
     """Errors of a custom resource."""
     schema = custom.schema
-    # Metadata is looked at as that of every object is.
-    bare, before = ({**one, "metadata": {}} if one else ABSENT for one in (obj, old))
-    errors = value_errors(schema, bare, before)
+    errors = _value_errors(custom, obj, old)
     errors += _replicas(custom, obj)
     errors += _embedded(schema, obj, "")
     if old is None or not any(_unique(schema, old, "")):
         errors += _unique(schema, obj, "")
     return errors + rule_errors(schema, obj, old if old else ABSENT, errors) if _has_rules(custom) else errors
+
+
+def _value_errors(custom: Custom, obj: Obj, old: Obj | None) -> list[FieldError]:
+    """What the schema refuses; of a write of the status only what it refuses there, and that is told from there."""
+    if old and custom.has_status and "status" in obj and _wanted(obj) == _wanted(old):
+        status = (custom.schema.get("properties") or {}).get("status") or {}
+        return value_errors(status, obj["status"], old.get("status", ABSENT), prefix="status")
+    return value_errors(custom.schema, _restricted(obj), _restricted(old) if old else ABSENT)
+
+
+def _wanted(obj: Obj) -> Obj:
+    return {key: value for key, value in obj.items() if key not in ("status", "metadata", "apiVersion")}
+
+
+def _restricted(obj: Obj) -> Obj:
+    """An object with the part of its metadata that a schema can speak of."""
+    metadata = {key: value for key, value in obj["metadata"].items() if key in ("name", "generateName")}
+    return {**obj, "metadata": metadata}
 
 
 @lru_cache(maxsize=256)

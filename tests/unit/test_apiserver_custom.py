@@ -348,3 +348,17 @@ async def test_a_kind_may_be_of_the_whole_cluster(registry: Registry) -> None:
 
     assert "namespace" not in made["metadata"]
     assert registry.find(widgets, "w")
+
+
+async def test_what_is_wrong_with_a_status_is_told_from_the_status(registry: Registry) -> None:
+    widgets = await define(registry)
+    await registry.create(widgets, widget(), "shop")
+
+    with pytest.raises(Invalid) as refused:
+        await registry.patch(widgets, "w", {"status": {"size": "big"}}, "shop", subresource="status")
+
+    (cause,) = refused.value.details["causes"]
+    assert (cause["field"], cause["message"]) == (
+        "status.size",
+        'Invalid value: "string": size in body must be of type integer: "string"',
+    )

@@ -244,3 +244,13 @@ def test_json_paths(path: str, found: list[Any]) -> None:
 def test_a_path_that_cannot_be_read_is_refused(path: str) -> None:
     with pytest.raises(BadPath):
         JsonPath(path)
+
+
+def test_a_schema_may_ask_for_what_every_object_has_and_restrict_names() -> None:
+    names = {"type": "object", "properties": {"name": {**TEXT, "maxLength": 3}}}
+    schema = {"type": "object", "required": ["apiVersion", "kind", "metadata"], "properties": {"metadata": names}}
+    obj = {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "long", "labels": {"a": "b"}}}
+
+    assert [str(error) for error in validate_custom(_custom(schema), obj, None)] == [
+        "metadata.name: Too long: may not be more than 3 bytes"
+    ]
