@@ -77,8 +77,8 @@ class Claims:
     async def run(self) -> None:
         """Repair now and then, until cancelled."""
         while True:
-            await asyncio.sleep(_REPAIR_SECONDS)
             await self.repair()
+            await asyncio.sleep(_REPAIR_SECONDS)
 
     async def repair(self, *, alone: bool = False) -> None:
         """Make the claims that are missing, and remove those that led nowhere the last time too; `alone`: at once."""

@@ -32,11 +32,15 @@ class ServiceValues:
         self._cidrs_at = -1
 
     async def start(self) -> asyncio.Task[None]:
-        """Take over what is stored, and put right what an end in the middle of a write left; the task that goes on."""
+        """Take over what is stored; the task that puts right what an end in the middle of a write left.
+
+        Where nobody else writes, that is done when this returns: then there is no need to wait whether a Service comes.
+        """
         self._allocator.load(self._cacher.objects(SERVICES))
         if self._store.shared:
             self._cacher.on_change(SERVICES, self._changed)
-        await self._claims.repair(alone=not self._store.shared)
+        else:
+            await self._claims.repair(alone=True)
         return asyncio.create_task(self._claims.run(), name="claims of Services")
 
     @asynccontextmanager
