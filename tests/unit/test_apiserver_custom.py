@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from netemu.apiserver.keys import key_of
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.schema import Schema
 from netemu.model.errors import AlreadyExists, BadRequest, Conflict, Invalid, NotFound, UnsupportedMediaType
@@ -362,3 +363,40 @@ async def test_what_is_wrong_with_a_status_is_told_from_the_status(registry: Reg
         "status.size",
         'Invalid value: "string": size in body must be of type integer: "string"',
     )
+
+
+# --- several servers, and a store that was away -----------------------------------------------------------------------
+
+
+async def test_every_server_on_a_store_serves_what_one_of_them_defined() -> None:
+    store = MemoryStore()
+    async with serving(store) as one, serving(store) as other:
+        await one.create(NAMESPACES, NAMESPACE)
+        widgets = await define(one)
+        await until(lambda: other.served.by_path("example.com", "v1", "widgets"))
+        await other.create(widgets, widget(), "shop")
+        await until(lambda: one.find(widgets, "w", "shop"))
+
+        await other.delete(CUSTOMRESOURCEDEFINITIONS, "widgets.example.com")
+        await until(lambda: not any(one.served.by_path("example.com", "v1", "widgets") for one in (one, other)))
+
+        assert not list(one.objects(widgets))
+    await store.close()
+
+
+async def test_a_definition_that_went_while_the_store_was_away_is_served_no_longer() -> None:
+    store = MemoryStore()
+    async with serving(store) as registry:
+        await registry.create(NAMESPACES, NAMESPACE)
+        await define(registry)
+        for obj in (definition("others", "Other"), definition("more", "More")):
+            await define(registry, obj)
+
+        store.cut()
+        await store.delete(key_of(CUSTOMRESOURCEDEFINITIONS, "", "widgets.example.com"))
+        await store.compact(await store.delete(key_of(CUSTOMRESOURCEDEFINITIONS, "", "others.example.com")))
+        await until(lambda: registry.served.by_path("example.com", "v1", "widgets") is None)
+
+        assert registry.served.by_path("example.com", "v1", "others") is None
+        assert registry.served.by_path("example.com", "v1", "more")
+    await store.close()
