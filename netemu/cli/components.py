@@ -17,14 +17,21 @@ def _log_to_stderr() -> None:
     )
 
 
-def proxy(config: Path, *, hostname_override: str, cleanup: bool, init_only: bool) -> None:
+def proxy(config: Path | None, *, hostname_override: str, cleanup: bool, init_only: bool) -> None:
     """`netemu proxy`."""
     from netemu.cli.root import need_root
-    from netemu.proxy.standalone import run_standalone
+    from netemu.proxy.standalone import clean_up, run_standalone
 
+    if not config and not cleanup:
+        raise typer.BadParameter(
+            "a KubeProxyConfiguration file is needed, except with --cleanup", param_hint="--config"
+        )
     need_root()
     _log_to_stderr()
-    asyncio.run(run_standalone(config, hostname_override=hostname_override, cleanup=cleanup, init_only=init_only))
+    if config and not cleanup:
+        asyncio.run(run_standalone(config, hostname_override=hostname_override, init_only=init_only))
+    else:
+        asyncio.run(clean_up(config))
 
 
 def dns(conf: Path, kubeconfig: Path | None, faults: str, node_local: str) -> None:

@@ -284,7 +284,9 @@ def dns_fault(
 
 @app.command()
 def proxy(
-    config: Annotated[Path, typer.Option(help="KubeProxyConfiguration v1alpha1 file")],
+    config: Annotated[
+        Path | None, typer.Option(help="KubeProxyConfiguration v1alpha1 file; only --cleanup does without")
+    ] = None,
     hostname_override: Annotated[str, typer.Option(help="Name of the node instead of the machine's")] = "",
     cleanup: Annotated[bool, typer.Option("--cleanup", help="Remove all rules and exit")] = False,
     init_only: Annotated[bool, typer.Option("--init-only", help="Do only what needs privileges: sysctls")] = False,

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from netemu.kernel import sysctl
 from netemu.kernel.iptables import IptablesTool, choose
 from netemu.kernel.iptables_resident import ResidentIptables
 from netemu.model.errors import KernelError
 from netemu.proxy import rulefiles
-from netemu.proxy.config import KubeProxyConfiguration
+from netemu.proxy.config import PRIMARY, KubeProxyConfiguration
 from netemu.proxy.iptables_programmer import PIECE, IptablesProgrammer
 from netemu.proxy.modes import Mode, Periods, Site, listed_networks
-from netemu.proxy.services import Family
+from netemu.proxy.services import Family, networks_of_family
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +42,8 @@ class IptablesMode:
 
     def sysctls(self, config: KubeProxyConfiguration) -> Mapping[str, str | int]:
         """Node ports on 127.0.0.1 take route_localnet."""
-        reachable = config.node_port_addresses
-        loopback = not reachable or any(n.startswith(("127.", "0.")) for n in reachable)
-        return {"net/ipv4/conf/all/route_localnet": 1} if config.iptables.localhost_node_ports and loopback else {}
+        wanted = config.iptables.localhost_node_ports and _include_loopback(config.node_port_addresses)
+        return {"net/ipv4/conf/all/route_localnet": 1} if wanted else {}
 
     async def programmer(self, config: KubeProxyConfiguration, family: Family, site: Site) -> IptablesProgrammer:
         """See Mode."""
@@ -87,6 +87,15 @@ def base_rules(config: KubeProxyConfiguration, family: Family, *, liberal: bool)
     if family is Family.IPV4 and config.iptables.localhost_node_ports:
         names.append("localhost-nodeports.rules")
     return rulefiles.load("iptables", names, mark=f"{1 << config.iptables.masquerade_bit:#x}")
+
+
+def _include_loopback(node_port_addresses: Sequence[str]) -> bool:
+    """Whether IPv4 node ports answer on some loopback address: on none of `primary`, on all where no CIDR is IPv4's."""
+    if tuple(node_port_addresses) == (PRIMARY,):
+        return False
+    networks = networks_of_family(node_port_addresses, Family.IPV4)
+    loopback = ipaddress.IPv4Network("127.0.0.0/8")
+    return not networks or any(loopback.overlaps(ipaddress.IPv4Network(network)) for network in networks)
 
 
 def liberal_conntrack(netns: str) -> bool:

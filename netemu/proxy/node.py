@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import os
 from collections.abc import Mapping
 from typing import NoReturn
 
 from netemu.client.informer import Informer
 from netemu.kernel import sysctl
-from netemu.model.errors import NetemuError
+from netemu.model.errors import KernelError, NetemuError
 from netemu.model.objects import Node
-from netemu.proxy.config import KubeProxyConfiguration
+from netemu.proxy.config import ConntrackConfiguration, KubeProxyConfiguration
 from netemu.proxy.facts import Detector
 from netemu.proxy.services import Family, networks_of_family, of_family
+
+log = logging.getLogger(__name__)
 
 _POD_CIDR_SECONDS = 300.0
 
@@ -79,24 +83,33 @@ def node_ip(bind_address: str, node: Node | None, family: Family) -> str:
 
 
 def set_sysctls(config: KubeProxyConfiguration, netns: str, of_mode: Mapping[str, str | int]) -> None:
-    """What the mode (`of_mode`) and `conntrack` ask for.
+    """What the mode (`of_mode`) and `conntrack` ask for. Raises KernelError where the mode's are refused.
 
-    nf_conntrack_max is the machine's, so only its own namespace sets it.
+    nf_conntrack_max is the machine's, so only its own namespace sets it. A container may look like that and not be
+    allowed to; what `conntrack` asks for is then left as it is, with a warning, because rules work without it.
     """
-    conntrack = config.conntrack
-    timeouts = {
+    for name, value in _of_conntrack(config.conntrack, machine=not netns and _is_host_namespace()).items():
+        try:
+            sysctl.write({name: value}, netns, optional=True)
+        except KernelError as error:
+            if error.code not in (errno.EPERM, errno.EACCES, errno.EROFS):
+                raise
+            if sysctl.read(name, netns) != str(value):
+                log.warning("proxy: %s; left as it is (0 in the configuration's `conntrack` asks for nothing)", error)
+    sysctl.write(of_mode, netns, optional=True)
+
+
+def _of_conntrack(conntrack: ConntrackConfiguration, *, machine: bool) -> dict[str, int]:
+    values = {
         "tcp_timeout_established": int(conntrack.tcp_established_timeout),
         "tcp_timeout_close_wait": int(conntrack.tcp_close_wait_timeout),
         "udp_timeout": int(conntrack.udp_timeout),
         "udp_timeout_stream": int(conntrack.udp_stream_timeout),
         "tcp_be_liberal": int(conntrack.tcp_be_liberal),
     }
-    values: dict[str, str | int] = {f"net/netfilter/nf_conntrack_{k}": v for k, v in timeouts.items() if v > 0}
-    if not netns and _is_host_namespace():
-        wanted = max(conntrack.min, conntrack.max_per_core * (os.cpu_count() or 1)) if conntrack.max_per_core else 0
-        if wanted and int(sysctl.read("net/netfilter/nf_conntrack_max")) != wanted:
-            values["net/netfilter/nf_conntrack_max"] = wanted
-    sysctl.write(values | dict(of_mode), netns, optional=True)
+    if machine and conntrack.max_per_core:
+        values["max"] = max(conntrack.min, conntrack.max_per_core * (os.cpu_count() or 1))
+    return {f"net/netfilter/nf_conntrack_{name}": value for name, value in values.items() if value > 0}
 
 
 def _is_host_namespace() -> bool:

@@ -1,4 +1,4 @@
-"""`netemu proxy --config FILE`: kube-proxy alone, in the namespace that this process is in."""
+"""`netemu proxy`: kube-proxy alone, in the namespace that this process is in."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from netemu.kernel import libc
 from netemu.kernel.iptables import choose
 from netemu.model.collector import look_at_old_objects_seldom
 from netemu.model.errors import NetemuError, UserError
+from netemu.proxy import lock
 from netemu.proxy.config import MODES, KubeProxyConfiguration, load
 from netemu.proxy.config_checks import without_effect
 from netemu.proxy.engine import Engine
@@ -22,13 +23,28 @@ from netemu.proxy.tracker import Table
 log = logging.getLogger(__name__)
 
 
-async def run_standalone(
-    config_path: Path, *, hostname_override: str = "", cleanup: bool = False, init_only: bool = False
-) -> None:
+async def clean_up(config_path: Path | None = None) -> None:
+    """Remove the rules of every mode, also where those of one cannot be removed; without a file, by the defaults.
+
+    Raises UserError while a kube-proxy works in the namespace, NetemuError, the first there was, after all were tried.
+    """
+    config = load(config_path) if config_path else KubeProxyConfiguration()
+    refused: list[NetemuError] = []
+    with lock.take(""):
+        for mode in MODES:
+            try:
+                await mode_of(mode).cleanup(config, Site())
+            except NetemuError as error:
+                refused.append(error)
+    if refused:
+        raise refused[0]
+
+
+async def run_standalone(config_path: Path, *, hostname_override: str = "", init_only: bool = False) -> None:
     """Program against the API server of the kubeconfig until cancelled.
 
-    With `cleanup` remove all rules, with `init_only` do what needs privileges (sysctls, looking for tools and kernel
-    features); and return. Raises NetemuError.
+    With `init_only` do what needs privileges (sysctls, looking for tools and kernel features), and return. Raises
+    NetemuError.
     """
     from netemu.client.http import HttpClient
     from netemu.client.kubeconfig import in_cluster, load_kubeconfig
@@ -37,9 +53,6 @@ async def run_standalone(
     node_name = (hostname_override or config.hostname_override or socket.gethostname()).strip().lower()
     if not node_name:
         raise UserError("no node name: set hostnameOverride or give --hostname-override")
-    if cleanup:
-        await _clean_up(config)
-        return
     found = await families(config, Site())
     if init_only:
         await _set_up(config, node_name, found)
@@ -59,18 +72,6 @@ async def run_standalone(
             raise _first(group) from group
         finally:
             settling.cancel()
-
-
-async def _clean_up(config: KubeProxyConfiguration) -> None:
-    """Every mode, also where one of them cannot be removed. Raises NetemuError, the first there was, after that."""
-    refused: list[NetemuError] = []
-    for mode in MODES:
-        try:
-            await mode_of(mode).cleanup(config, Site())
-        except NetemuError as error:
-            refused.append(error)
-    if refused:
-        raise refused[0]
 
 
 async def _settle(server: ProxyServer) -> None:

@@ -1,4 +1,4 @@
-"""`netemu proxy --config FILE`: alone, over HTTP, in the namespace it is started in."""
+"""`netemu proxy`: alone, over HTTP, in the namespace it is started in."""
 
 from __future__ import annotations
 
@@ -73,11 +73,12 @@ def files(folder: Path, more: str = "") -> Path:
 
 
 @contextlib.asynccontextmanager
-async def started(config: Path, *options: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Process]:
+async def started(config: Path | None, *options: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Process]:
     """`netemu proxy` in the node's namespace; killed at the end if it still runs."""
     process = await asyncio.create_subprocess_exec(
-        "/usr/bin/env", "ip", "netns", "exec", NODE, sys.executable, "-m", "netemu", "proxy", "--config", str(config),
-        *options, cwd=Path(__file__).parents[2], stderr=asyncio.subprocess.PIPE, env={**os.environ, **(env or {})},
+        "/usr/bin/env", "ip", "netns", "exec", NODE, sys.executable, "-m", "netemu", "proxy",
+        *(("--config", str(config)) if config else ()), *options, cwd=Path(__file__).parents[2],
+        stderr=asyncio.subprocess.PIPE, env={**os.environ, **(env or {})},
     )  # fmt: skip
     try:
         yield process
@@ -117,8 +118,9 @@ async def test_runs_alone_and_leaves_its_rules_until_cleanup(tmp_path: Path) -> 
                 process.send_signal(signal.SIGKILL)
                 await process.wait()
             after_kill = await asyncio.to_thread(talk, CLIENT, NODE_OUTSIDE, 30080)
-            async with started(config, "--cleanup") as process:
+            async with started(None, "--cleanup") as process:
                 await process.communicate()
+                assert process.returncode == 0
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.to_thread(talk, CLIENT, NODE_OUTSIDE, 30080)
 
@@ -216,10 +218,11 @@ def _without_iptables(folder: Path) -> Path:
     return tools
 
 
-async def test_a_second_proxy_in_the_namespace_refuses(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--cleanup",)])
+async def test_a_second_proxy_in_the_namespace_refuses(options: tuple[str, ...], tmp_path: Path) -> None:
     async with serving(WEB, slices(1)), started(files(tmp_path)) as first:
         await until(targets("10.180.0.1:8080"))
-        async with started(files(tmp_path)) as second:
+        async with started(files(tmp_path), *options) as second:
             said = await refusal(second)
 
         assert first.returncode is None
