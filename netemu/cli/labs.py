@@ -13,8 +13,8 @@ from netemu.lab import remains
 from netemu.lab.config import load_config
 from netemu.lab.paths import LabPaths, lab_names
 from netemu.lab.processes import process_names
-from netemu.lab.yamlfile import Mistakes
 from netemu.model.errors import NetemuError, UserError
+from netemu.model.yamlfile import Mistakes
 
 
 def up(file: Path, name: str, *, timeout: float, keep: bool, strict_images: bool, output: Format) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from netemu.lab.yamlfile import Document, Mistake, Where
+    from netemu.model.yamlfile import Document, Mistake, Where
 
 
 class _Part(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):

@@ -13,10 +13,10 @@ import msgspec
 
 from netemu.dns.corefile import parse_duration
 from netemu.dns.fault import Fault, parse_fault
-from netemu.lab.yamlfile import Document, Mistake, Where
 from netemu.model.errors import UserError
 from netemu.model.resources import by_kind
 from netemu.model.suggest import instead
+from netemu.model.yamlfile import Document, Mistake, Where
 
 
 class _Step(

@@ -16,13 +16,13 @@ import msgspec
 from netemu.client.base import Client, Obj
 from netemu.lab.node_spec import node_names
 from netemu.lab.topology import Topology
-from netemu.lab.yamlfile import Document, Mistake, Where
 from netemu.model.custom import CustomResourceDefinition, resources_wanted
 from netemu.model.errors import AlreadyExists, ApiError
 from netemu.model.meta import decode
 from netemu.model.resources import CUSTOMRESOURCEDEFINITIONS, NAMESPACES, SERVICES, Resource, by_kind
 from netemu.model.served import Served
 from netemu.model.suggest import instead
+from netemu.model.yamlfile import Document, Mistake, Where
 
 _DEFINITION = (CUSTOMRESOURCEDEFINITIONS.api_version, CUSTOMRESOURCEDEFINITIONS.kind)
 _FIRST = {"Namespace": 0, "CustomResourceDefinition": 1}

@@ -20,10 +20,10 @@ from netemu.lab.certificate_spec import check_certificate
 from netemu.lab.check_spec import CheckSpec, check_mistakes
 from netemu.lab.node_spec import SEVERAL, ControlPlaneSpec, LinkSpec, NodeSpec, Spec, node_names, planned_nodes
 from netemu.lab.topology_networks import addresses_of_client, check_client_addresses, check_networks
-from netemu.lab.yamlfile import Document, Mistake, Mistakes, Where, read_documents
 from netemu.model.durations import Duration
 from netemu.model.errors import UserError
 from netemu.model.suggest import instead
+from netemu.model.yamlfile import Document, Mistake, Mistakes, Where, read_documents
 from netemu.proxy.config import MODES
 
 API_VERSION = "netemu.dev/v1alpha1"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from netemu.lab.topology import TopologySpec
-    from netemu.lab.yamlfile import Document, Mistake, Where
+    from netemu.model.yamlfile import Document, Mistake, Where
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -139,7 +139,7 @@ def _why_no_network(text: str, family: str, error: ValueError) -> str:
 def _overlaps(
     document: Document, name: str, net: Network, nets: Mapping[tuple[str, int], Network]
 ) -> Iterator[Mistake]:
-    from netemu.lab.yamlfile import Mistake  # who reads files has it loaded; the processes of a lab need no YAML
+    from netemu.model.yamlfile import Mistake  # who reads files has it loaded; the processes of a lab need no YAML
 
     for (other, version), taken in nets.items():
         if version == net.version and net.overlaps(taken):

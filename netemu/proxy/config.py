@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
@@ -124,42 +124,27 @@ class KubeProxyConfiguration(_Part, frozen=True):
         return self.feature_gates.get(SERVICE_CIDRS_GATE, True)
 
 
-class PlacedError(UserError):
-    """`FILE:LINE: what is wrong`."""
-
-    placed: ClassVar[bool] = True
-
-
 def load(path: Path) -> KubeProxyConfiguration:
-    """Read and check a file. Raises UserError, one line that names file, line and field."""
-    import yaml
+    """Read and check a file. Raises UserError, lines that name file, line and field."""
+    from netemu.model.yamlfile import Mistake, Mistakes, read_documents
 
+    documents, mistakes = read_documents(path)
+    if mistakes:
+        raise Mistakes(mistakes)
+    if len(documents) > 1:
+        raise UserError(f"{path}: has {len(documents)} YAML documents; one is the configuration")
+    document = documents[0] if documents else None
     try:
-        text = path.read_text()
-        content = yaml.safe_load(text)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not valid UTF-8") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    try:
-        return parse(content)
+        return parse(document.value if document else None)
     except ConfigError as error:
-        if error.field:
-            raise PlacedError(f"{path}:{_line_of(error.field, yaml.compose(text))}: {error}") from error
+        if error.field and document:
+            raise Mistakes([Mistake(document.file, document.line(_where(error.field)), str(error))]) from error
         raise UserError(f"{path}: {error}") from error
 
 
-def _line_of(field: str, node: Any) -> int:
-    """Where a dotted field stands in a YAML document, or the nearest thing around it that is there."""
-    line = 1
-    for name in re.split(r"\.|\[\d+\]", field):
-        found = next((pair for pair in getattr(node, "value", ()) if getattr(pair[0], "value", "") == name), None)
-        if found is None:
-            break
-        line, node = found[0].start_mark.line + 1, found[1]
-    return line
+def _where(field: str) -> tuple[str | int, ...]:
+    """A path in text, as in `nodePortAddresses[1]`, as a path into a document."""
+    return tuple(int(index) if index else name for index, name in re.findall(r"\[(\d+)\]|([^.\[\]]+)", field))
 
 
 def parse(content: object) -> KubeProxyConfiguration:
@@ -170,7 +155,7 @@ def parse(content: object) -> KubeProxyConfiguration:
     try:
         config = msgspec.convert(said, KubeProxyConfiguration, dec_hook=_custom)
     except msgspec.ValidationError as error:
-        raise _explained(str(error)) from error
+        raise _explained(str(error), said) from error
     wildcard, loopback = (
         ("[::]", "[::1]") if family_of(config.bind_address) is Family.IPV6 else ("0.0.0.0", "127.0.0.1")
     )
@@ -205,13 +190,16 @@ def _custom(kind: type, value: Any) -> Any:
     raise NotImplementedError(kind)
 
 
-def _explained(message: str) -> ConfigError:
+def _explained(message: str, said: dict[str, Any]) -> ConfigError:
     """msgspec's text with the path in front, as in `iptables.masqueradeBit: Expected int`."""
-    what, _, where = message.partition(" - at `$")
-    where = where.rstrip("`").lstrip(".")
+    what, _, where = message.partition(" - at ")
+    where = where.removeprefix("`key` in ").strip("`").removeprefix("$").lstrip(".")
     if unknown := re.search(r"unknown field `(.+)`", what):
         field = f"{where}.{unknown[1]}" if where else unknown[1]
         return ConfigError(field, f'unknown field "{field}"; {instead(unknown[1], _fields_at(where), "known here")}')
+    if where.endswith("[...]"):  # some value of a map, and the only maps of a type are those to booleans
+        where = where.removesuffix("[...]")
+        where += next(f".{name}" for name, value in said[where].items() if not isinstance(value, bool))
     return ConfigError(where, f"{where}: {what}" if where else what)
 
 

@@ -73,8 +73,10 @@ def _mistakes(config: KubeProxyConfiguration) -> Iterator[tuple[str, str]]:
     }
     if config.detect_local_mode in local:
         field, name = local[config.detect_local_mode]
-        if not _INTERFACE.fullmatch(name):
-            yield f"detectLocal.{field}", f"{name!r} is no name of an interface, which the mode needs"
+        if not name:
+            yield "detectLocalMode", f"{config.detect_local_mode} needs detectLocal.{field}"
+        elif not _INTERFACE.fullmatch(name):
+            yield f"detectLocal.{field}", f"{name!r} is no name of an interface"
 
 
 def _numbers(config: KubeProxyConfiguration) -> Iterator[tuple[str, str]]:

@@ -23,8 +23,8 @@ from netemu.lab.authority import Authority, pem
 from netemu.lab.brought import Announcer, BroughtCertificate, expiration_metrics, has_name, names_of, threshold
 from netemu.lab.certificate_spec import AnnounceSpec, CertificateSpec
 from netemu.lab.topology import read_topology
-from netemu.lab.yamlfile import Mistakes
 from netemu.model.resources import EVENTS, NAMESPACES
+from netemu.model.yamlfile import Mistakes
 from netemu.testing.store import MemoryStore
 
 DAY = 24 * 3600

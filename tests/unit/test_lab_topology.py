@@ -9,8 +9,8 @@ import pytest
 
 from netemu.lab.config import LabConfig, resolve
 from netemu.lab.topology import TopologyFile, read_topology
-from netemu.lab.yamlfile import Mistakes
 from netemu.model.errors import UserError
+from netemu.model.yamlfile import Mistakes
 
 _HEAD = """\
 apiVersion: netemu.dev/v1alpha1

@@ -105,7 +105,14 @@ def test_durations(text: str, seconds: float) -> None:
         ),
         pytest.param({**HEAD, "detectLocalMode": "X"}, "detectLocalMode: 'X' is none of", id="local mode"),
         pytest.param(
-            {**HEAD, "detectLocalMode": "BridgeInterface"}, "detectLocal.bridgeInterface: '' is no name of", id="bridge"
+            {**HEAD, "detectLocalMode": "BridgeInterface"},
+            "detectLocalMode: BridgeInterface needs detectLocal.bridgeInterface",
+            id="no bridge",
+        ),
+        pytest.param(
+            {**HEAD, "detectLocalMode": "BridgeInterface", "detectLocal": {"bridgeInterface": "a b"}},
+            "detectLocal.bridgeInterface: 'a b' is no name of an interface",
+            id="bridge",
         ),
         pytest.param({**HEAD, "bindAddress": "eth0"}, "bindAddress: 'eth0' is not an IP address", id="bind address"),
         pytest.param({**HEAD, "metricsBindAddress": "x"}, "metricsBindAddress: 'x' is not an address", id="address"),
@@ -128,22 +135,72 @@ def test_broken_yaml_is_one_line_with_the_file(tmp_path: Path) -> None:
     file = tmp_path / "config.conf"
     file.write_text("a: [")
 
-    with pytest.raises(UserError, match=r"config\.conf: not valid YAML: ") as caught:
+    with pytest.raises(UserError, match=r"config\.conf:\d+: not valid YAML: ") as caught:
         load(file)
 
     assert "\n" not in str(caught.value)
 
 
-def test_a_mistake_is_told_with_its_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "line", "what"),
+    [
+        pytest.param(
+            "ipvs:\n  strictARP: true\n  sheduler: rr\n",
+            5,
+            'unknown field "ipvs.sheduler"; did you mean scheduler?',
+            id="unknown field",
+        ),
+        pytest.param(
+            "featureGates:\n  WatchList: true\n  NFTablesProxyMode: x\n",
+            5,
+            "featureGates.NFTablesProxyMode: Expected `bool`, got `str`",
+            id="value of a map",
+        ),
+        pytest.param("mode: ''\nfeatureGates: {1: true}\n", 4, "featureGates: Expected `str`", id="key of a map"),
+        pytest.param(
+            "nodePortAddresses:\n- 10.0.0.0/8\n- 7\n",
+            5,
+            "nodePortAddresses[1]: Expected `str`, got `int`",
+            id="item of a list",
+        ),
+        pytest.param(
+            "mode: ''\ndetectLocalMode: BridgeInterface\n",
+            4,
+            "detectLocalMode: BridgeInterface needs detectLocal.bridgeInterface",
+            id="a field that another one needs",
+        ),
+        pytest.param("mode: ipvs\nmode: nftables\n", 4, "mode: given twice, first on line 3", id="twice"),
+        pytest.param(
+            "iptables:\n  masqueradeBit: 1\n  masqueradeBit: 1\n",
+            5,
+            "iptables.masqueradeBit: given twice",
+            id="twice inside",
+        ),
+    ],
+)
+def test_a_mistake_is_told_with_its_line(text: str, line: int, what: str, tmp_path: Path) -> None:
     file = tmp_path / "config.conf"
-    head = f"apiVersion: {HEAD['apiVersion']}\nkind: {HEAD['kind']}\n"
-    file.write_text(head + "ipvs:\n  strictARP: true\n  sheduler: rr\n")
+    file.write_text(f"apiVersion: {HEAD['apiVersion']}\nkind: {HEAD['kind']}\n{text}")
 
     with pytest.raises(UserError) as caught:
         load(file)
 
-    assert str(caught.value) == f'{file}:5: unknown field "ipvs.sheduler"; did you mean scheduler?'
+    assert str(caught.value).startswith(f"{file}:{line}: {what}")
     assert caught.value.placed
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [("", "expected apiVersion kubeproxy"), ("a: 1\n---\nb: 1\n", "has 2 YAML documents; one is the configuration")],
+)
+def test_a_file_that_is_not_one_configuration_is_refused(text: str, what: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.conf"
+    file.write_text(text)
+
+    with pytest.raises(UserError) as caught:
+        load(file)
+
+    assert str(caught.value).startswith(f"{file}: {what}")
 
 
 @pytest.mark.parametrize(
