@@ -88,7 +88,7 @@ class Elector:
     def __init__(self, client: Client, name: str, identity: str, election: LeaderElection = _UPSTREAM) -> None:
         """`name` is the component's, as `kube-scheduler`; `identity` must be no other candidate's."""
         self._client, self._name, self._identity, self._election = client, name, identity, election
-        self._recorder = EventRecorder(client, identity)
+        self._recorder = EventRecorder(client, name)
         self._seen: Observed | None = None
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:

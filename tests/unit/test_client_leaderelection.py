@@ -121,6 +121,7 @@ async def test_one_leads_and_the_next_begins_as_soon_as_it_ends(looptime: Any) -
     [lease] = server.stored(LEASES)
     assert (lease["metadata"]["namespace"], lease["spec"]["holderIdentity"]) == ("kube-system", "")
     assert [event["message"] for event in server.stored(EVENTS)] == ["a became leader", "b became leader"]
+    assert {event["source"]["component"] for event in server.stored(EVENTS)} == {"kube-scheduler"}
 
 
 @pytest.mark.looptime
