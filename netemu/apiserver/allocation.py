@@ -35,9 +35,6 @@ Value = tuple[str, str]
 """What a Service can have: one of `IPS` or `NODE_PORTS`, and the value as text."""
 IPS, NODE_PORTS = "ipaddresses", "servicenodeports"
 
-_MAX_ADDRESSES = {4: 1 << 20, 6: 1 << 16}
-"""How many addresses of a range are used at most, by IP version: upstream limits its bitmap, not the range."""
-
 
 class _Refused(Exception):
     def __init__(self, *errors: FieldError) -> None:
@@ -132,8 +129,8 @@ class ServiceAllocator:
     def use(self, cidrs: Iterable[Obj]) -> None:
         """Give addresses of those of the ServiceCIDRs that are ready; of the configured ones if there are none yet."""
         every = list(cidrs)
-        usable = [network for cidr in every if _ready(cidr) for network in map(ip_network, cidr["spec"]["cidrs"])]
-        self._ranges = {network: _address_range(network) for network in (usable if every else self._configured)}
+        ready = [network for cidr in every if _ready(cidr) for network in map(ip_network, cidr["spec"]["cidrs"])]
+        self._ranges = {network: _address_range(network) for network in (ready if every else self._configured)}
 
     def load(self, services: Iterable[Obj]) -> None:
         """Take over what stored Services hold."""
@@ -361,7 +358,7 @@ def _address(family: str, number: int) -> str:
 
 def _address_range(network: Network) -> _Range:
     first, size = int(network.network_address) + 1, network.num_addresses
-    usable = min(size, _MAX_ADDRESSES[network.version]) - (1 if network.version == 6 else 2)
+    usable = size - (1 if network.version == 6 else 2)
     return _Range(first, first + usable - 1, first + static_band(size, 16, 256, 16))
 
 

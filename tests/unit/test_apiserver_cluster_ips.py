@@ -150,6 +150,17 @@ async def test_addresses_come_from_the_service_cidrs_that_are_ready(registry: Re
         await registry.create(SERVICES, service("e", clusterIP="10.98.0.7"), "shop")
 
 
+async def test_every_address_of_a_wide_network_can_be_had(store: MemoryStore) -> None:
+    async with serving(store, "fd00:10:96::/112") as registry:
+        await registry.create(NAMESPACES, NAMESPACE)
+        await cidr(registry, "wide", "fd00:97::/64")
+        last = await registry.create(SERVICES, service("a", clusterIP="fd00:97::ffff:ffff:ffff:ffff"), "shop")
+        picked = await registry.create(SERVICES, service("b"), "shop")
+
+        assert last["spec"]["clusterIPs"] == ["fd00:97::ffff:ffff:ffff:ffff"]
+        assert ip_address(picked["spec"]["clusterIP"]) in ip_network("fd00:97::/64")
+
+
 async def test_a_service_cidr_that_is_going_gives_no_more_addresses(registry: Registry) -> None:
     await cidr(registry, "kubernetes", "10.96.0.0/30")
     await cidr(registry, "more", "10.97.0.0/24")
