@@ -2,7 +2,8 @@
 
 What is approved without asking anybody is a matter of the requester's roles: `create` on
 `certificatesigningrequests/nodeclient` for the first certificate of a kubelet, on `.../selfnodeclient` for its next
-one. Certificates for serving are left to an administrator. Only Kubernetes' own signers are signed for.
+one. Certificates for serving are left to an administrator, but for nodes whose names and addresses are known for sure.
+Only Kubernetes' own signers are signed for.
 Upstream: `pkg/controller/certificates/{approver,signer,cleaner}`.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from netemu.client.base import Client
@@ -18,7 +19,16 @@ from netemu.controllers.actions import Action, Actions, Again, Delete, Patch
 from netemu.controllers.cache import Cache
 from netemu.controllers.loop import Queue
 from netemu.model import times
-from netemu.model.certificates import KUBELET_CLIENT, SIGNERS, CertificateSigningRequest, read_request, unfit
+from netemu.model.certificates import (
+    KUBELET_CLIENT,
+    KUBELET_SERVING,
+    NODE_PREFIX,
+    NODES_GROUP,
+    SIGNERS,
+    CertificateSigningRequest,
+    read_request,
+    unfit,
+)
 from netemu.model.meta import Condition, encode
 from netemu.model.resources import CERTIFICATESIGNINGREQUESTS, SUBJECTACCESSREVIEWS
 
@@ -30,6 +40,9 @@ _APPROVALS = {
     "nodeclient": "Auto approving kubelet client certificate after SubjectAccessReview.",
 }
 """Subresource that the requester must be allowed to create, to what an approval says."""
+
+
+_SERVING = "Auto approving kubelet serving certificate: its names and addresses are known to be the node's."
 
 
 class Signer(Protocol):
@@ -56,9 +69,23 @@ def approvable(csr: CertificateSigningRequest) -> Sequence[str]:
     return tuple(_APPROVALS) if asked.common_name == csr.spec.username else ("nodeclient",)
 
 
-def approval(csr: CertificateSigningRequest, by: str) -> Patch:
+def serves_itself(csr: CertificateSigningRequest, hosts: Mapping[str, Collection[str]]) -> bool:
+    """Whether a node asks for a certificate to serve with, of names and addresses that are all its own. Pure."""
+    if csr.spec.signer_name != KUBELET_SERVING or csr.status.conditions or csr.status.certificate:
+        return False
+    try:
+        asked = read_request(base64.b64decode(csr.spec.request))
+    except ValueError:
+        return False
+    if unfit(KUBELET_SERVING, asked, csr.spec.usages) or asked.common_name != csr.spec.username:
+        return False
+    own = hosts.get(asked.common_name.removeprefix(NODE_PREFIX), ())
+    return NODES_GROUP in csr.spec.groups and {*asked.dns_names, *asked.addresses} <= {*own}
+
+
+def approval(csr: CertificateSigningRequest, message: str) -> Patch:
     """The approval of a request. Pure."""
-    condition = Condition(type="Approved", status="True", reason="AutoApproved", message=_APPROVALS[by])
+    condition = Condition(type="Approved", status="True", reason="AutoApproved", message=message)
     return _with_condition(csr, condition, "approval")
 
 
@@ -101,8 +128,11 @@ class CertificateController:
     name = "certificate-controller"
     needs = (CERTIFICATESIGNINGREQUESTS,)
 
-    def __init__(self, client: Client, cache: Cache, signer: Signer) -> None:
-        self._client, self._signer = client, signer
+    def __init__(
+        self, client: Client, cache: Cache, signer: Signer, hosts: Mapping[str, Collection[str]] | None = None
+    ) -> None:
+        """`hosts`: the names and addresses of each node that is known for sure, by the name of the node."""
+        self._client, self._signer, self._hosts = client, signer, hosts or {}
         self._requests = cache.of(CERTIFICATESIGNINGREQUESTS, CertificateSigningRequest)
 
     def watch(self, queue: Queue) -> None:
@@ -116,7 +146,9 @@ class CertificateController:
             return ()
         for by in approvable(csr):
             if await self._allowed(csr, by):
-                return [approval(csr, by)]
+                return [approval(csr, _APPROVALS[by])]
+        if serves_itself(csr, self._hosts):
+            return [approval(csr, _SERVING)]
         signed = await asyncio.to_thread(signature, csr, self._signer) if csr.has("Approved") else []
         return signed or cleaning(csr)
 

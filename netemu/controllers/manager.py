@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from netemu.client.base import Client
 from netemu.controllers.bootstraptokens import BootstrapSigner, TokenCleaner
@@ -34,11 +34,12 @@ def controllers(
     load_balancer_pools: Sequence[str],
     root_ca: str = "",
     signer: Signer | None = None,
+    hosts: Mapping[str, Collection[str]] | None = None,
 ) -> Sequence[Controller]:
     """Every controller, ready to be run by a loop."""
     service_pods = ServicePods(cache)
     publisher = (RootCAPublisher(cache, root_ca),) if root_ca else ()
-    certificates = (CertificateController(client, cache, signer),) if signer else ()
+    certificates = (CertificateController(client, cache, signer, hosts),) if signer else ()
     return (
         DeploymentController(cache),
         ReplicaSetController(cache),
@@ -68,17 +69,18 @@ async def run(
     load_balancer_pools: Sequence[str] = ("172.18.255.0/24",),
     root_ca: str = "",
     signer: Signer | None = None,
+    hosts: Mapping[str, Collection[str]] | None = None,
 ) -> None:
     """Run all controllers against the API server of `client` until cancelled.
 
     LoadBalancer Services get addresses of `load_balancer_pools`, at most one pool of each IP family. The first address
     of a pool, and of IPv4 the last one, stay unused. `root_ca` (PEM) is published in every namespace.
-    `signer` signs CertificateSigningRequests.
+    `signer` signs CertificateSigningRequests; kubelets that ask to serve with their own `hosts` need nobody's approval.
     """
     cache = Cache(client)
     cache.follow_definitions()
     # Loops ask the cache for their informers, so they are made before it runs.
-    every = controllers(client, cache, load_balancer_pools, root_ca, signer)
+    every = controllers(client, cache, load_balancer_pools, root_ca, signer, hosts)
     loops = [Loop(controller, client, cache) for controller in every]
     async with asyncio.TaskGroup() as group:
         group.create_task(cache.run(), name="informers")

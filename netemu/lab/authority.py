@@ -6,12 +6,11 @@ ten, as kubeadm has it.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from netemu.model.certificates import CLIENT_AUTH, DIGITAL_SIGNATURE, KEY_ENCIPHERMENT, SERVER_AUTH
+from netemu.model.certificates import CLIENT_AUTH, DIGITAL_SIGNATURE, KEY_ENCIPHERMENT, SERVER_AUTH, general_name
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -79,7 +78,9 @@ class Authority:
         purposes += [ExtendedKeyUsageOID.CLIENT_AUTH] if peer or not hosts else []
         builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         if hosts:
-            builder = builder.add_extension(x509.SubjectAlternativeName([_host(h) for h in hosts]), critical=False)
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([general_name(host) for host in hosts]), critical=False
+            )
         return self._signed(builder), pem_key(key)
 
     def sign(self, request: bytes, usages: Sequence[str], seconds: float) -> bytes:
@@ -134,15 +135,6 @@ def _name(common: str, organizations: tuple[str, ...]) -> x509.Name:
 
     groups = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in organizations]
     return x509.Name([*groups, x509.NameAttribute(NameOID.COMMON_NAME, common)])
-
-
-def _host(host: str) -> x509.GeneralName:
-    from cryptography import x509
-
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
 
 
 def pem(certificate: x509.Certificate) -> bytes:

@@ -178,12 +178,15 @@ def _start_components(
 
     async def control() -> None:
         pools, signer = config.load_balancer_pools, pki.authority(config)
+        hosts = {node.name: (node.name, *node.addresses) for node in config.nodes}
         async with asyncio.TaskGroup() as both:
             both.create_task(keep_certificates(config, signer))
             if config.certificate:
                 told, node = LabPaths(config.name).announced, config.control_planes[0].name
                 both.create_task(Announcer(config.name, node, config.certificate, manager, told).run())
-            both.create_task(controllers.run(manager, load_balancer_pools=pools, root_ca=root_ca, signer=signer))
+            both.create_task(
+                controllers.run(manager, load_balancer_pools=pools, root_ca=root_ca, signer=signer, hosts=hosts)
+            )
 
     async def schedule() -> None:
         await scheduler.run(binder)

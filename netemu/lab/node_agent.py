@@ -19,7 +19,7 @@ import msgspec
 from netemu.client import Credentials, HttpClient, Informer, load_kubeconfig
 from netemu.client.rotation import follow
 from netemu.kernel.nftables import NftNetlink
-from netemu.kubelet.certificates import keep_client_certificate
+from netemu.kubelet.certificates import keep_client_certificate, keep_serving_certificate
 from netemu.kubelet.kubelet import Kubelet
 from netemu.kubelet.settings import KubeletSettings, NodeFacts
 from netemu.lab import pki
@@ -88,25 +88,34 @@ async def node_agent(lab: str, channel: int = -1, index: int = -1) -> None:
             for name, proxy in proxies.items():
                 tasks.create_task(kubelets[name].run())
                 tasks.create_task(_keep_running(proxy))
-                tasks.create_task(_keep_certificate(config, name, clients[name]))
+            for node in config.nodes:
+                tasks.create_task(_keep_certificates(config, node, clients[node.name]))
             tasks.create_task(follow(renewed))
             tasks.create_task(serve_outside(config, client))
             tasks.create_task(serve_kubelets(config, kubelets))
             log.info("running %d nodes of lab %s", len(config.nodes), lab)
 
 
-async def _keep_certificate(config: LabConfig, node: str, client: HttpClient) -> None:
-    """A kubelet asks for its next client certificate itself."""
-    path = LabPaths(config.name).component_kubeconfig(f"kubelet-{node}")
+async def _keep_certificates(config: LabConfig, node: NodeConfig, client: HttpClient) -> None:
+    """A kubelet asks for its next certificates itself; what is written is taken up by whoever follows the files."""
+    path = LabPaths(config.name).component_kubeconfig(f"kubelet-{node.name}")
+    serving, key_path, _ = pki.kubelet_certificate(config.name, node.name)
 
     def install(new: Credentials) -> None:
-        certificate, key = new.client_certificate.encode(), new.client_key.encode()
-        user = f"{NODE_PREFIX}{node}"
-        text = pki.kubeconfig(config.name, new.server, new.ca.encode(), user, certificate, key)
         client.use(new)
+        certificate, key = new.client_certificate.encode(), new.client_key.encode()
+        user = f"{NODE_PREFIX}{node.name}"
+        text = pki.kubeconfig(config.name, new.server, new.ca.encode(), user, certificate, key)
         write_file(path, text, mode=0o600)
 
-    await keep_client_certificate(client, node, load_kubeconfig(path), install)
+    def serve(certificate: bytes, key: bytes) -> None:
+        write_file(key_path, key, mode=0o600)
+        write_file(serving, certificate)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(keep_client_certificate(client, node.name, load_kubeconfig(path), install))
+        hosts, now = (node.name, *node.addresses), serving.read_text()
+        tasks.create_task(keep_serving_certificate(client, node.name, hosts, now, serve))
 
 
 def _write_node_files(config: LabConfig, paths: LabPaths) -> None:

@@ -53,7 +53,7 @@ class Issued:
     server: str = ""
     """Of a kubeconfig: the URL in it."""
     renews_itself: bool = False
-    """Kubelets ask for their next client certificates themselves."""
+    """Kubelets ask for their next certificates themselves."""
 
     @property
     def certificate(self) -> str:
@@ -84,7 +84,7 @@ def issued(config: LabConfig) -> list[Issued]:
     ]
     for node in config.nodes:
         user, hosts = f"system:node:{node.name}", (node.name, *node.addresses)
-        found.append(Issued(pki / f"kubelet-{node.name}.crt", user, ("system:nodes",), hosts))
+        found.append(Issued(pki / f"kubelet-{node.name}.crt", user, ("system:nodes",), hosts, renews_itself=True))
     for client in config.clients:
         if HTTPS in client.ports:
             found.append(Issued(pki / f"client-{client.name}.crt", client.names[0], hosts=client.names))

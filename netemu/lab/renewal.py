@@ -1,8 +1,7 @@
 """The lab's certificates, renewed before they end (`client.rotation`).
 
 One member of the control plane has the lab's authority sign the next ones and puts them into the place of those before;
-whoever uses them sees that the files are new. Kubelets' own client certificates are not among them, since kubelets ask
-for these.
+whoever uses them sees that the files are new. Kubelets' certificates are not among them, since kubelets ask for these.
 """
 
 from __future__ import annotations

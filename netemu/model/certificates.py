@@ -5,10 +5,15 @@ Upstream: `k8s.io/api/certificates/v1`, `pkg/apis/certificates/helpers.go`, `pkg
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from netemu.model.meta import Condition, KubeObject, Struct
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 API_SERVER_CLIENT = "kubernetes.io/kube-apiserver-client"
 KUBELET_CLIENT = "kubernetes.io/kube-apiserver-client-kubelet"
@@ -81,6 +86,16 @@ def read_request(pem: bytes) -> Asked:
         tuple(str(one) for one in also.get_values_for_type(x509.IPAddress)),
         (*also.get_values_for_type(x509.RFC822Name), *also.get_values_for_type(x509.UniformResourceIdentifier)),
     )
+
+
+def general_name(host: str) -> x509.GeneralName:
+    """A name or an address as certificates hold it."""
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def unfit(signer: str, asked: Asked, usages: Sequence[str]) -> str:

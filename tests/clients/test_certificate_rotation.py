@@ -53,7 +53,7 @@ def test_a_lab_outlives_its_certificates(lab: LabKubectl) -> None:
     outside = lab.exec(
         "later", "curl", "-s", "--cacert", str(pki.server_certificate(LAB)[2]), "https://shop.example.com"
     )
-    requests = {(words[3], words[-1]) for words in map(str.split, lab("get", "csr", "--no-headers").splitlines())}
+    requests = {tuple(row.split()[i] for i in (2, 3, -1)) for row in lab("get", "csr", "--no-headers").splitlines()}
 
     assert watch.stdout is not None
     assert watch.poll() is None
@@ -63,6 +63,10 @@ def test_a_lab_outlives_its_certificates(lab: LabKubectl) -> None:
     watch.communicate()
     assert seen == "configmap/later\n"
     assert "shop" in outside
-    assert requests == {(f"system:node:{name}", "Approved,Issued") for name in ("one", "two")}
+    assert requests == {
+        (f"kubernetes.io/{signer}", f"system:node:{name}", "Approved,Issued")
+        for name in ("one", "two")
+        for signer in ("kube-apiserver-client-kubelet", "kubelet-serving")
+    }
     lab("delete", "pod", "later", "--grace-period=1")
     eventually(lambda: not lab.pod_networks(), "the end of the Pod")

@@ -219,7 +219,8 @@ async def test_all_but_kubelets_own_are_renewed_in_time(config: LabConfig) -> No
     shift = 0.8 * YEAR
     clock: Callable[[], float] = lambda: time.time() + shift  # noqa: E731
     keeping = asyncio.create_task(lab_renewal.keep_certificates(config, authority(config), now=clock, dice=lambda: 0.0))
-    theirs = {"kubelet-control-plane.kubeconfig", "kubelet-worker-1.kubeconfig", "kubelet-worker-2.kubeconfig"}
+    names = ("control-plane", "worker-1", "worker-2")
+    theirs = {f"kubelet-{name}.{end}" for name in names for end in ("crt", "kubeconfig")}
 
     def changed() -> set[str]:
         return {name for name, text in certificates(config).items() if text != before[name]}

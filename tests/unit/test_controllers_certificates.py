@@ -6,11 +6,12 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography import x509
 
 from netemu.controllers.actions import Again, Delete, Patch
-from netemu.controllers.certificates import approvable, approval, cleaning, signature
+from netemu.controllers.certificates import approvable, approval, cleaning, serves_itself, signature
 from netemu.lab.authority import Authority
 from netemu.model import times
 from netemu.model.certificates import KUBELET_CLIENT, KUBELET_SERVING, CertificateSigningRequest
@@ -52,12 +53,37 @@ def test_what_may_be_approved_by_itself(asked: CertificateSigningRequest, by: Se
     assert tuple(approvable(asked)) == tuple(by)
 
 
+@pytest.mark.parametrize(
+    ("change", "fine"),
+    [
+        ({}, True),
+        ({"hosts": ("n1",)}, True),
+        ({"hosts": ("n1", "10.0.0.2")}, False),
+        ({"hosts": ("kubernetes",)}, False),
+        ({"hosts": ()}, False),
+        ({"username": "system:node:n2"}, False),
+        ({"username": "ann"}, False),
+        ({"groups_of_asker": []}, False),
+        ({"name": "system:node:n3", "username": "system:node:n3"}, False),
+        ({"usages": CLIENT_USAGES}, False),
+        ({"conditions": [{"type": "Denied", "status": "True"}]}, False),
+    ],
+)
+def test_a_node_that_is_known_serves_with_its_own_names_only(change: dict[str, Any], fine: bool) -> None:
+    asker = {"groups": change.pop("groups_of_asker", [*NODES])}
+    serving = {"signer": KUBELET_SERVING, "usages": SERVING_USAGES, "hosts": ("n1", "10.0.0.1"), **change}
+    asked = csr(**serving)
+    asked = msgspec.structs.replace(asked, spec=msgspec.structs.replace(asked.spec, **asker))
+
+    assert serves_itself(asked, {"n1": ("n1", "10.0.0.1"), "n2": ("n2", "10.0.0.2")}) is fine
+
+
 def test_an_approval_says_by_what() -> None:
-    patch = approval(csr(), "selfnodeclient")
+    patch = approval(csr(), "Because.")
 
     (condition,) = patch.patch["status"]["conditions"]
     assert (patch.subresource, condition["type"], condition["reason"]) == ("approval", "Approved", "AutoApproved")
-    assert condition["message"] == "Auto approving self kubelet client certificate after SubjectAccessReview."
+    assert condition["message"] == "Because."
 
 
 @pytest.mark.parametrize(
