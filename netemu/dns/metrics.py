@@ -62,16 +62,42 @@ class Series:
         self.requests, self.responses, self.durations = requests, responses, durations
 
 
-_HELP = {
+HELP = {
+    "coredns_acl_allowed_requests_total": "Requests that a rule lets through.",
+    "coredns_acl_blocked_requests_total": "Requests answered with REFUSED by a rule.",
+    "coredns_acl_dropped_requests_total": "Requests left without an answer by a rule.",
+    "coredns_acl_filtered_requests_total": "Requests answered with nothing by a rule.",
+    "coredns_autopath_success_total": "Requests that a domain further down the search path answered.",
     "coredns_build_info": "What was built: always 1.",
+    "coredns_cache_entries": "Replies that are kept, by kind.",
+    "coredns_cache_evictions_total": "Replies that made room for others.",
+    "coredns_cache_hits_total": "Requests answered with a reply that was kept.",
+    "coredns_cache_misses_total": "Requests that no kept reply answers.",
+    "coredns_cache_prefetch_total": "Replies that were renewed before they expired.",
+    "coredns_cache_requests_total": "Requests that looked for a kept reply.",
+    "coredns_cache_served_stale_total": "Requests answered with a reply that has expired.",
     "coredns_dns_do_requests_total": "Requests with the DO bit.",
     "coredns_dns_request_duration_seconds": "Time from reading a request to writing its reply.",
     "coredns_dns_request_size_bytes": "Sizes of requests.",
     "coredns_dns_requests_total": "Requests by transport, address family and type.",
     "coredns_dns_response_size_bytes": "Sizes of replies.",
     "coredns_dns_responses_total": "Replies by response code and by the plugin that answered.",
+    "coredns_forward_healthcheck_broken_total": "Attempts with every upstream down.",
+    "coredns_forward_max_concurrent_rejects_total": "Requests refused because too many were on their way.",
+    "coredns_health_request_duration_seconds": "Time that the server took to answer a question about its health.",
+    "coredns_health_request_failures_total": "Questions about the server's health without an answer.",
+    "coredns_hosts_entries": "Entries of the hosts file and of those in the Corefile.",
+    "coredns_kubernetes_dns_programming_duration_seconds": "Time from a change of endpoints to the records of it.",
+    "coredns_local_localhost_requests_total": "Requests for localhost in a domain, as search paths make them.",
     "coredns_panics_total": "Questions that ended in a bug.",
     "coredns_plugin_enabled": "Plugins of each zone: always 1.",
+    "coredns_proxy_conn_cache_hits_total": "Requests sent over a connection that was open.",
+    "coredns_proxy_conn_cache_misses_total": "Requests for which a connection was opened.",
+    "coredns_proxy_healthcheck_failures_total": "Checks that an upstream failed.",
+    "coredns_proxy_request_duration_seconds": "Time that an upstream took, by upstream and response code.",
+    "coredns_reload_failed_total": "Corefiles that were not taken up.",
+    "coredns_rrl_requests_exceeded_total": "Requests beyond what one client may ask.",
+    "coredns_rrl_responses_exceeded_total": "Replies beyond what one client may get.",
 }
 
 
@@ -169,8 +195,7 @@ def _render_histograms(name: str, histograms: dict[Labels, Histogram]) -> list[s
 
 
 def _head(name: str, kind: str) -> list[str]:
-    about = [f"# HELP {name} {_HELP[name]}"] if name in _HELP else []
-    return [*about, f"# TYPE {name} {kind}"]
+    return [f"# HELP {name} {HELP[name]}", f"# TYPE {name} {kind}"]
 
 
 def _labelled(name: str, labels: Labels) -> str:

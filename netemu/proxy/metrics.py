@@ -19,6 +19,31 @@ _SYNC_BUCKETS = tuple(0.001 * 2**i for i in range(15))
 _NETWORK_BUCKETS = (0.25, 0.5, *range(1, 60), *range(60, 121, 5), *range(150, 301, 30))
 
 
+_HELP = {
+    "conntrack_reconciler_deleted_entries_total": "Stale UDP flows that were forgotten.",
+    "conntrack_reconciler_sync_duration_seconds": "Time to look for stale UDP flows and to forget them.",
+    "network_programming_duration_seconds": "Time from a change of endpoints to the rules of it.",
+    "proxy_healthz_total": "Answers of /healthz by status code.",
+    "proxy_livez_total": "Answers of /livez by status code.",
+    "sync_full_proxy_rules_duration_seconds": "Time of syncs that looked at every Service.",
+    "sync_partial_proxy_rules_duration_seconds": "Time of syncs that looked at what had changed.",
+    "sync_proxy_rules_duration_seconds": "Time of syncs.",
+    "sync_proxy_rules_endpoint_changes_pending": "Services whose endpoints have changed since the last sync.",
+    "sync_proxy_rules_endpoint_changes_total": "Changes of EndpointSlices.",
+    "sync_proxy_rules_iptables_last": "Rules that the last sync wrote, by table.",
+    "sync_proxy_rules_iptables_partial_restore_failures_total": "Refused syncs of what had changed.",
+    "sync_proxy_rules_iptables_restore_failures_total": "Refused syncs.",
+    "sync_proxy_rules_iptables_total": "Rules that are there, by table.",
+    "sync_proxy_rules_last_queued_timestamp_seconds": "When a sync was asked for last.",
+    "sync_proxy_rules_last_timestamp_seconds": "When a sync succeeded last.",
+    "sync_proxy_rules_nftables_cleanup_failures_total": "Refused removals of what is stale.",
+    "sync_proxy_rules_nftables_sync_failures_total": "Refused syncs.",
+    "sync_proxy_rules_no_local_endpoints_total": "Service ports (ipvs: Services) of a Local policy with endpoints, but none here.",
+    "sync_proxy_rules_service_changes_pending": "Services that have changed since the last sync.",
+    "sync_proxy_rules_service_changes_total": "Changes of Services.",
+}
+
+
 class Histogram:
     """Counts per bucket, cumulative when printed."""
 
@@ -106,9 +131,12 @@ class _Page:
         self.lines: list[str] = []
         self._families = families
 
+    def _head(self, kind: str, name: str) -> None:
+        self.lines += [f"# HELP kubeproxy_{name} {_HELP[name]}", f"# TYPE kubeproxy_{name} {kind}"]
+
     def put(self, kind: str, name: str, samples: Iterable[tuple[str, float]]) -> None:
         """A family of samples: (labels written out, value)."""
-        self.lines.append(f"# TYPE kubeproxy_{name} {kind}")
+        self._head(kind, name)
         for labels, value in samples:
             self.lines.append(f"kubeproxy_{name}{{{labels}}} {_number(value)}" if labels else _line(name, value))
 
@@ -122,7 +150,7 @@ class _Page:
 
     def histogram(self, name: str, of: Callable[[SyncMetrics], Histogram]) -> None:
         """One histogram per address family."""
-        self.lines.append(f"# TYPE kubeproxy_{name} histogram")
+        self._head("histogram", name)
         for family, metrics in self._families.items():
             self.lines += of(metrics.counts).lines(f"kubeproxy_{name}", _family(family))
 

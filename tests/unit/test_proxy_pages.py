@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from netemu.proxy.config import parse
+from netemu.proxy.config import MODES, parse
 from netemu.proxy.healthcheck import ServiceHealth
 from netemu.proxy.metrics import FamilyMetrics, SyncMetrics, exposition
 from netemu.proxy.pages import FamilyHealth, configz_page, health_page, other_page
@@ -120,6 +120,15 @@ def test_both_families_are_told_apart() -> None:
     assert found["sync_proxy_rules_service_changes_pending"] == 1
     assert found["sync_proxy_rules_endpoint_changes_pending"] == 3
     assert found['proxy_healthz_total{code="200"}'] == 4
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_each_metric_says_what_it_counts(mode: str) -> None:
+    text = exposition(mode, {"IPv4": FamilyMetrics(counts(), (1, 2))}, {("healthz", 200): 4})
+
+    told = re.findall(r"# HELP (\S+) \S.*\n# TYPE (\S+) ", text)
+    assert len(told) == text.count("# TYPE") > 12
+    assert all(about == typed for about, typed in told)
 
 
 @pytest.mark.parametrize(
