@@ -38,7 +38,7 @@ _HELP = {
     "sync_proxy_rules_last_timestamp_seconds": "When a sync succeeded last.",
     "sync_proxy_rules_nftables_cleanup_failures_total": "Refused removals of what is stale.",
     "sync_proxy_rules_nftables_sync_failures_total": "Refused syncs.",
-    "sync_proxy_rules_no_local_endpoints_total": "Service ports (ipvs: Services) of a Local policy with endpoints, but none here.",
+    "sync_proxy_rules_no_local_endpoints_total": "Ports (ipvs: Services) with a Local policy and no endpoint here.",
     "sync_proxy_rules_service_changes_pending": "Services that have changed since the last sync.",
     "sync_proxy_rules_service_changes_total": "Changes of Services.",
 }
