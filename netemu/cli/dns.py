@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import typer
@@ -20,14 +20,14 @@ from netemu.cli.root import need_root
 from netemu.lab.addons import FAULTS, OUTSIDE_FAULTS, SYSTEM
 from netemu.lab.api import LabApi
 from netemu.lab.config import load_config
-from netemu.lab.targets import pods_by_link
+from netemu.lab.targets import find_pod, pods_by_link
 from netemu.model.errors import Conflict, UserError
 from netemu.model.resources import CONFIGMAPS
 from netemu.model.suggest import instead
 from netemu.network import names
 
 if TYPE_CHECKING:
-    from netemu.dns.fault import Kind
+    from netemu.dns.fault import Fault, Kind
     from netemu.observe.dns_log import Client, PodLookups, Query
 
 
@@ -37,10 +37,10 @@ def log(lab: str, pod: str, namespace: str, *, follow: bool, seconds: float, out
 
     need_root()
     lab = pick(lab)
+    wanted = find_pod(lab, pod, namespace) if pod else ""
     nodes = [names.node_netns(lab, node.name) for node in load_config(lab).nodes]
     lookups = Lookups()
     shown: list[Query] = []
-    wanted = f"{namespace}/{pod}" if pod else ""
     with Log(nodes, lambda: _clients(lab)) as log:
         if not follow:
             note(f"listening for {seconds:g} s; --follow goes on until interrupted")
@@ -56,6 +56,8 @@ def log(lab: str, pod: str, namespace: str, *, follow: bool, seconds: float, out
                 else:
                     shown.append(query)
                 sys.stdout.flush()
+        if log.gone:
+            note(f"lab {lab} went down")
         if lost := log.lost():
             note(f"{lost} packets came too fast and are not told here")
     if output == Format.table:
@@ -68,28 +70,57 @@ def log(lab: str, pod: str, namespace: str, *, follow: bool, seconds: float, out
 
 def fault(
     lab: str, words: Sequence[str], *,
-    pod: str, namespace: str, seconds: float, percent: int, key: str, outside: bool, output: Format,
+    pod: str, namespace: str, seconds: float | None, percent: int | None, key: str, outside: bool, output: Format,
 ) -> None:  # fmt: skip
     """`netemu dns-fault`: list, switch one on (`KIND [PATTERN]`), or switch off (`off [NAME]...`)."""
-    from netemu.dns.fault import KINDS, Fault, parse_fault
-
+    kind = words[0] if words else ""
+    given = {"--pod": pod or None, "--seconds": seconds, "--percent": percent, "--as": key or None}
+    _refuse_what_means_nothing(kind, [option for option, value in given.items() if value is not None])
     need_root()
-    table = _FaultTable(LabApi(pick(lab)), OUTSIDE_FAULTS if outside else FAULTS)
-    if words[:1] == ["off"]:
+    lab = pick(lab)
+    table = _FaultTable(LabApi(lab), OUTSIDE_FAULTS if outside else FAULTS)
+    if kind == "off":
         table.off(words[1:])
     elif words:
-        if len(words) > 2:
-            raise typer.BadParameter(f"{' '.join(words)}: expected KIND [PATTERN]; quote patterns with *")
-        if words[0] not in KINDS:
-            raise typer.BadParameter(f"{words[0]}: {instead(words[0], (*KINDS, 'off'), 'must be one of')}")
-        made = Fault(
-            cast("Kind", words[0]), words[1] if len(words) > 1 else "*", f"{namespace}/{pod}" if pod else "", seconds,
-            percent,
-        )  # fmt: skip
+        from netemu.dns.fault import parse_fault
+
+        who = {"pod": _pod_of(lab, pod, namespace)} if pod else {}
+        made = _made(words, {**who, "seconds": seconds, "percent": percent})
         text = msgspec.json.encode(made).decode()
         parse_fault(text)
         table.add(key, made.fault, text)
     _print_faults(table.read(), output)
+
+
+def _refuse_what_means_nothing(kind: str, options: Sequence[str]) -> None:
+    """Raises BadParameter for options that would be passed over."""
+    if options and not kind:
+        raise typer.BadParameter(f"{options[0]}: what for? expected KIND before it, for example drop")
+    if options and kind == "off":
+        raise typer.BadParameter(f"{options[0]}: `off` takes names of faults alone, as `netemu dns-fault` lists them")
+    if "--seconds" in options and kind != "delay":
+        raise typer.BadParameter(f"--seconds: only delay takes seconds, not {kind}; `off` ends a fault")
+
+
+def _made(words: Sequence[str], details: Mapping[str, object]) -> Fault:
+    from netemu.dns import fault
+
+    if len(words) > 2:
+        raise typer.BadParameter(f"{' '.join(words)}: expected KIND [PATTERN]; quote patterns with *")
+    if words[0] not in fault.KINDS:
+        raise typer.BadParameter(f"{words[0]}: {instead(words[0], (*fault.KINDS, 'off'), 'must be one of')}")
+    given = {field: value for field, value in details.items() if value is not None}
+    return fault.Fault(cast("Kind", words[0]), words[1] if len(words) > 1 else "*", **cast("Any", given))
+
+
+def _pod_of(lab: str, text: str, namespace: str) -> str:
+    """NAMESPACE/NAME; one that is not there may come later, so that is only said."""
+    try:
+        return find_pod(lab, text, namespace)
+    except UserError as error:
+        pod = text if "/" in text else f"{namespace}/{text}"
+        note(f"warning: {error}; the fault waits for {pod}")
+        return pod
 
 
 def _numbered(word: str) -> Iterator[str]:

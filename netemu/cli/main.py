@@ -32,7 +32,7 @@ LabArgument = Annotated[
     str, typer.Argument(metavar="[LAB]", help="Name of the lab; may be left out while only one runs")
 ]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the Pod")]
-From = Annotated[str, typer.Argument(metavar="FROM", help="POD, node/NAME or client/NAME")]
+From = Annotated[str, typer.Argument(metavar="FROM", help="POD, NAMESPACE/POD, node/NAME or client/NAME")]
 
 
 @app.command()
@@ -242,7 +242,7 @@ def run_checks(
 
 @app.command("dns-log")
 def dns_log(
-    pod: Annotated[str, typer.Argument(help="Only this Pod's queries")] = "",
+    pod: Annotated[str, typer.Argument(help="Only this Pod's queries: POD or NAMESPACE/POD")] = "",
     namespace: Namespace = "default",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until interrupted")] = False,
     seconds: Annotated[float, typer.Option("--for", min=0.1, help="Seconds to listen")] = 10.0,
@@ -264,10 +264,10 @@ def dns_fault(
             help="delay, drop, servfail, nxdomain, truncate or stale, and which names ('*.example.com')",
         ),
     ] = None,
-    pod: Annotated[str, typer.Option(help="Only questions of this Pod")] = "",
+    pod: Annotated[str, typer.Option(help="Only questions of this Pod: POD or NAMESPACE/POD")] = "",
     namespace: Namespace = "default",
-    seconds: Annotated[float, typer.Option(help="How long delay delays")] = 1.0,
-    percent: Annotated[int, typer.Option(help="How many of the questions")] = 100,
+    seconds: Annotated[float | None, typer.Option(help="How long delay delays; default: 1")] = None,
+    percent: Annotated[int | None, typer.Option(help="How many of the questions; default: 100")] = None,
     key: Annotated[str, typer.Option("--as", help="What to call it; default: its kind")] = "",
     outside: Annotated[bool, typer.Option("--outside", help="Of the resolver outside the cluster instead")] = False,
     lab: Lab = "",

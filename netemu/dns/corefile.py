@@ -151,8 +151,10 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> list[ServerBlock]:
 def _read(path: Path) -> str:
     try:
         return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not text: {error}") from error
 
 
 def _tokens(text: str, file: str, env: Mapping[str, str]) -> list[_Token]:

@@ -5,8 +5,9 @@ task per probe of one started container and tells its owner when a result change
 
 One thing differs from upstream. Upstream asks a new container at its initial delay and then once per period, so a
 server that needs 300 ms after its start is Ready after ten seconds. Here, until the first success, a readiness or
-startup probe is also tried between its regular attempts, at growing intervals; such an extra attempt counts only if
-it succeeds, so thresholds and events are those of the regular ones.
+startup probe is also tried between its regular attempts, at growing intervals; such an extra attempt counts only if it
+succeeds, so thresholds and events are those of the regular ones. A readiness probe begins with extra ones: upstream's
+ticks began before the container, so that one that is ready within its first period need never have been unhealthy.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 Kind = Literal["startup", "liveness", "readiness"]
 _FIRST_EXTRA = 0.05
+_GROWTH = 1.1
+"""What comes late is noticed late by a tenth of its time at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,8 @@ class Prober:
         if kind != "startup":
             await self._started.wait()
         period = max(1, probe.period_seconds)
+        if kind == "readiness" and not results.good and await self._extra_attempts(kind, probe, results, period, 0.0):
+            await asyncio.sleep(period)
         while True:
             outcome = await self._try(probe)
             if not outcome.ok:
@@ -146,18 +151,21 @@ class Prober:
             if outcome.ok or kind == "liveness" or results.good:
                 await asyncio.sleep(period)
             else:
-                await self._extra_attempts(kind, probe, results, period)
+                await self._extra_attempts(kind, probe, results, period, _FIRST_EXTRA)
 
-    async def _extra_attempts(self, kind: Kind, probe: Probe, results: ProbeResults, period: float) -> None:
-        """Spend one period, trying now and then; returns early once the result is good."""
+    async def _extra_attempts(
+        self, kind: Kind, probe: Probe, results: ProbeResults, period: float, pause: float
+    ) -> bool:
+        """Spend one period, trying now and then, first after `pause`; returns early, and True, once one succeeds."""
         loop = asyncio.get_running_loop()
-        until, pause = loop.time() + period, _FIRST_EXTRA
+        until = loop.time() + period
         while (left := until - loop.time()) > 0:
             await asyncio.sleep(min(pause, left))
-            pause = min(pause * 1.5, 1.0)
+            pause = min(max(_FIRST_EXTRA, pause * _GROWTH), 1.0)
             if left > pause and (outcome := await self._try(probe)).ok:
                 self._take(kind, results, outcome)
-                return
+                return True
+        return False
 
     async def _try(self, probe: Probe) -> Outcome:
         try:

@@ -53,8 +53,12 @@ def _pod(config: LabConfig, node: str) -> dict[str, Any]:
         "image": "netemu.dev/dns",
         "command": ["netemu", "dns", "--conf", "/etc/coredns/Corefile"],
         "args": ["--node-local", ",".join(own_addresses(config))],
-        "livenessProbe": {"httpGet": {"host": ADDRESS, "path": "/health", "port": 8080}, "timeoutSeconds": 5},
-        "readinessProbe": {"httpGet": {"host": ADDRESS, "path": "/health", "port": 8080}, "periodSeconds": 1},
+        "livenessProbe": {
+            "httpGet": {"host": ADDRESS, "path": "/health", "port": 8080},
+            "initialDelaySeconds": 60,
+            "timeoutSeconds": 5,
+        },
+        "readinessProbe": {"httpGet": {"host": ADDRESS, "path": "/health", "port": 8080}},
         "volumeMounts": [{"name": "config-volume", "mountPath": "/etc/coredns", "readOnly": True}],
     }
     return _object(

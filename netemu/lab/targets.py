@@ -1,4 +1,4 @@
-"""What a person means by POD, node/NAME or client/NAME: a place in a lab where a command or a packet can start."""
+"""What a person means by POD, NAMESPACE/POD, node/NAME or client/NAME: where in a lab a command or packet can start."""
 
 from __future__ import annotations
 
@@ -62,7 +62,17 @@ def find_target(lab: str, text: str, namespace: str = "default") -> Target:
     if kind == "client":
         known = [client.name for client in config.clients]
         return _machine(config, "client", name, known, names.client_netns(lab, name))
-    raise UserError(f"{text!r} is no target; must be POD, node/NAME or client/NAME")
+    if kind in {sandbox.config.pod_namespace for sandbox in sandboxes.load_all(LabPaths(lab).pods)}:
+        return _pod(lab, kind, name)
+    raise UserError(f"{text!r} is no target; must be POD, NAMESPACE/POD, node/NAME or client/NAME")
+
+
+def find_pod(lab: str, text: str, namespace: str = "default") -> str:
+    """NAMESPACE/NAME of a running Pod. Raises UserError naming what is there instead."""
+    target = find_target(lab, text, namespace)
+    if not target.directory:
+        raise UserError(f"{text!r} is no Pod; must be POD or NAMESPACE/POD")
+    return target.name
 
 
 def _machine(config: LabConfig, kind: str, name: str, known: Sequence[str], netns: str) -> Target:

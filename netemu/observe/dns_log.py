@@ -23,6 +23,7 @@ import msgspec
 
 from netemu.dns import names, wire
 from netemu.dns.wire import WireError
+from netemu.kernel import netns as namespaces
 from netemu.kernel.tap import Frame, Tap, port_filter
 
 PORT = 53
@@ -276,6 +277,7 @@ class Log:
 
     def __init__(self, nodes: Sequence[str], clients: Callable[[], Mapping[str, Client]]) -> None:
         self._clients = clients
+        self._nodes = tuple(nodes)
         self._known = dict(clients())
         self._selector = selectors.DefaultSelector()
         self._taps: list[Tap] = []
@@ -300,6 +302,11 @@ class Log:
         for tap in self._taps:
             tap.close()
 
+    @property
+    def gone(self) -> bool:
+        """Whether the nodes went away; their taps, which nothing reaches any more, tell nobody."""
+        return not any(map(namespaces.exists, self._nodes))
+
     def search(self, query: Query) -> tuple[str, ...]:
         """The search path of the Pod that asked."""
         return next((client.search for client in self._known.values() if client.name == query.pod), ())
@@ -309,10 +316,11 @@ class Log:
         return sum(tap.lost() for tap in self._taps)
 
     def queries(self, seconds: float | None = None) -> Iterator[Query]:
-        """Queries as they are finished, for so many seconds or for ever; then those that are still open."""
+        """Queries as they are finished, for so many seconds, or until the nodes are gone; then those that are still
+        open."""
         end = None if seconds is None else time.monotonic() + seconds
         ignored: set[str] = set()
-        while end is None or time.monotonic() < end:
+        while (end is None or time.monotonic() < end) and not self.gone:
             for key, _ in self._selector.select(_PAUSE):
                 tap, matcher = key.data
                 for frame in tap.read():

@@ -127,6 +127,39 @@ def test_a_log_that_follows_sums_up_when_it_is_interrupted(lab: str, tmp_path: P
     assert sum(row["queries"] for row in last["pods"]) == len(queries)
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["nosuch"], "no Pod 'nosuch' running in namespace default"),
+        (["client", "-n", "kube-system"], "there is one in default: -n default"),
+        (["kube-system/client"], "there is one in default: -n default"),
+        (["node/one"], "'node/one' is no Pod; must be POD or NAMESPACE/POD"),
+        (["nowhere/client"], "'nowhere/client' is no target; must be POD, NAMESPACE/POD"),
+    ],
+)
+def test_a_log_of_a_pod_that_does_not_run_is_refused(lab: str, words: list[str], why: str) -> None:
+    done = run("dns-log", "--lab", lab, *words, "--for", "0.1")
+
+    assert (done.returncode, why in done.stderr) == (1, True), done.stderr
+
+
+def test_a_pod_is_named_with_its_namespace(lab: str) -> None:
+    found = dig(lab, "kubernetes", "A", pod="default/client")
+
+    assert outcomes(found) == ["NOERROR"]
+    assert netemu("dns-log", "--lab", lab, "default/client", "--for", "0.1").strip() == "no queries"
+
+
+def test_a_fault_of_a_pod_that_may_come_is_made_with_a_warning(lab: str) -> None:
+    done = run("dns-fault", "--lab", lab, "drop", "--pod", "later/client")
+    listed = netemu_json("dns-fault", "--lab", lab)["faults"]
+    netemu("dns-fault", "--lab", lab, "off")
+
+    assert (done.returncode, "warning: " in done.stderr) == (0, True)
+    assert "the fault waits for later/client" in done.stderr
+    assert [fault["pod"] for fault in listed] == ["later/client"]
+
+
 def test_a_fault_concerns_one_pod_and_ends(lab: str) -> None:
     netemu("dns-fault", "--lab", lab, "servfail", "kubernetes.*", "--pod", "client")
     broken = eventually(
@@ -170,8 +203,9 @@ def test_a_fault_outside_is_seen_through_the_cluster(lab: str) -> None:
         (["dely"], 2, "did you mean delay?"),
         (["off", "nope"], 1, "there is none"),
         (["delay", "--seconds", "100"], 1, "must be 0 to 60"),
+        (["off", "--pod", "client"], 2, "--pod: `off` takes names of faults alone"),
     ],
-    ids=["kind", "off", "seconds"],
+    ids=["kind", "off", "seconds", "off with a Pod"],
 )
 def test_faults_that_make_no_sense(lab: str, words: list[str], code: int, why: str) -> None:
     done = run("dns-fault", "--lab", lab, *words)

@@ -12,16 +12,16 @@ import pytest
 
 from netemu.dns import chain, corefile, listen, names, wire
 from netemu.dns.corefile import Directive
-from netemu.dns.plugins import bind, health
+from netemu.dns.plugins import bind, health, loop, reload
 from netemu.dns.plugins.errors import Errors
 from netemu.dns.plugins.loadbalance import LoadBalance, parse_weights
 from netemu.dns.plugins.log import COMMON, line
 from netemu.dns.server import Server
-from netemu.dns.wire import Record, Response
+from netemu.dns.wire import Query, Record, Response
 from netemu.model.errors import UserError
 from netemu.testing.client import FakeClient
 from tests.unit.dns_chain import Bench, bench, query
-from tests.unit.test_dns_server import page, serving
+from tests.unit.test_dns_server import page, serving, when
 
 # --- loadbalance -------------------------------------------------------------------------------------------------
 
@@ -275,6 +275,31 @@ async def test_a_change_of_an_imported_file_is_a_change(tmp_path: Path) -> None:
         await found.close()
 
 
+async def test_a_corefile_that_went_away_is_told_once_and_is_read_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reload, "_AWAY", 0.05)
+    path, told = tmp_path / "Corefile", list[tuple[str, str]]()
+    text = ".:53 {\nbind 127.0.0.1\nreload 10ms 0s\nhosts /nonexistent {\n192.0.2.7 gate\n}\n}\n"
+    path.write_text(text)
+    found = Server(path, client=FakeClient())
+    monkeypatch.setattr(found, "say", lambda kind, reason, message: told.append((reason, message)))
+    await found.start(corefile.load(path), {53: 0})
+    try:
+        path.unlink()
+        await when(lambda: bool(told))
+        answer = await found.resolve(query("gate A"), 53)
+        await asyncio.sleep(0.1)  # several looks
+        path.write_text(text)
+        await when(lambda: told[-1][0] == "Reloaded")
+    finally:
+        await found.close()
+
+    assert [reason for reason, _ in told] == ["ReloadFailed", "Reloaded"]
+    assert told[0][1] == f"keeping the old configuration: {path}: No such file or directory"
+    assert len(answer.answers) == 1
+
+
 REFUSALS = [
     ("bind", "2: bind: expected addresses or interfaces"),
     ("bind nosuch0", "2: bind: 'nosuch0' is neither an address nor an interface"),
@@ -316,3 +341,26 @@ def test_a_refusal_says_where_and_what_would_be_right(text: str, wanted: str) ->
 def test_bad_weights_are_named_with_their_line(text: str) -> None:
     with pytest.raises(ValueError, match=rf"^line {len(text.splitlines())}: "):
         parse_weights(text)
+
+
+# --- loop --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("patience", "asked"), [(60.0, 1), (0.0, 3)], ids=["a refusal in time", "too late"])
+async def test_only_silence_makes_loop_ask_again(monkeypatch: pytest.MonkeyPatch, patience: float, asked: int) -> None:
+    for name, value in (("_PATIENCE", patience), ("_PAUSE", 0), ("_FOR", 60)):
+        monkeypatch.setattr(loop, name, value)
+    async with bench(". {\nloop\nerratic\n}") as to:
+        seen = list[bytes]()
+
+        async def resolve(query: Query, port: int) -> Response:
+            seen.append(query.name)
+            if len(seen) == 3:
+                await asyncio.sleep(60)
+            return Response(wire.SERVFAIL)
+
+        monkeypatch.setattr(to, "resolve", resolve)
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    assert len(seen) == len(set(seen)) == asked

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 
 import msgspec
 import pytest
 
 from netemu.dns import names, wire
+from netemu.kernel import netns
 from netemu.kernel.tap import Frame
-from netemu.observe.dns_log import Client, Lookups, Matcher, PodLookups, Query, asked_for, read_packets
+from netemu.observe import dns_log
+from netemu.observe.dns_log import Client, Log, Lookups, Matcher, PodLookups, Query, asked_for, read_packets
 
 SEARCH = ("shop.svc.cluster.local", "svc.cluster.local", "cluster.local")
 POD = Client("shop/client", SEARCH)
@@ -213,3 +216,34 @@ def test_pods_are_told_apart_and_the_busiest_comes_first() -> None:
         lookups.add(query, SEARCH)
 
     assert [row.pod for row in lookups.summary()] == ["z/busy", "a/quiet"]
+
+
+class SilentTap:
+    """A tap of a namespace where nothing happens."""
+
+    def __init__(self, netns: str, program: bytes) -> None:
+        self._ends = socket.socketpair()
+
+    def fileno(self) -> int:
+        return self._ends[0].fileno()
+
+    def close(self) -> None:
+        for end in self._ends:
+            end.close()
+
+
+def test_a_log_that_follows_ends_when_the_last_node_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[str]()
+
+    def exists(name: str) -> bool:
+        asked.append(name)
+        return name == "two" and len(asked) < 5
+
+    monkeypatch.setattr(dns_log, "Tap", SilentTap)
+    monkeypatch.setattr(dns_log, "_PAUSE", 0)
+    monkeypatch.setattr(netns, "exists", exists)
+    with Log(["one", "two"], dict) as log:
+        assert list(log.queries()) == []
+        assert log.gone
+
+    assert asked[-2:] == ["one", "two"]

@@ -2,7 +2,8 @@
 
 It is read every INTERVAL (30s), shifted by up to half of JITTER (15s, at most half of the interval) at random, so that
 many servers do not reload at once. Files and snippets that it imports count as part of it. Beyond CoreDNS, a Corefile
-that has been replaced is noticed within half a second: who edits it is waiting. Running queries are
+that has been replaced is noticed within half a second: who edits it is waiting; one that is gone counts as a bad one
+after two. Running queries are
 answered by the old configuration, and new ones wait for nothing: the new plugins start before the old ones end
 (`coredns/plugin/reload`).
 """
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _GLANCE = 0.5
 """Seconds between two looks at whether the file is still the same one."""
+_AWAY = 2.0
+"""Seconds for which a file may be missing."""
 
 
 class Reload(Plugin):
@@ -44,8 +47,7 @@ class Reload(Plugin):
         assert self.host.corefile
         while True:
             await self._pause(self.host.corefile)
-            if not self.host.corefile.exists():
-                continue  # a ConfigMap volume is being replaced
+            await _return(self.host.corefile)
             found = _meaning(self.host.corefile)
             if found == self._known:
                 continue
@@ -67,6 +69,15 @@ class Reload(Plugin):
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+
+async def _return(path: Path) -> None:
+    """Give a file that is not there a while to come: a ConfigMap volume may be being replaced. One that stays away is
+    as bad as one that cannot be read."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _AWAY
+    while not path.exists() and loop.time() < end:  # noqa: ASYNC110 - files tell nobody
+        await asyncio.sleep(min(_GLANCE, _AWAY))
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:

@@ -1,0 +1,35 @@
+"""When a prober asks, and what it tells."""
+
+from __future__ import annotations
+
+import asyncio
+
+from netemu.kubelet.probes import Outcome, Prober, ProbeHooks
+from netemu.model.pods import Container, Probe
+
+
+async def told_until_ready(failures: int) -> list[str]:
+    """What is told of a container that fails that often before it is ready."""
+    told, ready = list[str](), asyncio.Event()
+    outcomes = iter([*[Outcome(False, "refused")] * failures, Outcome(True)])
+
+    async def attempt(probe: Probe) -> Outcome:
+        return next(outcomes)
+
+    hooks = ProbeHooks(attempt, ready.set, lambda kind, text: told.append(f"{kind}: {text}"))
+    prober = Prober(Container(name="c", readiness_probe=Probe()), hooks, honour_delay=False)
+    prober.start()
+    try:
+        await ready.wait()
+        assert prober.ready
+    finally:
+        await prober.stop()
+    return told
+
+
+async def test_a_container_that_is_ready_within_its_first_period_was_never_unhealthy() -> None:
+    assert await told_until_ready(1) == []
+
+
+async def test_a_container_that_is_ready_at_once_is_asked_once() -> None:
+    assert await told_until_ready(0) == []
