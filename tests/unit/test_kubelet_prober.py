@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from netemu.kubelet.probes import Outcome, Prober, ProbeHooks
+from netemu.kubelet.probes import Outcome, ProbeHooks, Prober
 from netemu.model.pods import Container, Probe
 
 
