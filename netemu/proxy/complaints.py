@@ -79,8 +79,8 @@ def of_service(service: Service) -> Iterator[str]:
         if not networks_of_family((text,), family_of(text)):
             yield f"loadBalancerSourceRange {text!r} is no CIDR"
     for ingress in service.status.load_balancer.ingress:
-        if ingress.ip and not canonical(ingress.ip):
-            yield f"load balancer address {ingress.ip!r} is no address"
+        if ingress.ip and (why := _no_host(ingress.ip, loopback=True)):
+            yield f"load balancer address {ingress.ip!r} {why}"
     affinity = spec.session_affinity_config
     if spec.session_affinity == "ClientIP" and affinity and affinity.client_ip:
         seconds = affinity.client_ip.timeout_seconds
@@ -107,11 +107,11 @@ def _of_cluster_ips(service: Service) -> Iterator[str]:
             yield f"clusterIP {ip!r} is no {name} address"
 
 
-def _no_host(ip: str) -> str:
+def _no_host(ip: str, *, loopback: bool = False) -> str:
     known = canonical(ip)
     if not known:
         return "is no address"
-    return "" if is_host(known) else _NO_HOST
+    return "" if is_host(known, loopback=loopback) else _NO_HOST
 
 
 def of_node(node: Node) -> Iterator[str]:

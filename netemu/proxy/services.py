@@ -25,7 +25,8 @@ _HINTS_ANNOTATIONS = ("service.kubernetes.io/topology-aware-hints", "service.kub
 _DEFAULT_AFFINITY_SECONDS = 10800
 LONGEST_AFFINITY_SECONDS = 86400
 _WORD = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
-_NO_HOST = re.compile(r"0\.0\.0\.0|127\..+|(22[4-9]|23\d)\..+|255\.255\.255\.255|::1?|ff[0-9a-f]{2}:.*")
+_LOOPBACK = re.compile(r"127\..+|::1")
+_NO_HOST = re.compile(r"0\.0\.0\.0|(22[4-9]|23\d)\..+|255\.255\.255\.255|::|ff[0-9a-f]{2}:.*")
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 
 
@@ -188,7 +189,8 @@ def _health_check_node_port(service: Service) -> int:
 
 def _load_balancer_ips(service: Service, family: Family) -> tuple[str, ...]:
     ingress = service.status.load_balancer.ingress
-    return tuple(of_family((i.ip for i in ingress if i.ip and i.ip_mode in (None, "VIP")), family))
+    found = of_family((i.ip for i in ingress if i.ip and i.ip_mode in (None, "VIP")), family)
+    return tuple(ip for ip in found if is_host(ip, loopback=True))  # some load balancers are on the machine itself
 
 
 def is_number(port: int) -> bool:
@@ -220,14 +222,14 @@ def canonical(address: str) -> str:
     return address if text == address else text  # a string of its own for each of 50,000 endpoints would be waste
 
 
-def is_host(address: str) -> bool:
-    """Whether a canonical address can be that of one host elsewhere: none that is unspecified, loopback, multicast or
-    broadcast.
+def is_host(address: str, *, loopback: bool = False) -> bool:
+    """Whether a canonical address can be that of one host elsewhere: none that is unspecified, multicast or broadcast,
+    nor a loopback one, unless those are to count.
 
     Rules for the others would take from the node what is its own. Upstream's API server refuses most of them
     (`ValidateNonSpecialIP`), so its kube-proxy need not look; link-local ones, refused there too, can be sent to.
     """
-    return not _NO_HOST.fullmatch(address)
+    return not _NO_HOST.fullmatch(address) and (loopback or not _LOOPBACK.fullmatch(address))
 
 
 def family_of(address: str) -> Family:

@@ -14,8 +14,8 @@ from netemu.proxy.config import KubeProxyConfiguration
 from netemu.proxy.endpoints import Endpoint, choose, slice_endpoints
 from netemu.proxy.node import detector
 from netemu.proxy.services import Family, PortKey, service_ports
-from tests.unit.proxy_modes import MODES
-from tests.unit.proxy_modes import Proxy as ModeProxy
+from netemu.testing.packets import Packet
+from tests.unit.proxy_modes import MODES, Proxy, fate
 from tests.unit.proxy_scene import NODE, World
 from tests.unit.proxy_world import endpoint_slice, service
 
@@ -104,6 +104,41 @@ def test_longer_names_than_kubernetes_has_are_not_used(caplog: pytest.LogCapture
     assert all(f"'{longer}' is no name of at most 63 letters" in text for text in caplog.messages)
 
 
+def test_a_load_balancer_may_be_on_the_machine_itself_but_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    made = service(ingress=["127.0.0.1", "0.0.0.0", "224.0.0.1"])
+    Complaints().look(None, made)
+
+    assert [port.load_balancer_ips for port in service_ports(made, Family.IPV4).values()] == [("127.0.0.1",)]
+    assert [text.split("'")[1] for text in caplog.messages] == ["0.0.0.0", "224.0.0.1"]
+
+
+BAD_WORLD = World(
+    (
+        service(type="LoadBalancer", ingress=["0.0.0.0", "255.255.255.255"], external_ips=["127.0.0.1", "224.0.0.1"]),
+        endpoint_slice("default/web", [(ip, NODE.name) for ip in ("10.180.0.1", *NO_HOSTS)]),
+        service("default/swapped", ipFamilies=["IPv4", "IPv6"], clusterIPs=["fd00::5", "172.30.0.2"]),
+        service("default/own", ip="127.0.0.1"),
+        endpoint_slice("default/own", [("10.180.0.2", NODE.name)]),
+        service("n" * 200 + "/" + "n" * 200, ip="172.30.0.3", ports={"n" * 100: 80}),
+    )
+)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("packet", "verdict"),
+    [
+        pytest.param(Packet("203.0.113.9", "172.30.0.10", 80), "dnat", id="to a good Service"),
+        pytest.param(Packet("127.0.0.1", "127.0.0.1", 80, interface=""), "accept", id="of the node to itself"),
+        pytest.param(Packet("127.0.0.1", "127.0.0.1", 22, interface=""), "accept", id="on another port"),
+    ],
+)
+async def test_bad_objects_change_nothing_for_others(mode: str, packet: Packet, verdict: str) -> None:
+    found = await fate(mode, BAD_WORLD, packet)
+
+    assert (found.verdict, set(found.destinations)) == (verdict, {"10.180.0.1:8080"} if verdict == "dnat" else set())
+
+
 def everything_on(name: str, address: str) -> World:
     """A Service and its endpoint, of that name everywhere, with all features whose rules have names in them."""
     key, port = f"{name}/{name}", {name: 8080}
@@ -117,7 +152,7 @@ def everything_on(name: str, address: str) -> World:
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_rules_with_the_longest_names_are_kept_as_they_are_written(mode: str) -> None:
-    proxy = ModeProxy(mode, world := everything_on("n" * 63, "10.180.0.1"), Family.IPV4)
+    proxy = Proxy(mode, world := everything_on("n" * 63, "10.180.0.1"), Family.IPV4)
     await proxy.show(world)
 
     assert (await proxy.resync()).chains == 0
