@@ -118,6 +118,7 @@ def doctor(output: Output = Format.table) -> None:
 
 snapshot_app = typer.Typer(help="Save what a lab has stored, look at it, put it back.", no_args_is_help=True)
 app.add_typer(snapshot_app, name="snapshot")
+_LOGS = "POD, control-plane (of several members control-plane-1, etcd-1, ...), node-agent, supervisor or audit"
 SnapshotFile = Annotated[Path, typer.Argument(metavar="FILE", help="The snapshot")]
 
 
@@ -165,7 +166,7 @@ def exec_in(
 
 @app.command()
 def logs(
-    target: Annotated[str, typer.Argument(help="POD, control-plane, node-agent, supervisor or audit")],
+    target: Annotated[str, typer.Argument(help=_LOGS)],
     namespace: Namespace = "default",
     container: Annotated[str, typer.Option("--container", "-c", help="Container of the Pod")] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing what is added")] = False,
