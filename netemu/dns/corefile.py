@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from netemu.dns import names, wire
-from netemu.model.errors import UserError
+from netemu.model.errors import UserError, reason
 
 _ENVIRONMENT = re.compile(r"\{\$([^}]*)\}|\{%([^}]*)%\}")
 _MOST_IMPORTS = 100
@@ -151,10 +151,8 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> list[ServerBlock]:
 def _read(path: Path) -> str:
     try:
         return path.read_text()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not text: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: {reason(error)}") from error
 
 
 def _tokens(text: str, file: str, env: Mapping[str, str]) -> list[_Token]:
@@ -341,6 +339,8 @@ def _server_keys(word: str, token: _Token) -> list[tuple[bytes, int]]:
         zone, port = match[1], int(match[2])
         if not 0 < port < 65536:
             raise UserError(f"{where}: {word}: port {port} is not between 1 and 65535")
+    elif ":" in rest and "/" not in rest:  # else a range of IPv6 addresses
+        raise UserError(f"{where}: {word}: {rest.rpartition(':')[2]!r} is not a port from 1 to 65535")
     try:
         return [(found, port) for found in names.zones(zone or ".")]
     except ValueError as error:

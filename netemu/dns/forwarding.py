@@ -14,6 +14,7 @@ from netemu.dns import names, wire
 from netemu.dns.corefile import Directive, parse_duration
 from netemu.dns.metrics import Labels, Metrics
 from netemu.dns.upstream import Upstream, UpstreamError, nameservers
+from netemu.model.errors import reason
 
 _MOST_UPSTREAMS = 15
 _POLICIES = ("random", "round_robin", "sequential")
@@ -206,7 +207,9 @@ def _servers(directive: Directive, word: str) -> list[tuple[str, int]]:
     try:
         servers = nameservers(Path(word).read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise directive.error(f"forward: {word!r} is neither an address nor a readable file: {error}") from error
+        raise directive.error(
+            f"forward: {word!r} is neither an address nor a readable file: {reason(error)}"
+        ) from error
     if not servers:
         raise directive.error(f"forward: {word} names no nameserver")
     return [(address, 53) for address in servers]

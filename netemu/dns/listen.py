@@ -48,11 +48,19 @@ FinishedFor = Callable[[tuple[str, int]], FinishedReplies]
 """The finished replies for a TCP client."""
 
 
+class ListenError(UserError):
+    """A socket could not be opened on `address`, empty for all."""
+
+    def __init__(self, why: str, address: str) -> None:
+        super().__init__(why)
+        self.address = address
+
+
 def open_sockets(addresses: tuple[str, ...], port: int) -> list[socket.socket]:
     """UDP and TCP sockets on each address (empty, or none at all: all of both families), all on one port.
 
     Port 0 means any that is free on all of them. Beside those of all addresses the kernel prefers an address's own.
-    Raises UserError.
+    Raises ListenError.
     """
     for tries_left in reversed(range(1 if port else _TRIES)):
         try:
@@ -77,7 +85,8 @@ def _open_all(addresses: tuple[str, ...], port: int) -> list[socket.socket]:
                 for sock in found:
                     sock.close()
                 protocol = "udp" if kind == socket.SOCK_DGRAM else "tcp"
-                raise UserError(f"cannot listen on {address} {protocol} port {number}: {error.strerror}") from error
+                why = f"cannot listen on {address} {protocol} port {number}: {error.strerror}"
+                raise ListenError(why, "" if every else address) from error
     return found
 
 

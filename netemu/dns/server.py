@@ -74,6 +74,8 @@ class Server:
         self._pages = Pages()
         self._wanted_pages: PagesByAddress = {}
         self._zones: _Zones = {}
+        self._places: dict[tuple[int, str], str] = {}
+        """Where the Corefile asks for a port and an address, as FILE:LINE."""
         self._ports: dict[int, dict[str, Port]] = {}
         """By port and address (empty: all that no other server block is bound to)."""
         self._chains: list[Chain] = []
@@ -145,8 +147,10 @@ class Server:
         for block in blocks:
             built, bind = chain.build(block, self, (Faults(self._faults),) if self._faults else ())
             chains.append(built)
+            place = next((each for each in block.directives if each.name == "bind"), block)
             for zone, port in block.keys:
                 for address in bind or ("",):
+                    self._places[port, address] = f"{place.file}:{place.line}"
                     zones.setdefault(port, {}).setdefault(address, {})[zone] = built
         return zones, chains
 
@@ -158,8 +162,11 @@ class Server:
                 continue
             self._leave(port)
             number = self.ports.get(port, port)
-            with namespaces.entered(self._netns):
-                sockets = listen.open_sockets(tuple(addresses), number)
+            try:
+                with namespaces.entered(self._netns):
+                    sockets = listen.open_sockets(tuple(addresses), number)
+            except listen.ListenError as error:
+                raise UserError(f"{self._places[port, error.address]}: {error}") from error
             self.ports[port] = sockets[0].getsockname()[1]
             self._ports[port] = {each: answers.get(each) or Port({}, self.metrics, port) for each in addresses}
             self._listeners[port] = [await self._listener(port, sock) for sock in sockets]

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from netemu.dns import names, wire
 from netemu.dns.wire import Record
+from netemu.model.errors import reason
 
 DEFAULT_TTL = 3600
 """Seconds, where neither the record nor $TTL says."""
@@ -184,7 +185,7 @@ class _Parser:
         try:
             text = path.read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise ZoneError(f"$INCLUDE: {path}: {error}") from error
+            raise ZoneError(f"$INCLUDE: {path}: {reason(error)}") from error
         inner = _Parser(origin, str(path), self.depth + 1)
         inner.ttl = self.ttl
         return inner.records(text)

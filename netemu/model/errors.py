@@ -36,6 +36,11 @@ class UserError(NetemuError):
     """Whether the text begins with `FILE:LINE:`, as compilers have it; then nothing is put before it."""
 
 
+def reason(error: OSError | UnicodeError) -> str:
+    """Why a file could not be read, without its name: whoever tells it has named the file."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 class KernelError(NetemuError):
     """The kernel, or a tool in front of it, refused `operation` in namespace `where`."""
 

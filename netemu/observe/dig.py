@@ -71,6 +71,8 @@ async def lookup(
     Raises ValueError for an impossible name, type or resolver, KernelError for a namespace that is not there, OSError
     for files that cannot be read.
     """
+    if not name:
+        raise ValueError("there is no name to look up; expected for example web, or . for the root")
     if "PTR" in types:
         with contextlib.suppress(ValueError):
             name = ipaddress.ip_address(name).reverse_pointer + "."

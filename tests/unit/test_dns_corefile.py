@@ -118,6 +118,11 @@ BAD = [
     ("a a {\n errors\n}", "1: a.:53 is already defined in line 1"),
     ("tls://. {\n errors\n}", "1: tls://.: tls:// is not supported"),
     (".:99999 {\n errors\n}", "1: .:99999: port 99999 is not between 1 and 65535"),
+    (".:abc {\n errors\n}", "1: .:abc: 'abc' is not a port from 1 to 65535"),
+    ("a: {\n errors\n}", "1: a:: '' is not a port from 1 to 65535"),
+    (". {\n hosts {\n  1.2.3 foo\n }\n}", "3: hosts: '1.2.3' is not an address; expected ADDRESS NAME..."),
+    (". {\n hosts /dev/null/x\n}", "2: hosts: /dev/null/x: Not a directory"),
+    (". {\n forward . /nope\n}", "2: forward: '/nope' is neither an address nor a readable file: No such file"),
     ("a..b {\n errors\n}", "1: 'a..b' is not a domain name"),
     ("", "no server block"),
     ("# nothing", "no server block"),
@@ -152,8 +157,15 @@ def test_a_bad_file_is_refused_in_one_line_with_its_place(text: str, message: st
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="Corefile"):
+    with pytest.raises(UserError, match=f"^{tmp_path}/Corefile: No such file or directory$"):
         corefile.load(tmp_path / "Corefile")
+
+
+def test_a_hosts_file_that_is_not_there_yet_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    build(". {\n hosts /nope\n}")
+    build(". {\n hosts\n}")
+
+    assert [record.getMessage() for record in caplog.records] == ["plugin/hosts: Corefile:2: no file /nope yet"]
 
 
 DOCS = Path(__file__).parents[2] / "docs" / "dns.md"

@@ -300,6 +300,20 @@ async def test_a_corefile_that_went_away_is_told_once_and_is_read_when_it_is_bac
     assert len(answer.answers) == 1
 
 
+@pytest.mark.parametrize(("directive", "place"), [("bind 192.0.2.99\n", 2), ("", 1)])
+async def test_an_address_that_cannot_be_listened_on_is_told_with_its_place(directive: str, place: int) -> None:
+    taken = listen.open_sockets(("",), 0)
+    found = Server(None, client=FakeClient())
+    try:
+        with pytest.raises(UserError) as refused:
+            await found.start(corefile.parse(f".:53 {{\n{directive}whoami\n}}"), {53: taken[0].getsockname()[1]})
+    finally:
+        for sock in taken:
+            sock.close()
+
+    assert str(refused.value).startswith(f"Corefile:{place}: cannot listen on ")
+
+
 REFUSALS = [
     ("bind", "2: bind: expected addresses or interfaces"),
     ("bind nosuch0", "2: bind: 'nosuch0' is neither an address nor an interface"),

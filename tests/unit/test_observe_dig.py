@@ -337,6 +337,12 @@ async def test_a_type_that_is_none_is_refused(tmp_path: Path) -> None:
         await dig.lookup("web", types=["FOO"], resolv_conf=resolv)
 
 
+async def test_no_name_is_refused(tmp_path: Path) -> None:
+    resolv, _ = files(tmp_path)
+    with pytest.raises(ValueError, match="there is no name to look up"):
+        await dig.lookup("", resolv_conf=resolv)
+
+
 async def test_the_hosts_file_comes_first(tmp_path: Path) -> None:
     resolv, hosts = files(tmp_path)
 

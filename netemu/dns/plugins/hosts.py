@@ -18,6 +18,8 @@ empty answer, and unknown addresses always go to the next plugin (`coredns/plugi
 from __future__ import annotations
 
 import ipaddress
+import logging
+import stat
 from pathlib import Path
 
 from netemu.dns import names, wire
@@ -25,6 +27,8 @@ from netemu.dns.corefile import Directive
 from netemu.dns.plugin import NEXT, Block, Fallthrough, Plugin, Refuse, Result, longest_zone
 from netemu.dns.watched import Watched
 from netemu.dns.wire import Query, Record, Response
+
+log = logging.getLogger(__name__)
 
 _OPTIONS = ("ttl", "no_reverse", "reload", "fallthrough")
 _TTL, _RELOAD, _LONGEST = 3600, 5.0, 65535
@@ -106,6 +110,8 @@ def setup(directive: Directive, block: Block) -> Plugin:
     """See the module's docstring. Raises UserError."""
     file, zones = (directive.args[0], directive.args[1:]) if directive.args else ("/etc/hosts", ())
     plugin = Hosts(block.root / file, directive.zones(zones) or block.zones, block)
+    if directive.args:
+        _look_at(plugin.path, directive)
     for option in directive.options:
         match option.name:
             case "fallthrough":
@@ -123,11 +129,24 @@ def setup(directive: Directive, block: Block) -> Plugin:
     return plugin
 
 
+def _look_at(path: Path, directive: Directive) -> None:
+    """A file that is named may come later, so its lack is only said. Raises UserError for one that cannot be read."""
+    try:
+        if stat.S_ISDIR(path.stat().st_mode):
+            log.warning("plugin/hosts: %s:%d: %s is a folder", directive.file, directive.line, path)
+    except FileNotFoundError:
+        log.warning("plugin/hosts: %s:%d: no file %s yet", directive.file, directive.line, path)
+    except OSError as error:
+        raise directive.error(f"hosts: {path}: {error.strerror}") from error
+
+
 def _line(option: Directive) -> str:
     """A line of the hosts file that stands in the block. Raises UserError for what is neither that nor an option."""
     try:
         ipaddress.ip_address(option.name)
     except ValueError:
+        if option.name[0].isdigit() or ":" in option.name:
+            raise option.error(f"hosts: {option.name!r} is not an address; expected ADDRESS NAME...") from None
         raise option.unknown(_OPTIONS) from None
     if not option.args:
         raise option.error(f"{option.name}: expected ADDRESS NAME...")
