@@ -6,7 +6,7 @@ Upstream: `pkg/registry/authorization`, `pkg/registry/authentication`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -44,13 +44,14 @@ def answer(
     user: User,
     authorizer: Authorizer,
     tokens: ServiceAccountTokens | None = None,
+    others: Callable[[str], User | None] = lambda _: None,
 ) -> Obj:
-    """The review with its `status` filled in. Raises BadRequest."""
+    """The review with its `status` filled in; `others` knows tokens of nobody's account. Raises BadRequest."""
     resource, spec = target.resource, review.get("spec") or {}
     if resource in (SELF_REVIEWS, SELF_REVIEWS_BETA):
         status: dict[str, Any] = {"userInfo": user.info()}
     elif resource == TOKEN_REVIEWS:
-        status = tokens.review(spec) if tokens else {"user": {}, "error": "no tokens are issued here"}
+        status = tokens.review(spec, others) if tokens else {"user": {}, "error": "no tokens are issued here"}
     elif resource == SELF_RULES_REVIEWS:
         if not spec.get("namespace"):
             raise BadRequest("no namespace on request")

@@ -70,7 +70,8 @@ class ApiServer:
         self._audit = audit
         self._reach = reach or Reach()
         self._authorizer, self._tokens = authorizer or AllowAuthenticated(), tokens
-        self._authenticator = Authenticator(self._authorizer, tokens, BootstrapTokens(registry))
+        self._bootstrap = BootstrapTokens(registry)
+        self._authenticator = Authenticator(self._authorizer, tokens, self._bootstrap)
         self._served = registry.served
         self._served.add_builtin(REVIEWS)
         self.watches = Watches()
@@ -193,7 +194,7 @@ class ApiServer:
             asked = self._schema.decoded(TOKEN_REQUESTS, asked)
             return json_response(self._tokens.create(target.name, target.namespace, asked, user), 201)
         asked = self._schema.decoded(target.resource, asked)
-        return json_response(answer(target, asked, user, self._authorizer, self._tokens), 201)
+        return json_response(answer(target, asked, user, self._authorizer, self._tokens, self._bootstrap.user), 201)
 
     def _authorized(self, request: web.Request, wanted: Attributes) -> User:
         """Who asks, if they may. Raises Unauthorized, Forbidden."""

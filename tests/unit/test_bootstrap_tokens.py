@@ -12,11 +12,17 @@ from typing import Any
 import pytest
 
 from netemu.apiserver.allocation import ServiceAllocator
+from netemu.apiserver.authentication import UNSECURED, AllowAuthenticated
 from netemu.apiserver.bootstrap_tokens import BootstrapTokens
+from netemu.apiserver.handlers_reviews import TOKEN_REVIEWS, answer
+from netemu.apiserver.jwt import Keys
 from netemu.apiserver.registry import Registry
+from netemu.apiserver.routing import Target
 from netemu.apiserver.schema import Schema
+from netemu.apiserver.service_accounts import ServiceAccountTokens
 from netemu.controllers.actions import Again, Delete, Patch
 from netemu.controllers.bootstraptokens import cleaning, signing
+from netemu.lab.authority import new_key
 from netemu.model import times
 from netemu.model.bootstrap_tokens import read_token
 from netemu.model.meta import decode
@@ -88,6 +94,28 @@ async def test_who_a_token_lets_in(
     assert (user is None) is (groups is None)
     if user:
         assert (user.name, list(user.groups)) == ("system:bootstrap:abcdef", [*(groups or ()), "system:authenticated"])
+
+
+@pytest.mark.parametrize(
+    ("shown", "audiences", "username"),
+    [
+        (TOKEN, [], "system:bootstrap:abcdef"),
+        (TOKEN, ["https://issuer"], "system:bootstrap:abcdef"),
+        (TOKEN, ["https://other"], None),
+        ("abcdef.0123456789abcde0", [], None),
+    ],
+)
+async def test_a_review_knows_them_too(
+    registry: Registry, shown: str, audiences: list[str], username: str | None
+) -> None:
+    await registry.create(SECRETS, {**secret(), "metadata": {"name": "bootstrap-token-abcdef"}}, "kube-system")
+    tokens = ServiceAccountTokens(registry, Keys(new_key()), "https://issuer", "https://server")
+    review = {"spec": {"token": shown, "audiences": audiences}}
+    known = BootstrapTokens(registry).user
+    status = answer(Target(TOKEN_REVIEWS), review, UNSECURED, AllowAuthenticated(), tokens, known)["status"]
+
+    assert status.get("authenticated", False) is (username is not None)
+    assert status["user"].get("username") == username
 
 
 @pytest.mark.parametrize(
