@@ -75,7 +75,7 @@ def test_the_official_client_reads_writes_and_watches(core: Any, tmp_path: Path)
     file.write_text(FILE)
     assert client.VersionApi(core.api_client).get_code().minor == "32"
     core.create_namespaced_pod("default", pod("official"))
-    for event in watch.Watch().stream(core.list_namespaced_pod, "default", timeout_seconds=20):
+    for event in watch.Watch().stream(core.list_namespaced_pod, "default", timeout_seconds=50):
         if event["object"].metadata.name == "official" and event["object"].status.phase == "Running":
             break
     apps.create_namespaced_deployment("default", deployment("official"))
@@ -120,7 +120,7 @@ def test_the_official_client_streams(core: Any, lab: LabKubectl) -> None:
     from kubernetes import stream
 
     core.create_namespaced_pod("default", pod("streams"))
-    lab("wait", "--for=condition=Ready", "pod/streams", "--timeout=20s")
+    lab("wait", "--for=condition=Ready", "pod/streams", "--timeout=50s")
     options = {"stdout": True, "stderr": True, "tty": False}
     execute = core.connect_get_namespaced_pod_exec
     once = stream.stream(execute, "streams", "default", command=["echo", "hi"], stdin=False, **options)
@@ -128,9 +128,9 @@ def test_the_official_client_streams(core: Any, lab: LabKubectl) -> None:
         execute, "streams", "default", command=["sh"], stdin=True, _preload_content=False, **options
     )  # fmt: skip
     shell.write_stdin("echo one\n")
-    said = shell.readline_stdout(timeout=10)
+    said = shell.readline_stdout(timeout=30)
     shell.write_stdin("exit 3\n")
-    shell.run_forever(timeout=10)
+    shell.run_forever(timeout=30)
     forwarded = stream.portforward(core.connect_get_namespaced_pod_portforward, "streams", "default", ports="80")
     connection = forwarded.socket(80)
     connection.setblocking(True)
@@ -156,12 +156,12 @@ def test_kr8s(config: str) -> None:
     api = kr8s.api(kubeconfig=config)
     one, several = Pod(pod("kr8s"), api=api), Deployment(deployment("kr8s"), api=api)
     one.create()
-    one.wait("condition=Ready", timeout=20)
+    one.wait("condition=Ready", timeout=50)
     one.label({"k": "v"})
     one.patch({"metadata": {"annotations": {"x": "y"}}})
     several.create()
     several.scale(2)
-    with one.portforward(80) as port, urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+    with one.portforward(80) as port, urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
         status = answer.status
 
     assert (api.version()["minor"], one.labels, one.annotations["x"], status) == ("32", {"k": "v"}, "y", 200)
@@ -171,7 +171,7 @@ def test_kr8s(config: str) -> None:
     assert (list(one.logs()), one.exec(["echo", "hi"]).stdout) == (["listening on 80/TCP (echo)"], b"hi\n")
     several.delete()
     one.delete()
-    several.wait("delete", timeout=20)
+    several.wait("delete", timeout=50)
 
 
 # --- lightkube
@@ -230,7 +230,7 @@ def test_the_official_client_defines_and_uses_a_kind(core: Any, gates: None) -> 
 
     extensions = client.ApiextensionsV1Api(core.api_client)
     extensions.create_custom_resource_definition(yaml.safe_load(GATES.read_text()))
-    for event in watch.Watch().stream(extensions.list_custom_resource_definition, timeout_seconds=20):
+    for event in watch.Watch().stream(extensions.list_custom_resource_definition, timeout_seconds=50):
         if {one.type: one.status for one in event["object"].status.conditions or ()}.get("Established") == "True":
             break
     custom = client.CustomObjectsApi(core.api_client)

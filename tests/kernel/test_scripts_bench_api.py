@@ -12,7 +12,7 @@ BENCH = (sys.executable, "scripts/bench.py", "api", "--objects", "60", "--runs",
 
 
 def test_every_measure_has_figures() -> None:
-    done = subprocess.run(BENCH, cwd=ROOT, capture_output=True, timeout=50)
+    done = subprocess.run(BENCH, cwd=ROOT, capture_output=True, timeout=110)
 
     assert done.returncode == 0, done.stderr.decode()
     rows = {row["measure"]: row for row in json.loads(done.stdout)}
