@@ -55,37 +55,12 @@ class AuditLog:
         failed by."""
         if wanted.path.startswith(_UNTOLD):
             return
-        event: dict[str, Any] = {
-            "kind": "Event",
-            "apiVersion": "audit.k8s.io/v1",
-            "level": "Metadata",
-            "auditID": new_uid(),
-            "stage": stage,
-            "requestURI": request.raw_path,
-            "verb": wanted.verb,
-            "user": request[ASKER].info() if ASKER in request else {},
-            "sourceIPs": [request.remote] if request.remote else [],
-            "userAgent": request.headers.get("User-Agent", ""),
-            "requestReceivedTimestamp": began,
-            "stageTimestamp": times.micro_now(),
-        }
-        if ACTING in request:
-            event["impersonatedUser"] = request[ACTING].info()
-        if wanted.resource:
-            parts = {
-                "resource": wanted.resource, "namespace": wanted.namespace, "name": wanted.name,
-                "apiGroup": wanted.group, "apiVersion": wanted.version, "subresource": wanted.subresource,
-            }  # fmt: skip
-            event["objectRef"] = {key: value for key, value in parts.items() if value}
+        event = _event(request, wanted, stage, began)
         if failure:
             told = {"status": "Failure", "message": failure.message, "reason": failure.reason}
             event["responseStatus"] = {"metadata": {}, **told, "code": failure.code}
         elif code:
             event["responseStatus"] = {"metadata": {}, "code": code}
-        if (why := request.get(ALLOWED_BY)) is not None:
-            # Upstream gives reasons for decisions of RBAC alone.
-            reason = why if why.startswith("RBAC") else ""
-            event["annotations"] = {f"{_DECISION}decision": "allow" if why else "forbid", f"{_DECISION}reason": reason}
         self._lines.append(msgspec.json.encode(event))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_PAUSE, self._write)
@@ -110,3 +85,34 @@ class AuditLog:
                 file.write(b"\n".join(lines) + b"\n")
         except OSError as error:  # a full disk must not stop the API
             log.error("audit log %s: %s; %d lines are lost", self._path, error.strerror, len(lines))
+
+
+def _event(request: web.Request, wanted: Attributes, stage: str, began: str) -> dict[str, Any]:
+    """What there is to tell before there is an answer."""
+    event: dict[str, Any] = {
+        "kind": "Event",
+        "apiVersion": "audit.k8s.io/v1",
+        "level": "Metadata",
+        "auditID": new_uid(),
+        "stage": stage,
+        "requestURI": request.raw_path,
+        "verb": wanted.verb,
+        "user": request[ASKER].info() if ASKER in request else {},
+        "sourceIPs": [request.remote] if request.remote else [],
+        "userAgent": request.headers.get("User-Agent", ""),
+        "requestReceivedTimestamp": began,
+        "stageTimestamp": times.micro_now(),
+    }
+    if ACTING in request:
+        event["impersonatedUser"] = request[ACTING].info()
+    if wanted.resource:
+        parts = {
+            "resource": wanted.resource, "namespace": wanted.namespace, "name": wanted.name,
+            "apiGroup": wanted.group, "apiVersion": wanted.version, "subresource": wanted.subresource,
+        }  # fmt: skip
+        event["objectRef"] = {key: value for key, value in parts.items() if value}
+    if (why := request.get(ALLOWED_BY)) is not None:
+        # Upstream gives reasons for decisions of RBAC alone.
+        reason = why if why.startswith("RBAC") else ""
+        event["annotations"] = {f"{_DECISION}decision": "allow" if why else "forbid", f"{_DECISION}reason": reason}
+    return event

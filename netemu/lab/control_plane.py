@@ -86,18 +86,8 @@ async def control_plane(lab: str, number: int = 0) -> None:
     authorizer = ClusterAuthorizer(registry)
     admission.begin(EscalationGuard(registry, authorizer), NodeRestriction(registry), CertificateGuard(authorizer))
     tls, kubelet_tls = server_tls(*pki.server_certificate(lab)), pki.kubelet_client_tls(lab)
-    reach = Reach(member.namespace, kubelet_tls)
-    tokens = _tokens(member, registry)
     renewed = {**pki.renewed(lab, tls, kubelet_tls), **_brought(config, tls)}
-    server = ApiServer(
-        registry,
-        schema,
-        authorizer=authorizer,
-        tokens=tokens,
-        reach=reach,
-        audit=AuditLog(paths.audit),
-        metrics=partial(expiration_metrics, pki.serving(config)),
-    )
+    server = _server(member, registry, schema, authorizer, kubelet_tls)
     client = LocalClient(registry, "kube-apiserver")
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -122,6 +112,20 @@ async def control_plane(lab: str, number: int = 0) -> None:
         await server.close()
         await registry.close()
         await store.close()
+
+
+def _server(
+    member: Member, registry: Registry, schema: Schema, authorizer: ClusterAuthorizer, kubelet_tls: ssl.SSLContext
+) -> ApiServer:
+    return ApiServer(
+        registry,
+        schema,
+        authorizer=authorizer,
+        tokens=_tokens(member, registry),
+        reach=Reach(member.namespace, kubelet_tls),
+        audit=AuditLog(LabPaths(member.config.name).audit),
+        metrics=partial(expiration_metrics, pki.serving(member.config)),
+    )
 
 
 async def _begin(member: Member, client: LocalClient, registry: Registry) -> None:
