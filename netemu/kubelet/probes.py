@@ -79,11 +79,18 @@ class Prober:
     """The probes of one attempt of one container. `ready`, `started` and `broken` are the results."""
 
     def __init__(
-        self, container: Container, hooks: ProbeHooks, *, honour_delay: bool, started: bool = False, ready: bool = False
+        self,
+        container: Container,
+        hooks: ProbeHooks,
+        *,
+        running_for: float = 0.0,
+        started: bool = False,
+        ready: bool = False,
     ) -> None:
-        """`started` and `ready` hold for a container that an earlier run of the kubelet found to be so: a kubelet that
-        starts again must not take Pods out of their Services until it has asked them."""
-        self._hooks, self._honour_delay = hooks, honour_delay
+        """`running_for`: seconds since the container's start, from which initial delays count. `started` and `ready`
+        hold for a container that an earlier run of the kubelet found to be so: a kubelet that starts again must not
+        take Pods out of their Services until it has asked them."""
+        self._hooks, self._running_for = hooks, running_for
         given: dict[Kind, Probe | None] = {
             "startup": container.startup_probe,
             "liveness": container.liveness_probe,
@@ -134,8 +141,8 @@ class Prober:
 
     async def _run(self, kind: Kind) -> None:
         probe, results = self._probes[kind], self._results[kind]
-        if self._honour_delay and probe.initial_delay_seconds:
-            await asyncio.sleep(probe.initial_delay_seconds)
+        if (delay := probe.initial_delay_seconds - self._running_for) > 0:
+            await asyncio.sleep(delay)
         if kind != "startup":
             await self._started.wait()
         period = max(1, probe.period_seconds)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -268,7 +269,7 @@ class PodWorker:
         slot.prober = Prober(
             slot.spec,
             probing,
-            honour_delay=honour,
+            running_for=times.seconds_since(slot.current.started_at or slot.current.created_at) if honour else math.inf,
             started=known is not None and known.started is True,
             ready=known is not None and known.ready,
         )

@@ -17,7 +17,7 @@ async def told_until_ready(failures: int) -> list[str]:
         return next(outcomes)
 
     hooks = ProbeHooks(attempt, ready.set, lambda kind, text: told.append(f"{kind}: {text}"))
-    prober = Prober(Container(name="c", readiness_probe=Probe()), hooks, honour_delay=False)
+    prober = Prober(Container(name="c", readiness_probe=Probe()), hooks)
     prober.start()
     try:
         await ready.wait()
@@ -35,3 +35,19 @@ async def test_a_container_that_is_ready_within_its_first_period_was_never_unhea
 
 async def test_a_container_that_is_ready_at_once_is_asked_once() -> None:
     assert await told_until_ready(0) == []
+
+
+async def test_the_initial_delay_counts_from_the_start_of_the_container_not_of_the_kubelet() -> None:
+    asked = asyncio.Event()
+
+    async def attempt(probe: Probe) -> Outcome:
+        asked.set()
+        return Outcome(True)
+
+    container = Container(name="c", liveness_probe=Probe(initial_delay_seconds=60))
+    prober = Prober(container, ProbeHooks(attempt, asked.clear, print), running_for=61)
+    prober.start()
+    try:
+        await asyncio.wait_for(asked.wait(), 5)
+    finally:
+        await prober.stop()
