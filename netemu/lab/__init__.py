@@ -7,7 +7,8 @@ pki         the lab's certificate authority and kubeconfigs
 manifests   manifests by the rules of the API server; addons: what every cluster has
 processes   what the processes of a lab are called
 supervisor  keeps them running
-control_plane, node_agent   two of them; where the control plane has several members:
-member, etcd_member, etcd_pki   what these share, and the etcd of each
+control_plane, node_agent   two of them
+beginning   what a control plane needs before it can begin
+member, etcd_member, etcd_pki   a control plane of several: what members share, and the etcd of each
 bring_up, tear_down         `netemu up` and `netemu down`
 """

@@ -21,7 +21,6 @@ import msgspec
 from netemu.lab import remains
 from netemu.lab.api import LabApi, agent_status
 from netemu.lab.config import LabConfig, resolve, save_config, write_file
-from netemu.lab.etcd_member import ensure_etcd
 from netemu.lab.paths import RUN, STATE, LabPaths
 from netemu.lab.processes import SUPERVISOR, module_arguments
 from netemu.lab.readiness import nodes_missing, proxies_failing, workloads_missing
@@ -53,6 +52,8 @@ def bring_up(
     if family != "ipv4" and not Path("/proc/sys/net/ipv6").exists():
         raise UserError(f"lab {lab}: ipFamily {family} needs IPv6, which this kernel lacks or has turned off; use ipv4")
     if file.topology.spec.control_plane.store == "etcd":
+        from netemu.lab.etcd_member import ensure_etcd  # as below: most labs do without
+
         ensure_etcd()
     with locked(lab):
         if remains.lab_processes(lab):
@@ -62,6 +63,10 @@ def bring_up(
             report(f"clean-up of an earlier {lab} ({left})", time.monotonic() - begin, "")
         try:
             config = _write(file, strict_images=strict_images)
+            if config.etcd_members:
+                from netemu.lab.beginning import prepare
+
+                _, config = prepare(config)
             _start(config)
             _wait(config, timeout, report)
         except OSError as error:

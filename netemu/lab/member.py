@@ -1,7 +1,7 @@
 """One member of a lab's control plane: what it shares with the others, and what is its own.
 
-A lab on SQLite has one, with number 0. On etcd they are numbered from 1, each on a node of its own; the first makes
-what all of them need at the first start, certificates and the port on the host, and the others wait for that.
+A lab on SQLite has one, with number 0. On etcd they are numbered from 1, each on a node of its own; the first sees to
+what all of them need (`beginning`), and the others wait for that.
 
 All members listen on the same port of the host's 127.0.0.1 (SO_REUSEPORT): the kernel gives each new connection to one
 that lives, so the kubeconfig of the host survives the loss of any of them. One that has lost the store leaves the port
@@ -21,14 +21,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from netemu.apiserver.server import ApiServer
 from netemu.client.base import Client
 from netemu.client.leaderelection import Elector
 from netemu.kernel import netns
-from netemu.lab import etcd_pki, pki
-from netemu.lab.config import API_PORT, LabConfig, NodeConfig, load_config, save_config
+from netemu.lab import etcd_pki
+from netemu.lab.beginning import listen, prepare
+from netemu.lab.config import LabConfig, NodeConfig, load_config
 from netemu.lab.etcd_member import client_urls
 from netemu.lab.paths import LabPaths
 from netemu.lab.process import until
@@ -40,7 +39,6 @@ from netemu.store.etcd import EtcdStore
 
 log = logging.getLogger(__name__)
 
-_PORTS = 1000
 _LOOK_SECONDS, _ANSWER_SECONDS = 1.0, 3.0
 """How often a member sees whether the store is there, and how long it waits for an answer."""
 _PATIENCE = 60.0
@@ -101,36 +99,8 @@ async def join_lab(lab: str, number: int) -> tuple[Member, socket.socket | None]
     if number > 1:
         await until(paths.kubeconfig.exists, within=_PATIENCE)
         return Member(load_config(lab), number), None
-    listener, config = _on_host(load_config(lab), shared=number > 0)
-    if number:
-        hosts = [host for node in config.control_planes for host in (node.name, *node.addresses)]
-        etcd_pki.issue(paths.pki, hosts)
-    pki.service_account_key(lab)
-    pki.ensure_pki(config)
+    listener, config = prepare(load_config(lab))
     return Member(config, number), listener
-
-
-def _on_host(config: LabConfig, *, shared: bool) -> tuple[socket.socket | None, LabConfig]:
-    """Listen on the lab's port: at the first start the first that is free, which it keeps from then on.
-
-    Who will share it only finds it: a connection must not wait for one who does not serve yet while others do.
-    """
-    if config.api_port:
-        return None if shared else _listen(config.api_port), config
-    for port in range(API_PORT, API_PORT + _PORTS):
-        with contextlib.suppress(OSError):
-            listener = _listen(port)
-            config = msgspec.structs.replace(config, api_port=port)
-            save_config(config)
-            if not shared:
-                return listener, config
-            listener.close()
-            return None, config
-    raise UserError(f"no free port on 127.0.0.1 from {API_PORT} to {API_PORT + _PORTS - 1} for the API server")
-
-
-def _listen(port: int, *, shared: bool = False) -> socket.socket:
-    return socket.create_server(("127.0.0.1", port), backlog=128, reuse_port=shared)
 
 
 async def serve_host(member: Member, server: ApiServer, store: Store, tls: ssl.SSLContext) -> None:
@@ -140,15 +110,17 @@ async def serve_host(member: Member, server: ApiServer, store: Store, tls: ssl.S
     while True:
         wanted = await _answers(store) or not _others_serve(path)
         if wanted and not serving:
-            listener = _listen(member.config.api_port, shared=True)
+            listener = listen(member.config.api_port, shared=True)
             serving = [await server.start([listener], tls), await server.start([unix_socket(path)], None)]
-        elif serving and not wanted:
-            log.warning("the store is away: the port on the host, and who watches, are left to those who have it")
-            path.unlink(missing_ok=True)
+        elif not wanted:
+            if serving:
+                log.warning("the store is away: the port on the host, and who watches, are left to those who have it")
+                path.unlink(missing_ok=True)
             for stop in serving:
                 await stop()
-            server.watches.end()
             serving = []
+            # Again and again: a client may begin the next one on a connection that it has kept.
+            server.watches.end()
         await asyncio.sleep(_LOOK_SECONDS)
 
 

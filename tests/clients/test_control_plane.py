@@ -122,7 +122,7 @@ async def test_no_acknowledged_write_is_lost_whichever_process_is_killed(members
             await asyncio.to_thread(eventually, lambda: process in lab_processes(_LAB), process)  # noqa: B023
 
         await load.check()
-    members("delete", "configmaps", "-l", "load=1")
+    members("delete", "configmaps", "-l", "load")
 
 
 @pytest.mark.timeout(120)
@@ -136,7 +136,7 @@ async def test_no_acknowledged_write_is_lost_on_sqlite_either(alone: str) -> Non
         await load.check()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_a_member_whose_zone_is_cut_off_holds_up_nobody(members: LabKubectl) -> None:
     address = "172.18.0.3"
     async with WriteLoad(LabPaths(_LAB).kubeconfig) as load:
@@ -145,13 +145,13 @@ async def test_a_member_whose_zone_is_cut_off_holds_up_nobody(members: LabKubect
         rule = ("INPUT", "-i", "eth0", "-j", "DROP")
         netemu(*cut, "-I", *rule)
         try:
-            await load.more(100, within=60)
+            await load.more(100)
             await load.check()
-            await asyncio.to_thread(eventually, lambda: address not in members.endpoints("kubernetes"), "its end", 40)
+            await asyncio.to_thread(eventually, lambda: address not in members.endpoints("kubernetes"), "its end", 60)
         finally:
             netemu(*cut, "-D", *rule)
-    await asyncio.to_thread(eventually, lambda: address in members.endpoints("kubernetes"), "its return", 40)
-    members("delete", "configmaps", "-l", "load=1")
+    await asyncio.to_thread(eventually, lambda: address in members.endpoints("kubernetes"), "its return", 60)
+    members("delete", "configmaps", "-l", "load")
 
 
 @pytest.mark.timeout(180)
@@ -173,7 +173,7 @@ async def test_without_a_majority_writes_are_refused_and_nothing_is_half_written
     async with WriteLoad(LabPaths(_LAB).kubeconfig) as load:
         await load.more(20)
         await load.check()
-    members("delete", "configmaps", "-l", "load=1")
+    members("delete", "configmaps", "-l", "load")
     eventually(all_well, "everything ready again", within=60)
 
 

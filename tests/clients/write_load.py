@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from netemu.model.resources import CONFIGMAPS
 
 _WRITERS = 6
 _NAMESPACE = "default"
-_PATIENCE = 40.0
+_PATIENCE = 90.0
 
 
 class WriteLoad:
@@ -27,7 +28,7 @@ class WriteLoad:
 
     def __init__(self, kubeconfig: Path) -> None:
         self._credentials = load_kubeconfig(kubeconfig)
-        self._stopped = False
+        self._stopped, self._run = False, uuid.uuid4().hex[:8]
         self._progress, self._changed = asyncio.Event(), asyncio.Event()
         self.acknowledged: list[int] = []
         """Revisions, in the order in which the writers were told of them."""
@@ -42,7 +43,7 @@ class WriteLoad:
     async def __aenter__(self) -> WriteLoad:
         self._client = HttpClient(self._credentials)
         self.informer: Informer[KubeObject] = Informer(
-            self._client, CONFIGMAPS, KubeObject, namespace=_NAMESPACE, label_selector="load=1"
+            self._client, CONFIGMAPS, KubeObject, namespace=_NAMESPACE, label_selector=f"load={self._run}"
         )
         self.informer.on_change(lambda *_: self._changed.set())
         self._following = asyncio.create_task(self.informer.run())
@@ -73,7 +74,7 @@ class WriteLoad:
         """Stop writing. Every acknowledged write is there, none twice, and the informer has seen all."""
         self._stopped = True
         await asyncio.gather(*self._writers)
-        found = await self._client.list(CONFIGMAPS, _NAMESPACE, label_selector="load=1")
+        found = await self._client.list(CONFIGMAPS, _NAMESPACE, label_selector=f"load={self._run}")
         stored: dict[str, Obj] = {item["metadata"]["name"]: item for item in found.items}
         for name in self._left.keys() - self._unsure:
             value = stored[name]["data"]["value"] if name in stored else None
@@ -94,10 +95,10 @@ class WriteLoad:
 
     async def _write(self, writer: int) -> None:
         async with HttpClient(self._credentials) as client:
-            counter, last, number = f"count-{writer}", 0, 0
+            counter, last, number = f"count-{self._run}-{writer}", 0, 0
             while not self._stopped:
                 number += 1
-                name = f"load-{writer}-{number}"
+                name = f"load-{self._run}-{writer}-{number}"
                 last = await self._one(client, name, last, changed=number % 2 == 0, deleted=number % 4 == 0)
                 last = max(last, await self._count(client, counter))
 
@@ -157,5 +158,5 @@ class WriteLoad:
 
 
 def _object(name: str, data: dict[str, Any]) -> Obj:
-    metadata = {"name": name, "labels": {"load": "1"}}
+    metadata = {"name": name, "labels": {"load": name.split("-")[1]}}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
