@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 
-from netemu.apiserver.authentication import User
+from netemu.apiserver.auth.authentication import User
 from netemu.apiserver.rules import Rules
 from netemu.client.base import Obj
 from netemu.model.errors import FieldError

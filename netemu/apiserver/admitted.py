@@ -6,7 +6,7 @@ creator's. Here both have happened by then; what they added is found again and l
 
 from __future__ import annotations
 
-from netemu.apiserver.fieldset import FieldSet, field_key, item_key, of_paths
+from netemu.apiserver.merge.fieldset import FieldSet, field_key, item_key, of_paths
 from netemu.client.base import Obj
 from netemu.model.resources import INGRESSES, NAMESPACES, PODS, Resource
 

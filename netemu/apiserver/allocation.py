@@ -26,7 +26,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
 from netemu.apiserver.defaults_service import needs_cluster_ip, needs_health_check, needs_node_port, settle
-from netemu.apiserver.validation_fields import invalid
+from netemu.apiserver.validation.fields import invalid
 from netemu.client.base import Obj
 from netemu.model.errors import FieldError, InternalError
 

@@ -12,8 +12,8 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from netemu.apiserver.auth.rbac_policy import default_policy
 from netemu.apiserver.kubernetes_service import NAME, NAMESPACE, publish
-from netemu.apiserver.rbac_policy import default_policy
 from netemu.client.base import Client, Obj
 from netemu.model import times
 from netemu.model.errors import AlreadyExists

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable
 
-from netemu.apiserver.authentication import MASTERS, Attributes, Authorizer, User
+from netemu.apiserver.auth.authentication import MASTERS, Attributes, Authorizer, User
 from netemu.client.base import Obj
 from netemu.model import times
 from netemu.model.certificates import API_SERVER_CLIENT, read_request

@@ -23,8 +23,8 @@ from typing import Any
 
 from netemu.apiserver.cacher import Cacher
 from netemu.apiserver.deletion import CLEANUP, DeleteOptions
-from netemu.apiserver.managed_fields import bare, updater
-from netemu.apiserver.validation_crd import approval
+from netemu.apiserver.merge.managed_fields import bare, updater
+from netemu.apiserver.validation.crd import approval
 from netemu.apiserver.writer import Writer
 from netemu.client.base import Obj
 from netemu.model import times

@@ -14,10 +14,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 
+from netemu.apiserver.auth.rbac import GROUP as RBAC
 from netemu.apiserver.defaults_pod import default_pod, default_pod_template
 from netemu.apiserver.defaults_service import default_service
-from netemu.apiserver.rbac import GROUP as RBAC
-from netemu.apiserver.validation_policy import COUNTS
+from netemu.apiserver.validation.policy import COUNTS
 from netemu.client.base import Obj
 from netemu.model.resources import Resource
 

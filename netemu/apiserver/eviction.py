@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from netemu.apiserver.cacher import Cacher
 from netemu.apiserver.deletion import DeleteOptions, check
 from netemu.apiserver.json_values import copied
-from netemu.apiserver.managed_fields import bare, updater
+from netemu.apiserver.merge.managed_fields import bare, updater
 from netemu.apiserver.writer import Writer
 from netemu.client.base import Obj
 from netemu.model import times

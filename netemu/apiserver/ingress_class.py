@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from netemu.apiserver.validation_networking import CLASS_ANNOTATION
+from netemu.apiserver.validation.networking import CLASS_ANNOTATION
 from netemu.client.base import Obj
 from netemu.model.errors import Forbidden
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from netemu.apiserver.authentication import UNSECURED, Authorizer
-from netemu.apiserver.handlers_reviews import answer
+from netemu.apiserver.auth.authentication import UNSECURED, Authorizer
+from netemu.apiserver.http.handlers_reviews import answer
+from netemu.apiserver.http.routing import Target
 from netemu.apiserver.registry import Registry
-from netemu.apiserver.routing import Target
 from netemu.client.base import MERGE_PATCH, Obj, ObjectList, WatchEvent
 from netemu.model.resources import SUBJECTACCESSREVIEWS, Resource
 

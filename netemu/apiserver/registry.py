@@ -34,13 +34,13 @@ from netemu.apiserver.cacher import Cacher, revision_number
 from netemu.apiserver.custom_definitions import Definitions
 from netemu.apiserver.eviction import EVICTIONS, evict
 from netemu.apiserver.expiry import expire_events
+from netemu.apiserver.http.paging import ListResult, Pages
 from netemu.apiserver.json_values import copied
-from netemu.apiserver.managed_fields import bare, updater
-from netemu.apiserver.paging import ListResult, Pages
+from netemu.apiserver.merge.managed_fields import bare, updater
+from netemu.apiserver.merge.server_side_apply import Application, applied, scale_application
 from netemu.apiserver.rules import Allocator, Rules
-from netemu.apiserver.schema import Schema
+from netemu.apiserver.schema.kinds import Schema
 from netemu.apiserver.selection import Selection
-from netemu.apiserver.server_side_apply import Application, applied, scale_application
 from netemu.apiserver.watchcache import RegistryEvent
 from netemu.apiserver.writer import Writer
 from netemu.client.base import MERGE_PATCH, Obj

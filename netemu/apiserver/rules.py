@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from netemu.apiserver.schema import Schema
+from netemu.apiserver.schema.kinds import Schema
 from netemu.client.base import Obj
 from netemu.model.errors import FieldError
 from netemu.model.resources import Resource
@@ -50,7 +50,7 @@ class Rules:
     def upstream() -> Rules:
         """Those of Kubernetes."""
         from netemu.apiserver.defaults import apply_defaults
-        from netemu.apiserver.patch import apply_patch
-        from netemu.apiserver.validation import validate
+        from netemu.apiserver.merge.patch import apply_patch
+        from netemu.apiserver.validation.objects import validate
 
         return Rules(apply_defaults, validate, apply_patch)

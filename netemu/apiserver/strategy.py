@@ -12,9 +12,9 @@ from typing import Any
 
 from netemu.apiserver import certificates
 from netemu.apiserver.json_values import copied
-from netemu.apiserver.schema import Schema
-from netemu.apiserver.validation_fields import forbidden
-from netemu.apiserver.validation_pod import UPDATES
+from netemu.apiserver.schema.kinds import Schema
+from netemu.apiserver.validation.fields import forbidden
+from netemu.apiserver.validation.pod import UPDATES
 from netemu.client.base import Obj
 from netemu.model import times
 from netemu.model.errors import BadRequest, FieldError, Invalid

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from functools import lru_cache
 
 from netemu.apiserver import events
-from netemu.apiserver.structural import conformed
+from netemu.apiserver.schema.structural import conformed
 from netemu.apiserver.watchcache import RegistryEvent
 from netemu.client.base import Obj
 from netemu.model.custom import Custom

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from netemu.apiserver.fieldset import known_as
+from netemu.apiserver.merge.fieldset import known_as
 from netemu.apiserver.selection import Selection
 from netemu.client.base import Obj, WatchEvent
 from netemu.model.errors import Expired

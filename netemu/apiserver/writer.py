@@ -19,19 +19,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from netemu.apiserver import admitted, certificates, deletion, managed_fields, strategy
+from netemu.apiserver import admitted, certificates, deletion, strategy
 from netemu.apiserver.admission import REQUESTER
 from netemu.apiserver.api_access import mount_api_access
 from netemu.apiserver.cacher import Cacher
 from netemu.apiserver.defaults_service import settle
-from netemu.apiserver.fieldset import FieldSet, pruned, union
 from netemu.apiserver.ingress_class import set_default_class
 from netemu.apiserver.keys import key_of
-from netemu.apiserver.managed_fields import Manager
+from netemu.apiserver.merge import managed_fields
+from netemu.apiserver.merge.fieldset import FieldSet, pruned, union
+from netemu.apiserver.merge.managed_fields import Manager
+from netemu.apiserver.merge.typed import Types
 from netemu.apiserver.rules import Allocator, Rules
-from netemu.apiserver.schema import Schema
+from netemu.apiserver.schema.kinds import Schema
 from netemu.apiserver.service_values import ServiceValues
-from netemu.apiserver.typed import Types
 from netemu.apiserver.watchcache import stored
 from netemu.client.base import Obj
 from netemu.model.errors import AlreadyExists, Conflict, FieldError, Forbidden, Invalid, NotFound

@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from netemu.apiserver.authentication import server_tls
+from netemu.apiserver.auth.authentication import server_tls
 from netemu.client.base import Client
 from netemu.client.rotation import validity
 from netemu.lab.certificate_spec import AnnounceSpec, CertificateSpec

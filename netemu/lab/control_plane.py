@@ -24,23 +24,23 @@ import msgspec
 from netemu import controllers, scheduler
 from netemu.apiserver.admission import Admission
 from netemu.apiserver.allocation import ServiceAllocator
-from netemu.apiserver.audit import AuditLog
-from netemu.apiserver.authentication import server_tls
-from netemu.apiserver.authorization import ClusterAuthorizer
+from netemu.apiserver.auth.audit import AuditLog
+from netemu.apiserver.auth.authentication import server_tls
+from netemu.apiserver.auth.authorization import ClusterAuthorizer
+from netemu.apiserver.auth.escalation import EscalationGuard
+from netemu.apiserver.auth.jwt import Keys
+from netemu.apiserver.auth.node_restriction import NodeRestriction
+from netemu.apiserver.auth.rbac_policy import agent_policy, dns_policy, kubeadm_policy
+from netemu.apiserver.auth.service_accounts import ServiceAccountTokens
 from netemu.apiserver.bootstrap import bootstrap, ensure_policy
 from netemu.apiserver.certificates import CertificateGuard
-from netemu.apiserver.escalation import EscalationGuard
-from netemu.apiserver.jwt import Keys
+from netemu.apiserver.http.reach import Reach
+from netemu.apiserver.http.server import ApiServer
 from netemu.apiserver.kubernetes_service import EndpointReconciler
 from netemu.apiserver.local import LocalClient
-from netemu.apiserver.node_restriction import NodeRestriction
-from netemu.apiserver.rbac_policy import agent_policy, dns_policy, kubeadm_policy
-from netemu.apiserver.reach import Reach
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.rules import Rules
-from netemu.apiserver.schema import Schema
-from netemu.apiserver.server import ApiServer
-from netemu.apiserver.service_accounts import ServiceAccountTokens
+from netemu.apiserver.schema.kinds import Schema
 from netemu.client import Informer
 from netemu.client.rotation import follow
 from netemu.kernel import netns

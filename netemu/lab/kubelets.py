@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from netemu.apiserver.authentication import server_tls
+from netemu.apiserver.auth.authentication import server_tls
 from netemu.client.rotation import follow
 from netemu.kernel import netns
 from netemu.kubelet.kubelet import Kubelet

@@ -66,7 +66,7 @@ def _served(objects: Iterable[Any]) -> Served:
 def _mistakes_of(document: Document, served: Served) -> Iterator[Mistake]:
     """Unknown kind, unknown fields, wrong types, and what validation would answer."""
     from netemu.apiserver.defaults import apply_defaults
-    from netemu.apiserver.validation import validate
+    from netemu.apiserver.validation.objects import validate
 
     value = document.value
     if not isinstance(value, dict):
@@ -158,7 +158,7 @@ def _taken(name: str, *addresses: str) -> Obj:
 
 @functools.cache
 def _schema() -> Any:
-    from netemu.apiserver.schema import Schema
+    from netemu.apiserver.schema.kinds import Schema
 
     return Schema.load()
 

@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from netemu.apiserver.server import ApiServer
+from netemu.apiserver.http.server import ApiServer
 from netemu.client.base import Client
 from netemu.client.leaderelection import Elector
 from netemu.kernel import netns

@@ -15,12 +15,12 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from netemu.apiserver.allocation import ServiceAllocator
-from netemu.apiserver.authentication import server_tls
+from netemu.apiserver.auth.authentication import server_tls
 from netemu.apiserver.bootstrap import bootstrap
+from netemu.apiserver.http.server import ApiServer
 from netemu.apiserver.local import LocalClient
 from netemu.apiserver.registry import Registry
-from netemu.apiserver.schema import Schema
-from netemu.apiserver.server import ApiServer
+from netemu.apiserver.schema.kinds import Schema
 from netemu.lab.authority import Authority
 from netemu.lab.pki import kubeconfig
 from netemu.store.sqlite import SqliteStore

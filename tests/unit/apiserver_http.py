@@ -15,11 +15,11 @@ import msgspec
 
 from netemu.apiserver.allocation import ServiceAllocator
 from netemu.apiserver.bootstrap import bootstrap
+from netemu.apiserver.http.reach import Reach
+from netemu.apiserver.http.server import ApiServer
 from netemu.apiserver.local import LocalClient
-from netemu.apiserver.reach import Reach
 from netemu.apiserver.registry import Registry
-from netemu.apiserver.schema import Schema
-from netemu.apiserver.server import ApiServer
+from netemu.apiserver.schema.kinds import Schema
 from netemu.store.base import Store
 from netemu.store.sqlite import SqliteStore
 

@@ -10,7 +10,7 @@ import pytest
 
 from netemu.apiserver.allocation import ServiceAllocator
 from netemu.apiserver.registry import Registry
-from netemu.apiserver.schema import Schema
+from netemu.apiserver.schema.kinds import Schema
 from netemu.client.base import Obj
 from netemu.model.resources import (
     NAMESPACES,

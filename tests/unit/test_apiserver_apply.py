@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netemu.apiserver import admitted, managed_fields
-from netemu.apiserver.fieldset import pruned, union
-from netemu.apiserver.managed_fields import Managers, applier, updater
-from netemu.apiserver.schema import Schema
-from netemu.apiserver.server_side_apply import Application, UnfitConfiguration, applied
-from netemu.apiserver.typed import Types
-from netemu.apiserver.typed_merge import merged
-from netemu.apiserver.typed_sets import compared, fields_of
+from netemu.apiserver import admitted
+from netemu.apiserver.merge import managed_fields
+from netemu.apiserver.merge.fieldset import pruned, union
+from netemu.apiserver.merge.managed_fields import Managers, applier, updater
+from netemu.apiserver.merge.server_side_apply import Application, UnfitConfiguration, applied
+from netemu.apiserver.merge.typed import Types
+from netemu.apiserver.merge.typed_merge import merged
+from netemu.apiserver.merge.typed_sets import compared, fields_of
+from netemu.apiserver.schema.kinds import Schema
 from netemu.client.base import Obj
 from netemu.model.errors import BadRequest, Conflict
 from netemu.model.resources import CONFIGMAPS, DEPLOYMENTS, PODS, SERVICES, Resource

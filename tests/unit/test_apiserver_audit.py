@@ -12,12 +12,12 @@ import aiohttp
 import msgspec
 
 from netemu.apiserver.allocation import ServiceAllocator
-from netemu.apiserver.audit import AuditLog
+from netemu.apiserver.auth.audit import AuditLog
 from netemu.apiserver.bootstrap import bootstrap
+from netemu.apiserver.http.server import ApiServer
 from netemu.apiserver.local import LocalClient
 from netemu.apiserver.registry import Registry
-from netemu.apiserver.schema import Schema
-from netemu.apiserver.server import ApiServer
+from netemu.apiserver.schema.kinds import Schema
 from netemu.store.sqlite import SqliteStore
 
 CONFIGMAPS = "/api/v1/namespaces/default/configmaps"

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from netemu.apiserver.allocation import ServiceAllocator
-from netemu.apiserver.authentication import (
+from netemu.apiserver.auth.authentication import (
     AllowAuthenticated,
     Attributes,
     Authorizer,
@@ -23,9 +23,9 @@ from netemu.apiserver.authentication import (
     server_tls,
     user_of,
 )
+from netemu.apiserver.http.server import ApiServer
 from netemu.apiserver.registry import Registry
-from netemu.apiserver.schema import Schema
-from netemu.apiserver.server import ApiServer
+from netemu.apiserver.schema.kinds import Schema
 from netemu.lab.authority import Authority
 from netemu.store.sqlite import SqliteStore
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import pytest
 
 from netemu.apiserver.allocation import ServiceAllocator
-from netemu.apiserver.authentication import ANONYMOUS, AUTHENTICATED, MASTERS, Attributes, User
-from netemu.apiserver.authorization import ClusterAuthorizer
+from netemu.apiserver.auth.authentication import ANONYMOUS, AUTHENTICATED, MASTERS, Attributes, User
+from netemu.apiserver.auth.authorization import ClusterAuthorizer
+from netemu.apiserver.auth.rbac_policy import dns_policy
 from netemu.apiserver.bootstrap import bootstrap, ensure_policy
-from netemu.apiserver.handlers_reviews import REVIEWS
+from netemu.apiserver.http.handlers_reviews import REVIEWS
 from netemu.apiserver.local import LocalClient
-from netemu.apiserver.rbac_policy import dns_policy
 from netemu.apiserver.registry import Registry
-from netemu.apiserver.schema import Schema
+from netemu.apiserver.schema.kinds import Schema
 from netemu.model.resources import CLUSTERROLEBINDINGS, NAMESPACES, RESOURCES, ROLEBINDINGS, Resource
 from netemu.testing.store import MemoryStore
 from tests.unit.authorization_facts import PATHS, ROLES, facts

@@ -10,12 +10,12 @@ import pytest
 
 from netemu.apiserver.admission import REQUESTER, Admission
 from netemu.apiserver.allocation import ServiceAllocator
-from netemu.apiserver.authentication import AUTHENTICATED, Attributes, User
+from netemu.apiserver.auth.authentication import AUTHENTICATED, Attributes, User
 from netemu.apiserver.certificates import CertificateGuard
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.rules import Rules
-from netemu.apiserver.schema import Schema
-from netemu.apiserver.tables import table
+from netemu.apiserver.schema.kinds import Schema
+from netemu.apiserver.tables.table import table
 from netemu.model.errors import Forbidden, Invalid
 from netemu.model.resources import CERTIFICATESIGNINGREQUESTS as CSRS
 from netemu.testing.store import MemoryStore

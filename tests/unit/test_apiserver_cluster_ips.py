@@ -196,7 +196,7 @@ import asyncio, sys
 from pathlib import Path
 from netemu.apiserver.allocation import ServiceAllocator
 from netemu.apiserver.registry import Registry
-from netemu.apiserver.schema import Schema
+from netemu.apiserver.schema.kinds import Schema
 from netemu.model.resources import NAMESPACES, SERVICES
 from netemu.store.sqlite import SqliteStore
 

@@ -10,7 +10,7 @@ import pytest
 
 from netemu.apiserver.keys import key_of
 from netemu.apiserver.registry import Registry
-from netemu.apiserver.schema import Schema
+from netemu.apiserver.schema.kinds import Schema
 from netemu.model.errors import AlreadyExists, BadRequest, Conflict, Invalid, NotFound, UnsupportedMediaType
 from netemu.model.resources import CUSTOMRESOURCEDEFINITIONS, NAMESPACES
 from netemu.testing.store import MemoryStore

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from netemu.apiserver.defaults import apply_defaults
-from netemu.apiserver.validation import validate
+from netemu.apiserver.validation.objects import validate
 from netemu.model.resources import CUSTOMRESOURCEDEFINITIONS
 from tests.unit.custom_kit import definition, version
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from hypothesis import given
 
-from netemu.apiserver.validation import validate
+from netemu.apiserver.validation.objects import validate
 from netemu.client.base import JSON_PATCH, MERGE_PATCH, Obj
 from netemu.model.resources import CUSTOMRESOURCEDEFINITIONS, Resource
 from tests.unit.test_apiserver_fuzz import TABLE, World, damage, fuzz, operations, seeds

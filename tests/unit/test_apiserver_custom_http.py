@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from netemu.apiserver.authentication import Attributes, User
-from netemu.apiserver.authorization import ClusterAuthorizer
+from netemu.apiserver.auth.authentication import Attributes, User
+from netemu.apiserver.auth.authorization import ClusterAuthorizer
 from netemu.apiserver.registry import Registry
 from netemu.model.resources import NAMESPACES, ROLEBINDINGS, ROLES
 from netemu.testing.store import MemoryStore

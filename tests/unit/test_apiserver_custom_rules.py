@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from netemu.apiserver import cel_functions
-from netemu.apiserver.structural_rules import rule_definition_errors, rule_errors
-from netemu.apiserver.structural_values import ABSENT
-from netemu.apiserver.validation_fields import invalid, required
+from netemu.apiserver.schema import cel_functions
+from netemu.apiserver.schema.structural_rules import rule_definition_errors, rule_errors
+from netemu.apiserver.schema.structural_values import ABSENT
+from netemu.apiserver.validation.fields import invalid, required
 
 TEXT, WHOLE = {"type": "string"}, {"type": "integer"}
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from netemu.apiserver.jsonpath import BadPath, JsonPath
-from netemu.apiserver.structural import conformed
-from netemu.apiserver.structural_formats import fits_format
-from netemu.apiserver.structural_values import value_errors
-from netemu.apiserver.validation_custom import validate_custom
+from netemu.apiserver.schema.structural import conformed
+from netemu.apiserver.schema.structural_formats import fits_format
+from netemu.apiserver.schema.structural_values import value_errors
+from netemu.apiserver.validation.custom import validate_custom
 from netemu.model.custom import Custom, Names, Scale, Subresources, Validation, Version
 
 

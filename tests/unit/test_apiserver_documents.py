@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from netemu.apiserver.discovery import Discovery
-from netemu.apiserver.openapi import OpenApi, v2_document
-from netemu.apiserver.routing import Target, parse_path, verb_of
-from netemu.apiserver.schema import Schema
+from netemu.apiserver.http.discovery import Discovery
+from netemu.apiserver.http.openapi import OpenApi, v2_document
+from netemu.apiserver.http.routing import Target, parse_path, verb_of
+from netemu.apiserver.schema.kinds import Schema
 from netemu.model.resources import DEPLOYMENTS, NAMESPACES, NODES, PODS, RESOURCES, by_path
 from netemu.model.served import Served
 

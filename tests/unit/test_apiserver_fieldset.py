@@ -9,8 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netemu.apiserver import fieldset
-from netemu.apiserver.fieldset import FieldSet, difference, intersection, is_field_set, known, path_text, paths, union
+from netemu.apiserver.merge import fieldset
+from netemu.apiserver.merge.fieldset import (
+    FieldSet,
+    difference,
+    intersection,
+    is_field_set,
+    known,
+    path_text,
+    paths,
+    union,
+)
 
 STEPS = ["f:a", "f:b", 'k:{"name":"x"}', 'v:"y"']
 MEMBERS = st.sets(st.lists(st.sampled_from(STEPS), min_size=1, max_size=3).map(tuple), max_size=6)

@@ -28,10 +28,10 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from netemu.apiserver.connect import CONNECTS
-from netemu.apiserver.schema import Schema
-from netemu.apiserver.tables_kinds import cells
-from netemu.apiserver.validation import validate
+from netemu.apiserver.http.connect import CONNECTS
+from netemu.apiserver.schema.kinds import Schema
+from netemu.apiserver.tables.kinds import cells
+from netemu.apiserver.validation.objects import validate
 from netemu.client.base import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, Obj
 from netemu.model import meta, pods, times
 from netemu.model import resources as r

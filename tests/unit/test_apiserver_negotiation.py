@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from netemu.apiserver.negotiation import decode_body, decode_patch, discovery_version, form_of
+from netemu.apiserver.http.negotiation import decode_body, decode_patch, discovery_version, form_of
 from netemu.model.errors import ApiError, BadRequest, NotAcceptable, UnsupportedMediaType
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"

@@ -9,13 +9,13 @@ import pytest
 
 from netemu.apiserver.admission import REQUESTER, Admission
 from netemu.apiserver.allocation import ServiceAllocator
-from netemu.apiserver.authentication import AUTHENTICATED, User
-from netemu.apiserver.jwt import Keys
-from netemu.apiserver.node_restriction import NodeRestriction
+from netemu.apiserver.auth.authentication import AUTHENTICATED, User
+from netemu.apiserver.auth.jwt import Keys
+from netemu.apiserver.auth.node_restriction import NodeRestriction
+from netemu.apiserver.auth.service_accounts import ServiceAccountTokens
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.rules import Rules
-from netemu.apiserver.schema import Schema
-from netemu.apiserver.service_accounts import ServiceAccountTokens
+from netemu.apiserver.schema.kinds import Schema
 from netemu.lab.authority import new_key
 from netemu.model.errors import ApiError, Forbidden
 from netemu.model.node_labels import kubelet_may_set

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netemu.apiserver.json_patch import json_patch
-from netemu.apiserver.patch import apply_patch, merge_patch
-from netemu.apiserver.schema import Schema
+from netemu.apiserver.merge.json_patch import json_patch
+from netemu.apiserver.merge.patch import apply_patch, merge_patch
+from netemu.apiserver.schema.kinds import Schema
 from netemu.client.base import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, Obj
 from netemu.model import resources as r
 from netemu.model.errors import ApiError, BadRequest, Invalid, UnsupportedMediaType

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from netemu.apiserver import protobuf
+from netemu.apiserver.http import protobuf
 from netemu.model.errors import BadRequest
 
 # kubectl create deployment web --image=nginx --replicas=0 --port=8080

@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from netemu.apiserver.reach import Location, Reach
-from netemu.apiserver.relay import rewritten
+from netemu.apiserver.http.reach import Location, Reach
+from netemu.apiserver.http.relay import rewritten
 from netemu.client.base import Obj
 from netemu.client.upgrade import Answer
 from netemu.model.resources import ENDPOINTS, PODS, SERVICES

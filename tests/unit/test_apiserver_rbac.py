@@ -11,18 +11,18 @@ import pytest
 
 from netemu.apiserver.admission import REQUESTER, Admission
 from netemu.apiserver.allocation import ServiceAllocator
-from netemu.apiserver.authentication import ANONYMOUS, AUTHENTICATED, Attributes, User
-from netemu.apiserver.authorization import ClusterAuthorizer
+from netemu.apiserver.auth.authentication import ANONYMOUS, AUTHENTICATED, Attributes, User
+from netemu.apiserver.auth.authorization import ClusterAuthorizer
+from netemu.apiserver.auth.escalation import EscalationGuard
+from netemu.apiserver.auth.node_restriction import NodeRestriction
+from netemu.apiserver.auth.rbac import Grants, Rule
+from netemu.apiserver.auth.rbac_policy import default_policy, dns_policy
 from netemu.apiserver.bootstrap import bootstrap, ensure_policy
-from netemu.apiserver.escalation import EscalationGuard
+from netemu.apiserver.http.routing import attributes, parse_path, verb_of
 from netemu.apiserver.local import LocalClient
-from netemu.apiserver.node_restriction import NodeRestriction
-from netemu.apiserver.rbac import Grants, Rule
-from netemu.apiserver.rbac_policy import default_policy, dns_policy
 from netemu.apiserver.registry import Registry
-from netemu.apiserver.routing import attributes, parse_path, verb_of
 from netemu.apiserver.rules import Rules
-from netemu.apiserver.schema import Schema
+from netemu.apiserver.schema.kinds import Schema
 from netemu.model.errors import Forbidden, Invalid
 from netemu.model.resources import CLUSTERROLEBINDINGS, CLUSTERROLES, PODS, ROLEBINDINGS, ROLES, Resource, by_path
 from netemu.store.sqlite import SqliteStore

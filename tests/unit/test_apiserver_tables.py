@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from netemu.apiserver.subresources import SCALES
-from netemu.apiserver.tables import table
-from netemu.apiserver.tables_format import human_duration, label_selector_text, some_of
+from netemu.apiserver.tables.format import human_duration, label_selector_text, some_of
+from netemu.apiserver.tables.table import table
 from netemu.model.errors import BadRequest
 from netemu.model.resources import NODES, PODS, RESOURCES
 

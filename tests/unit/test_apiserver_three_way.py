@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netemu.apiserver.patch import apply_patch
-from netemu.apiserver.schema import Schema
+from netemu.apiserver.merge.patch import apply_patch
+from netemu.apiserver.schema.kinds import Schema
 from netemu.client.base import MERGE_PATCH, STRATEGIC_MERGE_PATCH, Obj
 from netemu.model.resources import PODS
 

@@ -12,12 +12,12 @@ import pytest
 
 from netemu.apiserver.allocation import ServiceAllocator
 from netemu.apiserver.api_access import PLACE, mount_api_access
+from netemu.apiserver.auth.jwt import BadToken, Keys
+from netemu.apiserver.auth.service_accounts import ServiceAccountTokens
 from netemu.apiserver.bootstrap import bootstrap
-from netemu.apiserver.jwt import BadToken, Keys
 from netemu.apiserver.local import LocalClient
 from netemu.apiserver.registry import Registry
-from netemu.apiserver.schema import Schema
-from netemu.apiserver.service_accounts import ServiceAccountTokens
+from netemu.apiserver.schema.kinds import Schema
 from netemu.lab.authority import new_key
 from netemu.model.errors import ApiError, Unauthorized
 from netemu.model.resources import PODS, SERVICEACCOUNTS

@@ -14,8 +14,8 @@ import yaml
 
 from netemu.apiserver.defaults import apply_defaults
 from netemu.apiserver.quantities import quantity
-from netemu.apiserver.schema import Schema
-from netemu.apiserver.validation import validate
+from netemu.apiserver.schema.kinds import Schema
+from netemu.apiserver.validation.objects import validate
 from netemu.client.base import Obj
 from netemu.model import resources as r
 from netemu.model.errors import Invalid

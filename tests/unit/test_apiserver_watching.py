@@ -119,7 +119,7 @@ async def test_a_client_that_leaves_frees_its_watch(http: Http) -> None:
 async def test_a_client_that_does_not_read_is_cut_off_and_holds_up_nobody(
     http: Http, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("netemu.apiserver.watching._PATIENCE", 0.2)
+    monkeypatch.setattr("netemu.apiserver.http.watching._PATIENCE", 0.2)
     await http("POST", CONFIGMAPS_URL, CONFIGMAP)
     host, port = str(http.session._base_url).removeprefix("http://").rstrip("/").split(":")
     stuck = socket.socket()

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from netemu.apiserver.allocation import ServiceAllocator
-from netemu.apiserver.authentication import UNSECURED, AllowAuthenticated
-from netemu.apiserver.bootstrap_tokens import BootstrapTokens
-from netemu.apiserver.handlers_reviews import TOKEN_REVIEWS, answer
-from netemu.apiserver.jwt import Keys
+from netemu.apiserver.auth.authentication import UNSECURED, AllowAuthenticated
+from netemu.apiserver.auth.bootstrap_tokens import BootstrapTokens
+from netemu.apiserver.auth.jwt import Keys
+from netemu.apiserver.auth.service_accounts import ServiceAccountTokens
+from netemu.apiserver.http.handlers_reviews import TOKEN_REVIEWS, answer
+from netemu.apiserver.http.routing import Target
 from netemu.apiserver.registry import Registry
-from netemu.apiserver.routing import Target
-from netemu.apiserver.schema import Schema
-from netemu.apiserver.service_accounts import ServiceAccountTokens
+from netemu.apiserver.schema.kinds import Schema
 from netemu.controllers.actions import Again, Delete, Patch
 from netemu.controllers.bootstraptokens import cleaning, signing
 from netemu.lab.authority import new_key

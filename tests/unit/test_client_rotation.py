@@ -15,10 +15,10 @@ import pytest
 from cryptography import x509
 
 from netemu.apiserver.allocation import ServiceAllocator
-from netemu.apiserver.authentication import server_tls
+from netemu.apiserver.auth.authentication import server_tls
+from netemu.apiserver.http.server import ApiServer
 from netemu.apiserver.registry import Registry
-from netemu.apiserver.schema import Schema
-from netemu.apiserver.server import ApiServer
+from netemu.apiserver.schema.kinds import Schema
 from netemu.client.http import HttpClient
 from netemu.client.kubeconfig import Credentials
 from netemu.client.rotation import follow, renewal, validity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from netemu.apiserver.rbac_policy import default_policy
+from netemu.apiserver.auth.rbac_policy import default_policy
 from netemu.controllers.actions import Patch
 from netemu.controllers.clusterroles import reconcile
 from netemu.model.meta import decode

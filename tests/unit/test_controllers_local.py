@@ -11,7 +11,7 @@ from netemu.apiserver.allocation import ServiceAllocator
 from netemu.apiserver.bootstrap import bootstrap
 from netemu.apiserver.local import LocalClient
 from netemu.apiserver.registry import Registry
-from netemu.apiserver.schema import Schema
+from netemu.apiserver.schema.kinds import Schema
 from netemu.model.resources import DEPLOYMENTS, ENDPOINTSLICES, NAMESPACES, NODES, PODS, REPLICASETS, SERVICES
 from netemu.store.sqlite import SqliteStore
 from netemu.testing.cluster import kubelet, running

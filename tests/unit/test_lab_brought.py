@@ -14,10 +14,10 @@ import pytest
 from aiohttp import web
 
 from netemu.apiserver.allocation import ServiceAllocator
-from netemu.apiserver.authentication import server_tls
+from netemu.apiserver.auth.authentication import server_tls
 from netemu.apiserver.local import LocalClient
 from netemu.apiserver.registry import Registry
-from netemu.apiserver.schema import Schema
+from netemu.apiserver.schema.kinds import Schema
 from netemu.client.rotation import validity
 from netemu.lab.authority import Authority, pem
 from netemu.lab.brought import Announcer, BroughtCertificate, expiration_metrics, has_name, names_of, threshold

@@ -1,0 +1,1 @@
+"""What fields kinds have, and what values fit them."""

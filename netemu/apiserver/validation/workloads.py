@@ -1,0 +1,124 @@
+"""What is wrong with Deployments and ReplicaSets (`pkg/apis/apps/validation`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from netemu.apiserver.validation.fields import (
+    IMMUTABLE,
+    at_most_all,
+    forbidden,
+    go,
+    int_or_percent,
+    invalid,
+    label_selector,
+    not_negative,
+    not_supported,
+    required,
+)
+from netemu.apiserver.validation.pod import validate_template
+from netemu.client.base import Obj
+from netemu.model.errors import FieldError
+from netemu.model.selectors import LabelSelector
+
+
+def validate_deployment(obj: Obj, old: Obj | None) -> list[FieldError]:
+    """Errors of a Deployment."""
+    spec: Obj = obj.get("spec") or {}
+    errors = not_negative("spec.replicas", spec.get("replicas"))
+    errors += _selector(spec, "deployment")
+    errors += _template(spec)
+    errors += _strategy("spec.strategy", spec.get("strategy") or {})
+    errors += not_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
+    errors += not_negative("spec.revisionHistoryLimit", spec.get("revisionHistoryLimit"))
+    deadline = spec.get("progressDeadlineSeconds")
+    if deadline is not None:
+        errors += not_negative("spec.progressDeadlineSeconds", deadline)
+        if deadline <= (spec.get("minReadySeconds") or 0):
+            errors.append(invalid("spec.progressDeadlineSeconds", deadline, "must be greater than minReadySeconds"))
+    if old is not None:
+        errors += _same_selector(spec, old)
+    return errors
+
+
+def validate_replicaset(obj: Obj, old: Obj | None) -> list[FieldError]:
+    """Errors of a ReplicaSet."""
+    spec: Obj = obj.get("spec") or {}
+    errors = not_negative("spec.replicas", spec.get("replicas"))
+    errors += not_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
+    errors += _selector(spec, "replicaset")
+    errors += _template(spec)
+    if old is not None:
+        errors += _same_selector(spec, old)
+    return errors
+
+
+def _selector(spec: Obj, what: str) -> list[FieldError]:
+    selector: Obj | None = spec.get("selector")
+    if selector is None:
+        return [required("spec.selector")]
+    errors = label_selector("spec.selector", selector)
+    if not selector.get("matchLabels") and not selector.get("matchExpressions"):
+        errors.append(_bad_selector(selector, f"empty selector is invalid for {what}"))
+    return errors
+
+
+def _template(spec: Obj) -> list[FieldError]:
+    template: Obj = spec.get("template") or {}
+    if not template:
+        return [required("spec.template")]
+    selector: Obj = spec.get("selector") or {}
+    template_labels: dict[str, str] = (template.get("metadata") or {}).get("labels") or {}
+    errors: list[FieldError] = []
+    usable = bool(selector.get("matchLabels") or selector.get("matchExpressions")) and not label_selector("", selector)
+    if usable and not LabelSelector.of_spec(selector).matches(template_labels):
+        text = "`selector` does not match template `labels`"
+        errors.append(invalid("spec.template.metadata.labels", template_labels, text))
+    errors += validate_template("spec.template", template)
+    pod: Obj = template.get("spec") or {}
+    policy = pod.get("restartPolicy")
+    if policy and policy != "Always":
+        errors.append(not_supported("spec.template.spec.restartPolicy", policy, ("Always",)))
+    if pod.get("activeDeadlineSeconds") is not None:
+        text = "activeDeadlineSeconds in ReplicaSet is not Supported"
+        errors.append(forbidden("spec.template.spec.activeDeadlineSeconds", text))
+    return errors
+
+
+def _strategy(path: str, strategy: Obj) -> list[FieldError]:
+    kind, rolling = strategy.get("type") or "", strategy.get("rollingUpdate")
+    if kind == "Recreate":
+        text = "may not be specified when strategy `type` is 'Recreate'"
+        return [forbidden(f"{path}.rollingUpdate", text)] if rolling is not None else []
+    if kind != "RollingUpdate":
+        return [not_supported(f"{path}.type", kind, ("Recreate", "RollingUpdate"))]
+    rolling = rolling or {}
+    errors: list[FieldError] = []
+    for key in ("maxUnavailable", "maxSurge"):
+        errors += int_or_percent(f"{path}.rollingUpdate.{key}", rolling.get(key, 0))
+    if errors:
+        return errors
+    unavailable = rolling.get("maxUnavailable", 0)
+    if _is_zero(unavailable) and _is_zero(rolling.get("maxSurge", 0)):
+        text = "may not be 0 when `maxSurge` is 0"
+        errors.append(invalid(f"{path}.rollingUpdate.maxUnavailable", unavailable, text))
+    return errors + at_most_all(f"{path}.rollingUpdate.maxUnavailable", unavailable)
+
+
+def _is_zero(value: Any) -> bool:
+    return value == 0 or (isinstance(value, str) and not value.strip("0%"))
+
+
+def _same_selector(spec: Obj, old: Obj) -> list[FieldError]:
+    before = (old.get("spec") or {}).get("selector")
+    return [] if spec.get("selector") == before else [_bad_selector(spec.get("selector") or {}, IMMUTABLE)]
+
+
+def _bad_selector(selector: Obj, why: str) -> FieldError:
+    """An Invalid with the selector as Go prints the struct."""
+    match_labels = selector.get("matchLabels")
+    shown_labels = go(match_labels) if match_labels else "map[string]string(nil)"
+    terms = selector.get("matchExpressions")
+    shown_terms = go(terms) if terms else "[]v1.LabelSelectorRequirement(nil)"
+    value = f"v1.LabelSelector{{MatchLabels:{shown_labels}, MatchExpressions:{shown_terms}}}"
+    return FieldError("spec.selector", "FieldValueInvalid", f"Invalid value: {value}: {why}")
