@@ -163,7 +163,7 @@ def test_what_prints_a_list_has_json(quickstart: str, command: str) -> None:
         pytest.param("clinet", "did you mean client?", id="misspelt Pod"),
         pytest.param("node/worker-9", "did you mean worker-", id="unknown node"),
         pytest.param("client/phone", "clients here: laptop", id="unknown client"),
-        pytest.param("planet/earth", "must be POD, node/NAME or client/NAME", id="unknown kind"),
+        pytest.param("planet/earth", "must be POD, NAMESPACE/POD, node/NAME or client/NAME", id="unknown kind"),
     ],
 )
 def test_a_target_that_is_not_there_is_refused_with_what_is(quickstart: str, target: str, text: str) -> None:
