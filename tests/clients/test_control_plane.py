@@ -30,15 +30,27 @@ spec:
 """
 _LAB = "t-members"
 
+pytestmark = pytest.mark.timeout(240)
+
 
 @pytest.fixture(scope="module")
 def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabKubectl]:
     program, folder = find_kubectl(), tmp_path_factory.mktemp("lab")
     (folder / "lab.yaml").write_text(TOPOLOGY)
-    netemu("up", str(folder / "lab.yaml"), "--timeout", "120")
+    netemu("up", str(folder / "lab.yaml"), "--timeout", "120", timeout=180)
     yield LabKubectl(_LAB, program, folder / "cache")
     netemu("down", _LAB)
     assert str(remains(_LAB)) == "nothing"
+
+
+@pytest.fixture(autouse=True)
+def tidy(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that failed leaves nothing in the way of the others."""
+    yield
+    if "members" in request.fixturenames:
+        kubectl: LabKubectl = request.getfixturevalue("members")
+        kubectl("delete", "configmaps", "--field-selector=metadata.name!=kube-root-ca.crt")
+        kubectl("delete", "services,deployments", "kept", "other", "late", "--ignore-not-found")
 
 
 @pytest.fixture
