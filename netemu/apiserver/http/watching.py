@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _MIN_SECONDS = 1800
 _PATIENCE = 60.0
 """Seconds in which a client must take something of what is sent to it."""
+_AT_ONCE = 32768
+"""Bytes that a connection takes without waiting, if nothing else waits there: half of what asyncio buffers."""
 
 
 def timeout_of(seconds: int) -> float:
@@ -79,7 +81,7 @@ class Watches:
             # The generator must be closed wherever this ends, or its queue goes on filling.
             async with aclosing(events) as stream:
                 await response.prepare(request)
-                await self._copy(stream, response, encode)
+                await self._copy(stream, response, encode, request.transport)
         except asyncio.CancelledError:
             if task not in self._ended:
                 raise
@@ -99,13 +101,17 @@ class Watches:
         stream: AsyncGenerator[RegistryEvent, None],
         response: web.StreamResponse,
         encode: Callable[[RegistryEvent], bytes],
+        transport: asyncio.Transport | None,
     ) -> None:
-        if self._closing:
+        if self._closing or transport is None:
             return
         try:
             async for event in stream:
-                async with asyncio.timeout(_PATIENCE):
-                    await response.write(encode(event))
+                data = encode(event)
+                # A timer costs as much as the rest, and hardly any client needs one.
+                waits = transport.get_write_buffer_size() or len(data) > _AT_ONCE
+                async with asyncio.timeout(_PATIENCE) if waits else nullcontext():
+                    await response.write(data)
         except ApiError as error:
             await response.write(line("ERROR", error.status()))
 
