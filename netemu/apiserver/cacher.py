@@ -22,7 +22,16 @@ from contextlib import aclosing
 
 from netemu.apiserver.keys import ROOT, parts_of
 from netemu.apiserver.selection import Selection
-from netemu.apiserver.watchcache import HISTORY, QUEUE, RegistryEvent, WatchCache, Watcher, bookmark, read
+from netemu.apiserver.watchcache import (
+    HISTORY,
+    QUEUE,
+    RegistryEvent,
+    WatchCache,
+    Watcher,
+    bookmark,
+    change_of,
+    read,
+)
 from netemu.client.base import Obj
 from netemu.model.errors import ApiError, BadRequest, Expired, FieldError, Invalid, ServiceUnavailable
 from netemu.model.resources import Resource
@@ -173,6 +182,10 @@ class Cacher:
         objects = self.objects(resource, namespace)
         return [obj for obj in objects if selection.matches(obj)] if selection.narrowed else list(objects)
 
+    def as_of(self, resource: Resource, revision: int) -> Iterator[Obj]:
+        """All objects of a resource as they were at a revision. Raises Expired, also for one of the future."""
+        return self._of(resource).as_of(self._not_future(str(revision)))
+
     def listable(self, resource: Resource, wanted: str, match: str = "") -> str:
         """The revision that a list tells, if the one that was asked for can be had.
 
@@ -252,7 +265,7 @@ class Cacher:
             return [RegistryEvent("ADDED", obj) for obj in self.select(resource, selection)]
         if not number:
             return []
-        seen = (change.seen_through(selection) for change in cache.since(number))
+        seen = (change_of(written).seen_through(selection) for written in cache.since(number))
         return [event for event in seen if event is not None]
 
     def _not_future(self, wanted: str) -> int:

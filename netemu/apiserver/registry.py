@@ -34,7 +34,7 @@ from netemu.apiserver.cacher import Cacher, revision_number
 from netemu.apiserver.custom_definitions import Definitions
 from netemu.apiserver.eviction import EVICTIONS, evict
 from netemu.apiserver.expiry import expire_events
-from netemu.apiserver.http.paging import ListResult, Pages
+from netemu.apiserver.http.paging import ListResult, Pages, Place, page
 from netemu.apiserver.json_values import copied
 from netemu.apiserver.merge.managed_fields import bare, updater
 from netemu.apiserver.merge.server_side_apply import Application, applied, scale_application
@@ -44,7 +44,16 @@ from netemu.apiserver.selection import Selection
 from netemu.apiserver.watchcache import RegistryEvent
 from netemu.apiserver.writer import Writer
 from netemu.client.base import MERGE_PATCH, Obj
-from netemu.model.errors import AlreadyExists, BadRequest, Conflict, Forbidden, Invalid, MethodNotAllowed, NotFound
+from netemu.model.errors import (
+    AlreadyExists,
+    BadRequest,
+    Conflict,
+    Expired,
+    Forbidden,
+    Invalid,
+    MethodNotAllowed,
+    NotFound,
+)
 from netemu.model.resources import PODS, Resource
 from netemu.model.served import Served
 from netemu.store.base import Store
@@ -151,20 +160,35 @@ class Registry:
     ) -> ListResult:
         """Matching objects in the order of their keys. Raises BadRequest, Invalid, Expired."""
         selection = Selection.parse(resource, namespace, label_selector, field_selector)
+        stored = versions.stored_as(resource)
         if continue_:
             if revision_number(resource_version):
                 raise BadRequest("specifying resource version is not allowed when using continue")
-            page = self._pages.next(continue_, limit)
+            found = await self._continued(stored, selection, Place.parse(continue_), limit)
         else:
-            stored = versions.stored_as(resource)
             await self._cacher.fresh(resource_version)
             revision = self._cacher.listable(stored, resource_version, resource_version_match)
             matching = self._cacher.select(stored, selection)
             # As upstream, revision "0" is answered from the cache and ignores the limit.
-            page = self._pages.first(matching, revision, 0 if resource_version == "0" else limit, selection)
+            found = page(matching, revision, 0 if resource_version == "0" else limit, selection)
+            if found.continue_:
+                self._pages.keep(stored, selection, int(revision), matching)
         if not versions.seen_as_stored(resource):
-            page = page.with_items([versions.shown_as(resource, obj) for obj in page.items])
-        return page
+            found = found.with_items([versions.shown_as(resource, obj) for obj in found.items])
+        return found
+
+    async def _continued(self, resource: Resource, selection: Selection, place: Place, limit: int) -> ListResult:
+        """The page at a place. Raises Expired."""
+        await self._cacher.fresh(str(place.revision or ""))
+        revision = place.revision or self._cacher.revision
+        items = self._pages.kept(resource, selection, revision)
+        if items is None:
+            try:
+                items = [obj for obj in self._cacher.as_of(resource, revision) if selection.matches(obj)]
+            except Expired:
+                raise place.expired() from None
+            self._pages.keep(resource, selection, revision, items)
+        return page(items, str(revision), limit, selection, place.after)
 
     def watch(
         self,

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from netemu.apiserver.keys import parts_of
 from netemu.apiserver.merge.fieldset import known_as
 from netemu.apiserver.selection import Selection
 from netemu.client.base import Obj, WatchEvent
@@ -241,8 +242,8 @@ class WatchCache:
             for watcher in tuple(self._watchers.get(bucket, ())):
                 watcher.offer(change)
 
-    def since(self, revision: int) -> Iterator[Change]:
-        """The changes after a revision. Raises Expired when called, not when iterated."""
+    def since(self, revision: int) -> list[base.Change]:
+        """The changes after a revision, as they were written. Raises Expired."""
         if revision < self._floor:
             raise Expired(f"too old resource version: {revision} ({self._floor})")
         late = []
@@ -250,7 +251,28 @@ class WatchCache:
             if written.revision <= revision:
                 break
             late.append(written)
-        return map(_change, reversed(late))
+        return late[::-1]
+
+    def as_of(self, revision: int) -> Iterator[Obj]:
+        """All objects as they were at a revision, in the order of their keys. Raises Expired when called.
+
+        Of one that has changed since, the revision is told if the history goes back to it, else the one asked for:
+        what matters is that it is not the present one.
+        """
+        then: dict[str, bytes | None] = {}
+        revisions: dict[str, int] = {}
+        for change in self.since(revision):
+            then.setdefault(change.key, change.previous)
+        for change in self._history:
+            if change.revision <= revision and change.key in then:
+                revisions[change.key] = change.revision
+        objects = {(obj["metadata"].get("namespace", ""), obj["metadata"]["name"]): obj for obj in self.objects()}
+        for key, value in then.items():
+            place = parts_of(key)[1:]
+            objects.pop(place, None)
+            if value is not None:
+                objects[place] = read(value, revisions.get(key, revision))
+        return iter([objects[place] for place in sorted(objects)])
 
     def add(self, watcher: Watcher) -> None:
         """Tell `watcher` of changes from now on."""
@@ -270,7 +292,8 @@ class WatchCache:
                 watcher.end()
 
 
-def _change(written: base.Change) -> Change:
+def change_of(written: base.Change) -> Change:
+    """A change of the history as watchers see it."""
     revision = written.revision
     # The revision of what was replaced is not kept; nobody sees it, since a DELETED event bears the deletion's.
     old = None if written.previous is None else read(written.previous, revision)

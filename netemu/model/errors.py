@@ -201,9 +201,17 @@ class Conflict(ApiError):
 
 
 class Expired(ApiError):
-    """The resource version is older than the history, or newer than now."""
+    """The resource version is older than the history, or newer than now; `continue_` is how a list goes on then."""
 
     code, reason = 410, "Expired"
+
+    def __init__(self, message: str, details: Mapping[str, Any] | None = None, *, continue_: str = "") -> None:
+        super().__init__(message, details)
+        self.continue_ = continue_
+
+    def status(self) -> dict[str, Any]:
+        """See ApiError."""
+        return {**super().status(), "metadata": {"continue": self.continue_} if self.continue_ else {}}
 
 
 class UnsupportedMediaType(ApiError):

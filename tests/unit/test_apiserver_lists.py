@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
 
 from netemu.apiserver.registry import Registry
+from netemu.apiserver.watchcache import HISTORY
 from netemu.model.errors import (
     BadRequest,
     Expired,
@@ -18,8 +20,10 @@ from netemu.model.resources import (
     EVENTS_V1,
     NAMESPACES,
     PODS,
+    SECRETS,
 )
-from tests.unit.apiserver_kit import CONFIG, POD, named, registry, store
+from netemu.testing.store import MemoryStore
+from tests.unit.apiserver_kit import CONFIG, POD, named, registry, serving, store
 
 __all__ = ["registry", "store"]
 
@@ -136,12 +140,67 @@ async def test_pages_show_one_moment_whatever_happens_between_them(registry: Reg
     assert {page.resource_version for page in (first, second, third)} == {first.resource_version}
 
 
-async def test_a_page_of_a_list_that_is_no_longer_kept_is_expired(registry: Registry) -> None:
+async def test_another_server_goes_on_with_a_list(registry: Registry, store: MemoryStore) -> None:
+    """From its history: it has not made the first page, and objects have changed since."""
+    for n in range(5):
+        await registry.create(CONFIGMAPS, named(CONFIG, f"c{n}"), "shop")
+    async with serving(store) as other:
+        first = await registry.list(CONFIGMAPS, limit=2)
+        whole = {item["metadata"]["name"]: item for item in (await registry.list(CONFIGMAPS)).items}
+        await registry.delete(CONFIGMAPS, "c3", "shop")
+        await registry.create(CONFIGMAPS, named(CONFIG, "c31"), "shop")
+        await registry.patch(CONFIGMAPS, "c4", {"data": {"a": "new"}}, "shop")
+        second = await other.list(CONFIGMAPS, limit=2, continue_=first.continue_)
+        third = await other.list(CONFIGMAPS, continue_=second.continue_)
+
+    assert second.items + third.items == [whole[name] for name in ("c2", "c3", "c4")]
+    assert {page.resource_version for page in (first, second, third)} == {first.resource_version}
+
+
+async def test_a_token_leads_nowhere_that_its_request_does_not(registry: Registry) -> None:
+    await registry.create(NAMESPACES, {"metadata": {"name": "kube-system"}})
+    for namespace in ("kube-system", "shop"):
+        for n in range(3):
+            await registry.create(CONFIGMAPS, named(CONFIG, f"c{n}"), namespace)
+            await registry.create(SECRETS, {"metadata": {"name": f"s{n}"}}, namespace)
+    token = (await registry.list(SECRETS, "kube-system", limit=1)).continue_
+
+    found = [
+        *(await registry.list(CONFIGMAPS, "shop", continue_=token)).items,
+        *(await registry.list(SECRETS, "shop", label_selector="a=b", continue_=token)).items,
+    ]
+
+    assert {(item["kind"], item["metadata"]["namespace"]) for item in found} == {("ConfigMap", "shop")}
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "nonsense",
+        '{"id": 1, "start": 0}',
+        '{"v": "meta.k8s.io/v2", "rv": 1, "start": "a"}',
+        '{"v": "meta.k8s.io/v1", "rv": 0, "start": "a"}',
+        '{"v": "meta.k8s.io/v1", "rv": 1, "start": ""}',
+    ],
+)
+async def test_a_token_that_no_list_gave_is_refused(registry: Registry, token: str) -> None:
+    with pytest.raises(BadRequest, match="continue key is not valid"):
+        await registry.list(CONFIGMAPS, continue_=base64.urlsafe_b64encode(token.encode()).decode() or "=")
+
+
+async def test_a_list_of_which_the_history_is_gone_goes_on_with_what_there_is(registry: Registry) -> None:
     for n in range(3):
         await registry.create(CONFIGMAPS, named(CONFIG, f"c{n}"), "shop")
     first = await registry.list(CONFIGMAPS, limit=1)
-    for _ in range(100):
-        await registry.list(CONFIGMAPS, limit=1)
+    for n in range(70):  # newer lists push it out of memory
+        await registry.list(CONFIGMAPS, limit=1, label_selector=f"n!={n}")
+    for n in range(HISTORY + 1):
+        await registry.patch(CONFIGMAPS, "c2", {"data": {"a": str(n)}}, "shop")
 
-    with pytest.raises(Expired, match="too old to display a consistent list"):
+    with pytest.raises(Expired, match="too old to display a consistent list") as told:
         await registry.list(CONFIGMAPS, limit=1, continue_=first.continue_)
+    rest = await registry.list(CONFIGMAPS, continue_=told.value.status()["metadata"]["continue"])
+
+    assert [(item["metadata"]["name"], item["data"].get("a")) for item in rest.items][1] == ("c2", str(HISTORY))
+    assert int(rest.resource_version) > int(first.resource_version)
