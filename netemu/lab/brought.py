@@ -15,7 +15,7 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -62,11 +62,10 @@ def has_name(names: tuple[str, ...], asked: str) -> bool:
 class BroughtCertificate:
     """Shows it to those who ask for it."""
 
-    def __init__(self, spec: CertificateSpec, tls: ssl.SSLContext, own: Sequence[Path]) -> None:
-        """`tls`, which shows the certificate that is there at `own`, gives way to it."""
-        self._cert, self._key = Path(spec.cert), Path(spec.key)
-        self._tls = server_tls(*own)
-        self._names: tuple[str, ...] = ()
+    def __init__(self, spec: CertificateSpec, tls: ssl.SSLContext, client_ca: Path) -> None:
+        """`tls`, the lab's own, gives way to it; clients show certificates of `client_ca` to either."""
+        self._cert, self._key, self._client_ca = Path(spec.cert), Path(spec.key), client_ca
+        self._tls, self._names = tls, tuple[str, ...]()
         try:
             self._load()
         except (OSError, ssl.SSLError, ValueError) as error:  # the lab works without it, until somebody mends it
@@ -83,8 +82,9 @@ class BroughtCertificate:
         return {self._cert: self._load}
 
     def _load(self) -> None:
-        self._tls.load_cert_chain(self._cert, self._key)
-        self._names = names_of(self._cert.read_bytes())
+        # Into an empty context: OpenSSL keeps a certificate for each kind of key, and would show one from before.
+        tls = server_tls(self._cert, self._key, self._client_ca)
+        self._tls, self._names = tls, names_of(self._cert.read_bytes())
 
 
 def threshold(left: float, days: tuple[int, ...]) -> int | None:

@@ -203,7 +203,8 @@ def _brought(config: LabConfig, tls: ssl.SSLContext) -> dict[Path, Callable[[], 
     """Show the certificate that somebody brings, if any; what to do when its file is new."""
     if config.certificate is None:
         return {}
-    return BroughtCertificate(config.certificate, tls, pki.server_certificate(config.name)).renewed()
+    *_, client_ca = pki.server_certificate(config.name)
+    return BroughtCertificate(config.certificate, tls, client_ca).renewed()
 
 
 def _tokens(member: Member, registry: Registry) -> ServiceAccountTokens:

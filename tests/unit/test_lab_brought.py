@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import functools
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -23,6 +24,7 @@ from netemu.lab.authority import Authority, pem
 from netemu.lab.brought import Announcer, BroughtCertificate, expiration_metrics, has_name, names_of, threshold
 from netemu.lab.certificate_spec import AnnounceSpec, CertificateSpec
 from netemu.lab.topology import read_topology
+from netemu.model.certificates import DIGITAL_SIGNATURE, KEY_ENCIPHERMENT, SERVER_AUTH
 from netemu.model.resources import EVENTS, NAMESPACES
 from netemu.model.yamlfile import Mistakes
 from netemu.testing.store import MemoryStore
@@ -57,44 +59,77 @@ def test_names_and_wildcards(tmp_path: Path, asked: str, shown: bool) -> None:
     assert has_name(names_of(cert.read_bytes()), asked) is shown
 
 
-async def shown_for(port: int, name: str) -> bytes:
-    """The certificate that a server shows to who asks for a name, in DER."""
+def issue_rsa(name: str, *hosts: str) -> tuple[bytes, bytes]:
+    """As `Authority.issue`, for an RSA key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    key = rsa.generate_private_key(65537, 2048)
+    names = x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    asked = x509.CertificateSigningRequestBuilder().subject_name(subject).add_extension(names, critical=False)
+    request = asked.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    certificate = THEIRS.sign(request, (DIGITAL_SIGNATURE, KEY_ENCIPHERMENT, SERVER_AUTH), DAY)
+    return certificate, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+@functools.cache
+def brought_pair(kind: str, host: str) -> tuple[bytes, bytes]:
+    """Certificate and key of that kind, for a name."""
+    return issue_rsa("theirs", host) if kind == "RSA" else THEIRS.issue("theirs", hosts=(host,))
+
+
+def shown_for(tls: ssl.SSLContext, name: str) -> bytes:
+    """The certificate that a server shows to who asks for a name, in DER: a handshake in memory."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
-    certificate: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-    writer.close()
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(down, up, server_hostname=name)
+    server = tls.wrap_bio(up, down, server_side=True)
+    for side in (client, server, client):  # TLS 1.3: the hello, its answer, the end
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    certificate = client.getpeercert(binary_form=True)
+    assert certificate is not None
     return certificate
 
 
-def der(path: Path) -> bytes:
-    return ssl.PEM_cert_to_DER_cert(path.read_text())
+def der(pair: tuple[bytes, bytes]) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(pair[0].decode())
 
 
-async def test_it_is_shown_by_name_and_the_new_one_once_it_is_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("before", "after"), [("EC", "EC"), ("RSA", "RSA"), ("EC", "RSA"), ("RSA", "EC")])
+def test_it_is_shown_by_name_and_the_new_one_once_it_is_there(tmp_path: Path, before: str, after: str) -> None:
     own = write(tmp_path, OWN, "own", "127.0.0.1")
-    cert, key, _ = write(tmp_path, THEIRS, "theirs", *HOSTS)
+    cert, key = tmp_path / "theirs.crt", tmp_path / "theirs.key"
     tls = server_tls(*own)
-    brought = BroughtCertificate(CertificateSpec(cert=str(cert), key=str(key)), tls, own)
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = await asyncio.start_server(lambda _, writer: writer.close(), sock=listener, ssl=tls)
-    async with server:
-        port = listener.getsockname()[1]
-        by_name, otherwise = await shown_for(port, "api.example.com"), await shown_for(port, "127.0.0.1")
-        first = der(cert)
-        write(tmp_path, THEIRS, "theirs", "new.example.com")
-        brought.renewed()[cert]()
-        new, old_name = await shown_for(port, "new.example.com"), await shown_for(port, "api.example.com")
+    old, new = brought_pair(before, "api.example.com"), brought_pair(after, "new.example.com")
+    lab = ssl.PEM_cert_to_DER_cert(own[0].read_text())
 
-    assert (by_name, otherwise) == (first, der(own[0]))
-    assert (new, old_name) == (der(cert), der(own[0]))
+    cert.write_bytes(old[0])
+    key.write_bytes(old[1])
+    brought = BroughtCertificate(CertificateSpec(cert=str(cert), key=str(key)), tls, own[2])
+    assert (shown_for(tls, "api.example.com"), shown_for(tls, "other.example.com")) == (der(old), lab)
+
+    cert.write_bytes(new[0])
+    with pytest.raises(ssl.SSLError):  # without its key, which comes a moment later
+        brought.renewed()[cert]()
+    assert shown_for(tls, "api.example.com") == der(old)
+
+    key.write_bytes(new[1])
+    brought.renewed()[cert]()
+    assert (shown_for(tls, "new.example.com"), shown_for(tls, "api.example.com")) == (der(new), lab)
 
 
 def test_one_that_cannot_be_read_does_not_keep_the_server_from_working(tmp_path: Path) -> None:
     own = write(tmp_path, OWN, "own", "127.0.0.1")
     tls = server_tls(*own)
 
-    BroughtCertificate(CertificateSpec(cert=str(tmp_path / "none"), key=str(tmp_path / "none")), tls, own)
+    BroughtCertificate(CertificateSpec(cert=str(tmp_path / "none"), key=str(tmp_path / "none")), tls, own[2])
+
+    assert shown_for(tls, "api.example.com") == ssl.PEM_cert_to_DER_cert(own[0].read_text())
 
 
 @pytest.mark.parametrize(
