@@ -149,12 +149,16 @@ async def test_authorisation_sees_user_and_request(tmp_path: Path) -> None:
             asked.append((user, wanted))
             return ""
 
+        def refusal(self, user: User, wanted: Attributes) -> str:
+            return "it is late"
+
     async with serving(tmp_path, Deny()) as https:
         status, body = await https.get("/api/v1/namespaces/shop/pods?watch=1", https.context(user="reader"))
 
     assert asked[0][0] == User("reader", ("viewers", "system:authenticated"))
     assert asked[0][1] == Attributes("watch", "", "v1", "pods", "", "shop")
-    message = b'pods is forbidden: User \\"reader\\" cannot watch resource \\"pods\\" in API group \\"\\"'
+    message = b'pods is forbidden: User \\"reader\\" cannot watch resource \\"pods\\" in API group \\"\\" '
+    message += b'in the namespace \\"shop\\": it is late"'
     assert (status, message in body) == (403, True)
 
 
@@ -200,3 +204,4 @@ def test_a_certificate_without_a_name_is_nobody() -> None:
 )
 def test_refusals_say_what_was_refused(wanted: Attributes, text: str) -> None:
     assert forbidden_message(READER, wanted) == text
+    assert forbidden_message(READER, wanted, "it is late") == f"{text}: it is late"

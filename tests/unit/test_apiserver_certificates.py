@@ -38,6 +38,9 @@ class Signers:
         )  # fmt: skip
         return "so" if asked in fine else ""
 
+    def refusal(self, user: User, wanted: Attributes) -> str:
+        return ""
+
     def rules(self, user: User, namespace: str) -> dict[str, Any]:
         return {}
 

@@ -209,37 +209,50 @@ async def test_a_deleted_binding_takes_its_role_away_at_once(tmp_path: Path) -> 
 NODE = User("system:node:n1", ("system:nodes", AUTHENTICATED))
 
 
-async def test_a_node_reaches_its_own_pods_and_what_they_name(tmp_path: Path) -> None:
-    table = [
-        ("get /nodes  n1", True),
-        ("get /nodes  n2", False),
-        ("patch /nodes/status  n1", True),
-        ("patch /nodes/status  n2", False),
-        ("create /nodes", True),
-        ("list /nodes", False),
-        ("update coordination.k8s.io/leases kube-node-lease n1", True),
-        ("update coordination.k8s.io/leases kube-node-lease n2", False),
-        ("update coordination.k8s.io/leases default n1", False),
-        ("get /pods default mine", True),
-        ("get /pods default theirs", False),
-        ("patch /pods/status default mine", True),
-        ("patch /pods/status default theirs", False),
-        ("delete /pods default mine", True),
-        ("list /pods", False),
-        ("get /secrets default key", True),
-        ("get /secrets default pull", True),
-        ("get /secrets default other", False),
-        ("list /secrets default", False),
-        ("update /secrets default key", False),
-        ("get /secrets kube-system key", False),
-        ("get /configmaps default settings", True),
-        ("create /serviceaccounts/token default default", True),
-        ("create /serviceaccounts/token default other", False),
-        ("list /services", True),
-        ("create /services default", False),
-        ("create /events default", True),
-        ("create authentication.k8s.io/tokenreviews", True),
-        ("get rbac.authorization.k8s.io/roles default", False),
+async def test_a_node_reaches_its_own_pods_and_what_they_name_and_is_told_why_no_others(tmp_path: Path) -> None:
+    stranger = "no relationship found between node 'n1' and this object"
+    table: list[tuple[str, str | None]] = [
+        ("get /nodes  n1", None),
+        ("get /nodes  n2", "node 'n1' cannot read 'n2', only its own Node object"),
+        ("patch /nodes/status  n1", None),
+        ("patch /nodes/status  n2", ""),
+        ("create /nodes", None),
+        ("list /nodes", "node 'n1' cannot read all nodes, only its own Node object"),
+        ("update coordination.k8s.io/leases kube-node-lease n1", None),
+        (
+            "update coordination.k8s.io/leases kube-node-lease n2",
+            "can only access node lease with the same name as the requesting node",
+        ),
+        (
+            "update coordination.k8s.io/leases default n1",
+            'can only access leases in the "kube-node-lease" system namespace',
+        ),
+        (
+            "list coordination.k8s.io/leases kube-node-lease",
+            "can only get, create, update, patch, or delete a node lease",
+        ),
+        ("get /pods default mine", None),
+        ("get /pods default theirs", stranger),
+        ("patch /pods/status default mine", None),
+        ("patch /pods/status default theirs", ""),
+        ("delete /pods default mine", None),
+        ("list /pods", "can only list/watch pods with spec.nodeName field selector"),
+        ("get /secrets default key", None),
+        ("get /secrets default pull", None),
+        ("get /secrets default other", stranger),
+        ("list /secrets default", "No Object name found"),
+        ("list /secrets", "can only read namespaced object of this type"),
+        ("update /secrets default key", "can only read resources of this type"),
+        ("get /secrets kube-system key", stranger),
+        ("get /configmaps default settings", None),
+        ("create /serviceaccounts/token default default", None),
+        ("create /serviceaccounts/token default other", stranger),
+        ("delete /serviceaccounts default default", "can only create tokens for individual service accounts"),
+        ("list /services", None),
+        ("create /services default", ""),
+        ("create /events default", None),
+        ("create authentication.k8s.io/tokenreviews", None),
+        ("get rbac.authorization.k8s.io/roles default", ""),
     ]
     mine = {
         "nodeName": "n1",
@@ -251,11 +264,14 @@ async def test_a_node_reaches_its_own_pods_and_what_they_name(tmp_path: Path) ->
     async with cluster(tmp_path) as (client, authorizer):
         for name, spec in (("mine", mine), ("theirs", theirs)):
             await client.create(PODS, {"metadata": {"name": name}, "spec": spec}, "default")
-        wrong = [row for row in table if bool(authorizer.why(NODE, asked(row[0]))) is not row[1]]
+        found = []
+        for what, _ in table:
+            allowed = authorizer.why(NODE, asked(what))
+            found.append((what, None if allowed else authorizer.refusal(NODE, asked(what))))
         own = Attributes("watch", "", "v1", "pods", fields="spec.nodeName=n1")
         others = Attributes("watch", "", "v1", "pods", fields="spec.nodeName=n2")
 
-        assert wrong == []
+        assert found == table
         assert (authorizer.why(NODE, own), authorizer.why(NODE, others)) == ("node", "")
         assert authorizer.rules(NODE, "default")["incomplete"]
 

@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 
 from netemu.apiserver.auth.authentication import Attributes
-from netemu.apiserver.auth.authenticator import ACTING, ALLOWED_BY, ASKER
+from netemu.apiserver.auth.authenticator import ACTING, ALLOWED_BY, ASKER, REFUSED_FOR
 from netemu.model import times
 from netemu.model.errors import ApiError
 from netemu.model.uids import new_uid
@@ -112,7 +112,7 @@ def _event(request: web.Request, wanted: Attributes, stage: str, began: str) -> 
         }  # fmt: skip
         event["objectRef"] = {key: value for key, value in parts.items() if value}
     if (why := request.get(ALLOWED_BY)) is not None:
-        # Upstream gives reasons for decisions of RBAC alone.
-        reason = why if why.startswith("RBAC") else ""
+        # Upstream gives reasons for what RBAC allows and what the node authorizer refuses.
+        reason = why if why.startswith("RBAC") else request.get(REFUSED_FOR, "")
         event["annotations"] = {f"{_DECISION}decision": "allow" if why else "forbid", f"{_DECISION}reason": reason}
     return event

@@ -65,6 +65,10 @@ class Authorizer(Protocol):
         """Why a user may do something, in a few words; empty if they may not."""
         ...
 
+    def refusal(self, user: User, wanted: Attributes) -> str:
+        """Why a user may not do what `why` does not allow; empty where there is no other reason than that."""
+        ...
+
     def rules(self, user: User, namespace: str) -> dict[str, Any]:
         """What a user may do in a namespace, as the `status` of a SelfSubjectRulesReview."""
         ...
@@ -76,6 +80,10 @@ class AllowAuthenticated:
     def why(self, user: User, wanted: Attributes) -> str:
         """See Authorizer."""
         return "known" if AUTHENTICATED in user.groups else ""
+
+    def refusal(self, user: User, wanted: Attributes) -> str:
+        """See Authorizer."""
+        return ""
 
     def rules(self, user: User, namespace: str) -> dict[str, Any]:
         """See Authorizer."""
@@ -100,16 +108,17 @@ def user_of(certificate: Mapping[str, Any] | None) -> User | None:
     return User(name, (*groups, AUTHENTICATED)) if name else None
 
 
-def forbidden_message(user: User, wanted: Attributes) -> str:
-    """Upstream's text of a 403."""
+def forbidden_message(user: User, wanted: Attributes, reason: str = "") -> str:
+    """Upstream's text of a 403, with the authorizer's reason if it has one."""
+    because = f": {reason}" if reason else ""
     if not wanted.resource:
-        return f'forbidden: User "{user.name}" cannot {wanted.verb} path "{wanted.path}"'
+        return f'forbidden: User "{user.name}" cannot {wanted.verb} path "{wanted.path}"{because}'
     about = f"{wanted.resource}.{wanted.group}" if wanted.group else wanted.resource
     named = f'{about} "{wanted.name}"' if wanted.name else about
     resource = f"{wanted.resource}/{wanted.subresource}" if wanted.subresource else wanted.resource
     where = f' in the namespace "{wanted.namespace}"' if wanted.namespace else " at the cluster scope"
     what = f'cannot {wanted.verb} resource "{resource}" in API group "{wanted.group}"{where}'
-    return f'{named} is forbidden: User "{user.name}" {what}'
+    return f'{named} is forbidden: User "{user.name}" {what}{because}'
 
 
 def server_tls(certificate: Path, key: Path, client_ca: Path) -> ssl.SSLContext:

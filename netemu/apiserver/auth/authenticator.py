@@ -36,6 +36,8 @@ ASKER, ACTING = web.RequestKey("asker", User), web.RequestKey("acting", User)
 """Where a request keeps its user, and whom that user acts as."""
 ALLOWED_BY = web.RequestKey("allowed-by", str)
 """Where it keeps why it was let in; empty if it was not."""
+REFUSED_FOR = web.RequestKey("refused-for", str)
+"""Where it keeps the authorizer's reason for refusing it."""
 
 
 @lru_cache(maxsize=1024)
@@ -118,4 +120,4 @@ class Authenticator:
 
     def _check(self, user: User, wanted: Attributes) -> None:
         if not self._authorizer.why(user, wanted):
-            raise Forbidden(forbidden_message(user, wanted))
+            raise Forbidden(forbidden_message(user, wanted, self._authorizer.refusal(user, wanted)))

@@ -29,9 +29,14 @@ class ClusterAuthorizer:
         """See Authorizer."""
         if MASTERS in user.groups:
             return "system:masters"
-        if (node := node_of(user)) and self._nodes.allows(node, wanted):
+        if (node := node_of(user)) and self._nodes.objection(node, wanted) is None:
             return "node"
         return self._policy().allowing(user, wanted)
+
+    def refusal(self, user: User, wanted: Attributes) -> str:
+        """See Authorizer. RBAC gives no reason."""
+        node = node_of(user)
+        return (self._nodes.objection(node, wanted) or "") if node else ""
 
     def rules(self, user: User, namespace: str) -> dict[str, Any]:
         """See Authorizer."""

@@ -29,92 +29,124 @@ def node_of(user: User) -> str:
     return user.name.removeprefix(_PREFIX)
 
 
+Objection = str | None
+"""Why a node may not do something, in upstream's words and empty where it has none; None where it may."""
+
+
 class NodeAuthorizer:
     """Decides for the users that are nodes."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    def allows(self, node: str, wanted: Attributes) -> bool:
-        """Whether a node may do something; it is not allowed what is not named here."""
+    def objection(self, node: str, wanted: Attributes) -> Objection:
+        """Why a node may not do something, None if it may; it may not what is not named here."""
         group, resource, verb = wanted.group, wanted.resource, wanted.verb
         if wanted.path:
-            return False
+            return ""
         if group == "":
             decide = _CORE.get(resource)
-            return decide is not None and decide(self, node, wanted)
-        if group == "coordination.k8s.io":
-            own = wanted.namespace == _LEASES and (wanted.name == node or verb == "create")
-            return resource == "leases" and own and verb in ("create", "delete", "get", "patch", "update")
+            return decide(self, node, wanted) if decide else ""
+        if (group, resource) == ("coordination.k8s.io", "leases"):
+            return _lease(node, wanted)
         if group == "certificates.k8s.io":
-            return (resource, wanted.subresource) == (_REQUESTS, "") and (verb in _READ or verb == "create")
+            return _unless((resource, wanted.subresource) == (_REQUESTS, "") and (verb in _READ or verb == "create"))
         if group in ("authentication.k8s.io", "authorization.k8s.io"):
-            return resource in _REVIEWS and verb == "create"
-        return (group, resource) == ("node.k8s.io", "runtimeclasses") and verb in _READ
+            return _unless(resource in _REVIEWS and verb == "create")
+        return _unless((group, resource) == ("node.k8s.io", "runtimeclasses") and verb in _READ)
 
-    def _node(self, node: str, wanted: Attributes) -> bool:
+    def _node(self, node: str, wanted: Attributes) -> Objection:
         if wanted.verb == "create":
-            return not wanted.subresource
-        if wanted.verb in _READ:
-            return not wanted.subresource and wanted.name == node
-        return wanted.subresource in ("", "status") and wanted.verb in _WRITE and wanted.name == node
+            return _unless(not wanted.subresource)
+        if wanted.verb not in _READ:
+            return _unless(wanted.subresource in ("", "status") and wanted.verb in _WRITE and wanted.name == node)
+        if wanted.subresource:
+            return ""
+        what = f"'{wanted.name}'" if wanted.name else "all nodes"
+        return _unless(wanted.name == node, f"node '{node}' cannot read {what}, only its own Node object")
 
-    def _pods(self, node: str, wanted: Attributes) -> bool:
+    def _pods(self, node: str, wanted: Attributes) -> Objection:
         verb, subresource = wanted.verb, wanted.subresource
         if verb == "create" and not subresource:
-            return True  # mirror Pods
-        if verb in ("list", "watch", "deletecollection") and not wanted.name:
-            return verb != "deletecollection" and f"spec.nodeName={node}" in wanted.fields.split(",")
+            return None  # mirror Pods
+        if verb == "deletecollection":
+            return ""
+        if verb in ("list", "watch") and not wanted.name:
+            own = f"spec.nodeName={node}" in wanted.fields.split(",")
+            return _unless(own, "can only list/watch pods with spec.nodeName field selector")
         pod = self._registry.find(PODS, wanted.name, wanted.namespace)
         if pod is None:  # the answer will be that it is not there
-            return verb in ("get", "watch", "list", "delete") and not subresource
+            return _unless(verb in (*_READ, "delete") and not subresource)
         if (pod.get("spec") or {}).get("nodeName") != node:
-            return False
+            return _stranger(node) if verb in _READ and not subresource else ""
         if subresource == "status":
-            return verb in _WRITE
-        return (subresource == "eviction" and verb == "create") or (
-            not subresource and verb in ("get", "list", "watch", "delete")
+            return _unless(verb in _WRITE)
+        return _unless(
+            (subresource == "eviction" and verb == "create") or (not subresource and verb in (*_READ, "delete"))
         )
 
-    def _named(self, node: str, wanted: Attributes) -> bool:
-        if wanted.verb not in _READ or wanted.subresource or not wanted.name:
-            return False
-        return any((wanted.resource, wanted.name) in names_of(pod) for pod in self._bound(node, wanted.namespace))
+    def _named(self, node: str, wanted: Attributes) -> Objection:
+        if wanted.verb not in _READ:
+            return "can only read resources of this type"
+        if wanted.subresource:
+            return "cannot read subresource"
+        if not wanted.namespace:
+            return "can only read namespaced object of this type"
+        if not wanted.name:
+            return "No Object name found"
+        named = any((wanted.resource, wanted.name) in names_of(pod) for pod in self._bound(node, wanted.namespace))
+        return _unless(named, _stranger(node))
 
-    def _token(self, node: str, wanted: Attributes) -> bool:
-        if wanted.subresource != "token":
-            return wanted.verb == "get" and not wanted.subresource and self._runs_as(node, wanted)
-        return wanted.verb == "create" and self._runs_as(node, wanted)
+    def _service_account(self, node: str, wanted: Attributes) -> Objection:
+        if (wanted.verb, wanted.subresource) != ("get", ""):
+            if wanted.verb != "create" or not wanted.name:
+                return "can only create tokens for individual service accounts"
+            if wanted.subresource != "token":
+                return "can only create token subresource of serviceaccount"
+        pods = self._bound(node, wanted.namespace)
+        return _unless(any(pod["spec"].get("serviceAccountName") == wanted.name for pod in pods), _stranger(node))
 
-    def _runs_as(self, node: str, wanted: Attributes) -> bool:
-        return any(
-            pod["spec"].get("serviceAccountName") == wanted.name for pod in self._bound(node, wanted.namespace)
-        )  # fmt: skip
+    def _events(self, node: str, wanted: Attributes) -> Objection:
+        return _unless(wanted.verb in ("create", "patch", "update"))
 
-    def _events(self, node: str, wanted: Attributes) -> bool:
-        return wanted.verb in ("create", "patch", "update")
+    def _endpoints(self, node: str, wanted: Attributes) -> Objection:
+        return _unless(wanted.verb == "get" and not wanted.subresource)
 
-    def _endpoints(self, node: str, wanted: Attributes) -> bool:
-        return wanted.verb == "get" and not wanted.subresource
-
-    def _services(self, node: str, wanted: Attributes) -> bool:
-        return wanted.verb in _READ and not wanted.subresource
+    def _services(self, node: str, wanted: Attributes) -> Objection:
+        return _unless(wanted.verb in _READ and not wanted.subresource)
 
     def _bound(self, node: str, namespace: str) -> Iterator[Obj]:
         if namespace:
             yield from (pod for pod in self._registry.objects(PODS, namespace) if pod["spec"].get("nodeName") == node)
 
 
-_CORE: dict[str, Callable[[NodeAuthorizer, str, Attributes], bool]] = {
+_CORE: dict[str, Callable[[NodeAuthorizer, str, Attributes], Objection]] = {
     "configmaps": NodeAuthorizer._named,
     "endpoints": NodeAuthorizer._endpoints,
     "events": NodeAuthorizer._events,
     "nodes": NodeAuthorizer._node,
     "pods": NodeAuthorizer._pods,
     "secrets": NodeAuthorizer._named,
-    "serviceaccounts": NodeAuthorizer._token,
+    "serviceaccounts": NodeAuthorizer._service_account,
     "services": NodeAuthorizer._services,
 }
+
+
+def _lease(node: str, wanted: Attributes) -> Objection:
+    if wanted.verb not in ("create", "delete", "get", "patch", "update"):
+        return "can only get, create, update, patch, or delete a node lease"
+    if wanted.namespace != _LEASES:
+        return f'can only access leases in the "{_LEASES}" system namespace'
+    own = wanted.name == node or wanted.verb == "create"  # whose name is not known yet
+    return _unless(own, "can only access node lease with the same name as the requesting node")
+
+
+def _unless(allowed: bool, why: str = "") -> Objection:
+    return None if allowed else why
+
+
+def _stranger(node: str) -> str:
+    return f"no relationship found between node '{node}' and this object"
 
 
 def names_of(pod: Obj) -> set[tuple[str, str]]:

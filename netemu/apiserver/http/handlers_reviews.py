@@ -60,8 +60,10 @@ def answer(
         asked = _attributes(spec)
         if resource == LOCAL_ACCESS_REVIEWS:
             _check_local(spec, asked, target.namespace)
-        why = authorizer.why(user if resource == SELF_ACCESS_REVIEWS else _subject(spec), asked)
-        status = {"allowed": bool(why)} | ({"reason": why} if why else {})
+        subject = user if resource == SELF_ACCESS_REVIEWS else _subject(spec)
+        why = authorizer.why(subject, asked)
+        reason = why or authorizer.refusal(subject, asked)
+        status = {"allowed": bool(why)} | ({"reason": reason} if reason else {})
     metadata = {"creationTimestamp": None, **(review.get("metadata") or {})}
     return {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata, "spec": spec,
             "status": status}  # fmt: skip

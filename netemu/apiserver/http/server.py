@@ -21,7 +21,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 from netemu.apiserver.admission import REQUESTER
 from netemu.apiserver.auth.audit import COMPLETE, RECEIVED, AuditLog
 from netemu.apiserver.auth.authentication import AllowAuthenticated, Attributes, Authorizer, User, forbidden_message
-from netemu.apiserver.auth.authenticator import ALLOWED_BY, Authenticator
+from netemu.apiserver.auth.authenticator import ALLOWED_BY, REFUSED_FOR, Authenticator
 from netemu.apiserver.auth.bootstrap_tokens import BootstrapTokens
 from netemu.apiserver.auth.service_accounts import TOKEN_REQUESTS, ServiceAccountTokens
 from netemu.apiserver.http.bodies import Bodies, FieldValidation
@@ -202,7 +202,9 @@ class ApiServer:
         why = request[ALLOWED_BY] = self._authorizer.why(user, wanted)
         if not why:
             named = {"name": wanted.name, "group": wanted.group, "kind": wanted.resource}
-            raise Forbidden(forbidden_message(user, wanted), {key: value for key, value in named.items() if value})
+            reason = request[REFUSED_FOR] = self._authorizer.refusal(user, wanted)
+            details = {key: value for key, value in named.items() if value}
+            raise Forbidden(forbidden_message(user, wanted, reason), details)
         return user
 
 
