@@ -22,6 +22,7 @@ from contextlib import aclosing
 
 from netemu.apiserver.keys import ROOT, parts_of
 from netemu.apiserver.selection import Selection
+from netemu.apiserver.validation.fields import go
 from netemu.apiserver.watchcache import (
     HISTORY,
     QUEUE,
@@ -52,7 +53,7 @@ def revision_number(text: str) -> int:
     if not text:
         return 0
     if not _REVISION.fullmatch(text) or (number := int(text)) >= 1 << 64:
-        raise BadRequest(f"Invalid value: {text!r}: resourceVersion: invalid number")
+        raise BadRequest(f"Invalid value: {go(text)}: resourceVersion: invalid number")
     return number
 
 

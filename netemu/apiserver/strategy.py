@@ -13,7 +13,7 @@ from typing import Any
 from netemu.apiserver import certificates
 from netemu.apiserver.json_values import copied
 from netemu.apiserver.schema.kinds import Schema
-from netemu.apiserver.validation.fields import forbidden
+from netemu.apiserver.validation.fields import forbidden, go
 from netemu.apiserver.validation.pod import UPDATES
 from netemu.client.base import Obj
 from netemu.model import times
@@ -52,7 +52,7 @@ def accept(schema: Schema, resource: Resource, obj: Mapping[str, Any], namespace
     new = schema.decoded(resource, copied(obj))
     for field, right in (("apiVersion", resource.api_version), ("kind", resource.kind)):
         if new.get(field, right) not in (right, ""):
-            raise BadRequest(f"{field} {new[field]!r} does not match the request's {right!r}")
+            raise BadRequest(f"{field} {go(new[field])} does not match the request's {go(right)}")
     metadata: Obj = new.setdefault("metadata", {})
     if resource.namespaced:
         if metadata.get("namespace", namespace) not in (namespace, ""):
@@ -208,5 +208,5 @@ def finalizer_errors(new: Obj, old: Obj) -> list[FieldError]:
     added = set(new["metadata"].get("finalizers") or ()) - set(old["metadata"].get("finalizers") or ())
     if not added:
         return []
-    text = "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers "
-    return [FieldError("metadata.finalizers", "FieldValueForbidden", f"{text}{sorted(added)}")]
+    text = "no new finalizers can be added if the object is being deleted, found new finalizers "
+    return [forbidden("metadata.finalizers", text + go(sorted(added)))]

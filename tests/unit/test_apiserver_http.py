@@ -336,7 +336,7 @@ async def test_addresses_of_a_refused_service_are_free_again(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("query", "status", "text"),
     [
-        ("resourceVersion=x", 400, "resourceVersion"),
+        ("resourceVersion=x", 400, 'Invalid value: "x": resourceVersion: '),
         ("resourceVersion=99999999", 410, "too large resource version"),
         ("resourceVersionMatch=Exact", 422, "forbidden unless resourceVersion is provided"),
         ("resourceVersion=0&resourceVersionMatch=Exact", 422, 'forbidden for resourceVersion "0"'),

@@ -276,19 +276,34 @@ def test_the_patch_that_kubectl_apply_sends_for_a_changed_deployment() -> None:
 
 
 @pytest.mark.parametrize(
-    "patch",
+    ("patch", "text"),
     [
-        pytest.param(pod(containers=[{"image": "x"}]), id="element without the merge key"),
-        pytest.param(pod(containers=[{"$patch": "delete"}]), id="deletion without the merge key"),
-        pytest.param({"spec": {"$patch": "explode"}}, id="unknown directive"),
-        pytest.param(pod(containers=[{"name": "a", "$patch": "explode"}]), id="unknown directive in a list"),
-        pytest.param(pod(**{"$retainKeys": ["a"], "nodeName": "n"}), id="$retainKeys without what is set"),
-        pytest.param([], id="no object"),
+        (
+            pod(containers=[{"ports": [{"containerPort": 80}, None], "image": "x", "tty": True}]),
+            "map: map[image:x ports:[map[containerPort:80] <nil>] tty:true] does not contain declared merge key: name",
+        ),
+        (
+            pod(containers=[{"$patch": "delete"}]),
+            "map: map[$patch:delete] does not contain declared merge key: name",
+        ),
+        ({"spec": {"$patch": "explode"}}, "unknown patch type: explode in map: map[$patch:explode]"),
+        (
+            pod(containers=[{"name": "a", "$patch": "explode"}]),
+            "unknown patch type: explode in map: map[$patch:explode name:a]",
+        ),
+        (
+            pod(**{"$retainKeys": ["a"], "nodeName": "n"}),
+            '$retainKeys list doesn\'t contain "nodeName", which the patch sets',
+        ),
+        (pod(**{"$retainKeys": {"a": 1}}), "a list directive needs a list, not map[a:1]"),
+        ([], ""),
     ],
 )
-def test_malformed_strategic_patches_are_refused(patch: Any) -> None:
-    with pytest.raises(BadRequest):
+def test_malformed_strategic_patches_are_refused_in_the_words_of_go(patch: Any, text: str) -> None:
+    with pytest.raises(BadRequest) as refused:
         strategic(pod(containers=named("a")), patch)
+
+    assert not text or str(refused.value) == text
 
 
 def test_the_result_shares_nothing_with_the_patch() -> None:

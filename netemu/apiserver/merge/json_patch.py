@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from netemu.apiserver import json_values
+from netemu.apiserver.validation.fields import go
 from netemu.client.base import Obj
 from netemu.model.errors import BadRequest, Invalid
 
@@ -60,7 +61,7 @@ class _Patching:
         name = operation.get("op")
         run = _OPERATIONS.get(name) if isinstance(name, str) else None
         if run is None:
-            raise BadRequest(f"malformed JSON patch: unknown operation {name!r}")
+            raise BadRequest(f"malformed JSON patch: unknown operation {go(name)}")
         run(self, _pointer(operation, "path"), operation)
 
     def add(self, path: list[str], operation: Obj) -> None:
@@ -142,7 +143,7 @@ def _key(holder: Any, name: str, path: list[str]) -> Any:
 def _pointer(operation: Obj, field: str) -> list[str]:
     text = operation.get(field)
     if not isinstance(text, str) or (text and not text.startswith("/")) or re.search("~(?![01])", text):
-        raise BadRequest(f"malformed JSON patch: {field} {text!r} is no JSON pointer")
+        raise BadRequest(f"malformed JSON patch: {field} {go(text)} is no JSON pointer")
     return [part.replace("~1", "/").replace("~0", "~") for part in text.split("/")[1:]]
 
 

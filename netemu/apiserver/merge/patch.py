@@ -21,6 +21,7 @@ from netemu.apiserver.json_values import duplicate
 from netemu.apiserver.merge.json_patch import json_patch
 from netemu.apiserver.schema.kinds import Schema
 from netemu.apiserver.schema.shapes import Shape
+from netemu.apiserver.validation.fields import go, go_plain
 from netemu.client.base import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, Obj
 from netemu.model.errors import BadRequest, UnsupportedMediaType
 from netemu.model.resources import Resource
@@ -94,7 +95,7 @@ class _Merger:
         if directive == "delete":
             return {}
         if directive not in (None, "merge"):
-            raise BadRequest(f"unknown patch type {directive!r} found in: {_PATCH}")
+            raise _bad_patch_type(directive, patch)
         result = _retained(original, patch)
         orders = {k.removeprefix(_SET_ORDER): v for k, v in patch.items() if k.startswith(_SET_ORDER)}
         for key, removed in patch.items():
@@ -131,7 +132,7 @@ class _Merger:
         places = {_identity(item.get(merge_key)): index for index, item in enumerate(result)}
         for item in changes:
             if merge_key not in item:
-                raise BadRequest(f"map: {item} does not contain declared merge key: {merge_key}")
+                raise _no_merge_key(item, merge_key)
             index = places.get(_identity(item[merge_key]))
             if index is None:
                 places[_identity(item[merge_key])] = len(result)
@@ -154,9 +155,17 @@ def _is_directive(key: str) -> bool:
     return key in (_PATCH, _RETAIN_KEYS) or key.startswith((_SET_ORDER, _DELETE_FROM))
 
 
+def _no_merge_key(item: Obj, merge_key: str) -> BadRequest:
+    return BadRequest(f"map: {go_plain(item)} does not contain declared merge key: {merge_key}")
+
+
+def _bad_patch_type(directive: Any, where: Obj) -> BadRequest:
+    return BadRequest(f"unknown patch type: {go_plain(directive)} in map: {go_plain(where)}")
+
+
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise BadRequest(f"a list directive needs a list, not {value!r}")
+        raise BadRequest(f"a list directive needs a list, not {go_plain(value)}")
     return value
 
 
@@ -171,7 +180,7 @@ def _retained(original: Obj, patch: Obj) -> Obj:
     keep = _list(patch[_RETAIN_KEYS])
     for key, value in patch.items():
         if not _is_directive(key) and value is not None and key not in keep:
-            raise BadRequest(f"$retainKeys list doesn't contain {key!r}, which the patch sets")
+            raise BadRequest(f"$retainKeys list doesn't contain {go(key)}, which the patch sets")
     return {key: value for key, value in original.items() if key in keep}
 
 
@@ -190,11 +199,11 @@ def _special_elements(original: list[Any], patch: list[Any], merge_key: str) -> 
         directive = item.get(_PATCH)
         if directive == "delete":
             if merge_key not in item:
-                raise BadRequest(f"map: {item} does not contain declared merge key: {merge_key}")
+                raise _no_merge_key(item, merge_key)
             gone = _identity(item[merge_key])
             original = [kept for kept in original if _identity(kept.get(merge_key)) != gone]
         elif directive not in (None, "replace"):
-            raise BadRequest(f"unknown patch type {directive!r} found in: {item}")
+            raise _bad_patch_type(directive, item)
     return ([], changes) if any(item.get(_PATCH) == "replace" for item in patch) else (original, changes)
 
 

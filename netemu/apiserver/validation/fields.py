@@ -80,7 +80,7 @@ def _with(text: str, detail: str) -> str:
 
 
 def go(value: Any) -> str:
-    """A value as Go's `%q`, `%v` or `%#v` prints it inside an error; structures without a Go name as JSON."""
+    """A value as Go's `%q` or `%#v` prints it inside an error; structures without a Go name as JSON."""
     if value is None:
         return "null"
     if isinstance(value, (str, bool, int, float)):
@@ -90,6 +90,17 @@ def go(value: Any) -> str:
     if isinstance(value, dict) and all(isinstance(item, str) for item in value.values()):
         return "map[string]string{" + ", ".join(f"{go(k)}:{go(v)}" for k, v in sorted(value.items())) + "}"
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def go_plain(value: Any) -> str:
+    """A JSON value as Go's `%v` prints it, for example `map[name:web ports:[80 443]]`."""
+    if isinstance(value, dict):
+        return "map[" + " ".join(f"{key}:{go_plain(inner)}" for key, inner in sorted(value.items())) + "]"
+    if isinstance(value, list):
+        return "[" + " ".join(map(go_plain, value)) + "]"
+    if value is None:
+        return "<nil>"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def invalid_for(path: str, value: Any, reasons: Iterable[str]) -> list[FieldError]:
