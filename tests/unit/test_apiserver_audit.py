@@ -13,6 +13,7 @@ import msgspec
 
 from netemu.apiserver.allocation import ServiceAllocator
 from netemu.apiserver.auth.audit import AuditLog
+from netemu.apiserver.auth.authentication import AllowAuthenticated, Attributes, Authorizer, User
 from netemu.apiserver.bootstrap import bootstrap
 from netemu.apiserver.http.server import ApiServer
 from netemu.apiserver.local import LocalClient
@@ -24,12 +25,12 @@ CONFIGMAPS = "/api/v1/namespaces/default/configmaps"
 
 
 @asynccontextmanager
-async def audited(folder: Path, largest: int = 1 << 20) -> AsyncIterator[aiohttp.ClientSession]:
+async def audited(folder: Path, authorizer: Authorizer | None = None) -> AsyncIterator[aiohttp.ClientSession]:
     """Requests to a server that tells of them in `audit.log`; all are there once the block has ended."""
     store, schema = await SqliteStore.open(folder / "store.db"), Schema.load()
     registry = Registry(store, schema, ServiceAllocator(["10.96.0.0/16"]))
     await registry.start()
-    server = ApiServer(registry, schema, audit=AuditLog(folder / "audit.log", largest=largest))
+    server = ApiServer(registry, schema, authorizer=authorizer, audit=AuditLog(folder / "audit.log"))
     listener = socket.create_server(("127.0.0.1", 0))
     try:
         await bootstrap(LocalClient(registry), api_address="172.18.0.2", api_port=6443)
@@ -65,6 +66,28 @@ async def test_every_request_is_told_with_its_user_and_its_end(tmp_path: Path) -
     assert (missed["impersonatedUser"]["username"], missed["responseStatus"]["code"]) == ("ann", 404)
     assert b"hidden" not in (tmp_path / "audit.log").read_bytes()
     assert (tmp_path / "audit.log").stat().st_mode & 0o777 == 0o600
+
+
+class NotAnn(AllowAuthenticated):
+    """One may do nothing, and is told why."""
+
+    def why(self, user: User, wanted: Attributes) -> str:
+        return "" if user.name == "ann" else super().why(user, wanted)
+
+    def refusal(self, user: User, wanted: Attributes) -> str:
+        return "it is late"
+
+
+async def test_a_refusal_is_told_with_the_authorizers_reason(tmp_path: Path) -> None:
+    async with audited(tmp_path, NotAnn()) as session:
+        await ask(session, "GET", f"{CONFIGMAPS}/none", headers={"Impersonate-User": "ann"})
+        await ask(session, "GET", f"{CONFIGMAPS}/none")
+
+    decision, reason = "authorization.k8s.io/decision", "authorization.k8s.io/reason"
+    assert [event["annotations"] for event in told(tmp_path / "audit.log")] == [
+        {decision: "forbid", reason: "it is late"},
+        {decision: "allow", reason: ""},
+    ]
 
 
 async def test_a_watch_is_told_when_it_begins(tmp_path: Path) -> None:

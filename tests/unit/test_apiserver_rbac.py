@@ -18,7 +18,8 @@ from netemu.apiserver.auth.node_restriction import NodeRestriction
 from netemu.apiserver.auth.rbac import Grants, Rule
 from netemu.apiserver.auth.rbac_policy import default_policy, dns_policy
 from netemu.apiserver.bootstrap import bootstrap, ensure_policy
-from netemu.apiserver.http.routing import attributes, parse_path, verb_of
+from netemu.apiserver.http.handlers_reviews import SELF_ACCESS_REVIEWS, answer
+from netemu.apiserver.http.routing import Target, attributes, parse_path, verb_of
 from netemu.apiserver.local import LocalClient
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.rules import Rules
@@ -274,6 +275,16 @@ async def test_a_node_reaches_its_own_pods_and_what_they_name_and_is_told_why_no
         assert found == table
         assert (authorizer.why(NODE, own), authorizer.why(NODE, others)) == ("node", "")
         assert authorizer.rules(NODE, "default")["incomplete"]
+
+
+async def test_a_review_tells_a_node_why_it_may_not(tmp_path: Path) -> None:
+    review = {"spec": {"resourceAttributes": {"verb": "get", "resource": "secrets", "namespace": "a", "name": "key"}}}
+    users = NODE, User("ann", (AUTHENTICATED,))
+    async with cluster(tmp_path) as (_, authorizer):
+        node, ann = (answer(Target(SELF_ACCESS_REVIEWS), review, user, authorizer)["status"] for user in users)
+
+    assert node == {"allowed": False, "reason": "no relationship found between node 'n1' and this object"}
+    assert ann == {"allowed": False}
 
 
 @pytest.mark.parametrize(
