@@ -61,6 +61,8 @@ class Materials:
             ports=ports(container),
             init=init,
             stdin=container.stdin,
+            # An ephemeral container is a session, though `kubectl debug`, unlike `kubectl run`, does not say so.
+            stdin_once=container.stdin and (container.stdin_once or container in pod.spec.ephemeral_containers),
         )
 
     async def _fetch(self, resource: Resource, names: Iterable[str], pod: Pod) -> dict[str, Mapping[str, Any]]:

@@ -45,7 +45,7 @@ async def serve_attach(
 ) -> web.StreamResponse:
     """Answer a request to `/attach`: what a container writes to its log, until it ends. Raises HTTPException.
 
-    Containers read nothing, so what a client sends goes nowhere.
+    Such a container reads nothing, so what a client sends goes nowhere.
     """
     position = log.stat().st_size if log is not None and log.exists() else 0
     response, client = await _client_of(request, wanted)

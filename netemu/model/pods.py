@@ -113,6 +113,7 @@ class Container(Struct, frozen=True):
     restart_policy: str | None = None
     image_pull_policy: str = ""
     stdin: bool = False
+    stdin_once: bool = False
     tty: bool = False
 
 

@@ -73,6 +73,8 @@ class ContainerConfig(Struct, frozen=True):
     """Whether the container must run to its end before others start; an emulated one then ends at once."""
     stdin: bool = False
     """Whether it reads what somebody who attaches to it types; an emulated one then runs its command for them."""
+    stdin_once: bool = False
+    """Whether it does so for the first one only, and ends with them; a process then begins when they come."""
 
 
 class ContainerState(StrEnum):

@@ -68,7 +68,7 @@ class EmulatedRuntime:
         self._strict = strict_images
         self._store: SocketStore = store or NoSocketStore()
         self._servers: dict[str, list[Server]] = {}
-        self._shells = Shells(self._records)
+        self._shells = Shells(self._records, lambda config: config.stdin)
 
     async def start(self) -> None:
         """See cri.Runtime."""

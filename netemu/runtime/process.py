@@ -6,7 +6,11 @@ copy-on-write view (`kernel.sandbox`). PATH begins with the directory of the run
 
 A container outlives this process: it writes to named pipes that it holds open at both ends itself, so a missing
 reader neither ends nor loses anything (a full pipe makes it wait), and a restarted runtime adopts it by process
-number and start time and reads on.
+number and start time and reads on. Its input is empty.
+
+What reads is therefore no such process: a container of one session (`stdinOnce`, or ephemeral), or one that has a
+shell for want of a command, waits for somebody to attach, runs for them in a view that is held meanwhile, and ends
+with them (`shells`).
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +28,7 @@ from netemu.kernel.inside import Stdio, start_inside
 from netemu.kernel.pidfd import Process, adopt
 from netemu.kernel.sandbox import spawn
 from netemu.model import times
-from netemu.model.errors import KernelError
+from netemu.model.errors import KernelError, NetemuError
 from netemu.runtime.cri import (
     ContainerConfig,
     ContainerEvent,
@@ -37,6 +42,7 @@ from netemu.runtime.cri import (
 from netemu.runtime.logs import Splitter
 from netemu.runtime.records import Records
 from netemu.runtime.sandboxes import Container, Sandbox
+from netemu.runtime.shells import Shells
 from netemu.runtime.views import environment_of, view_of
 
 log = logging.getLogger(__name__)
@@ -56,6 +62,7 @@ class ProcessRuntime:
     def __init__(self, node_name: str, pods: Path) -> None:
         """`pods`: the directory of sandbox directories."""
         self._records = Records(self.name, node_name, pods)
+        self._shells = Shells(self._records, waits)
         self._running: dict[str, _Running] = {}
 
     async def start(self) -> None:
@@ -63,7 +70,7 @@ class ProcessRuntime:
         self._records.load()
         for entry in list(self._records.entries.values()):
             container = entry.container
-            if container.state is not ContainerState.RUNNING:
+            if container.state is not ContainerState.RUNNING or waits(container.config):
                 continue
             process = adopt(container.pid, container.process_started)
             if process is not None:
@@ -76,6 +83,7 @@ class ProcessRuntime:
         for running in list(self._running.values()):
             await running.let_go()
         self._running.clear()
+        await self._shells.close()
 
     def subscribe(self, handler: Callable[[ContainerEvent], None]) -> None:
         """See cri.Runtime."""
@@ -106,7 +114,7 @@ class ProcessRuntime:
 
     async def create_container(self, sandbox_id: str, config: ContainerConfig) -> str:
         """See cri.Runtime."""
-        if not config.command and not config.args:
+        if not config.command and not config.args and not config.stdin:
             raise RuntimeFailure(
                 "CreateContainerError", "no command specified: process containers need command or args"
             )
@@ -115,6 +123,9 @@ class ProcessRuntime:
     async def start_container(self, container_id: str) -> None:
         """See cri.Runtime. Raises RuntimeFailure (RunContainerError) where the command is not there."""
         container = self._records.entry(container_id).container
+        if waits(container.config):
+            self._records.change(container_id, state=ContainerState.RUNNING, started_at=times.micro_now())
+            return
         sandbox = self._records.sandbox(container.sandbox_id)
         try:
             process, ends = await asyncio.to_thread(_start, sandbox, container)
@@ -137,6 +148,7 @@ class ProcessRuntime:
         """See cri.Runtime."""
         running = self._running.get(container_id)
         if running is None:
+            await self._end(container_id, 128 + signal.SIGKILL)
             return
         exited = self._records.entry(container_id).exited
         if timeout > 0:
@@ -162,12 +174,10 @@ class ProcessRuntime:
 
     async def exec_sync(self, container_id: str, command: tuple[str, ...], timeout: float) -> ExecResult:
         """See cri.Runtime."""
-        running = self._running.get(container_id)
-        if running is None:
-            raise RuntimeFailure("ContainerNotRunning", f"container {container_id} is not running")
+        process = await self._process(container_id)
         config = self._records.entry(container_id).container.config
         inside = ("--mount", "--uts", "--net", "--pid", f"--wd={config.working_dir or '/'}")
-        argv = ("nsenter", f"--target={running.process.pid}", *inside, "--", *command)
+        argv = ("nsenter", f"--target={process.pid}", *inside, "--", *command)
         child = await asyncio.create_subprocess_exec(
             *argv,
             env=environment_of(config),
@@ -187,29 +197,48 @@ class ProcessRuntime:
 
     async def exec(self, container_id: str, command: tuple[str, ...], stdio: Stdio) -> Process:
         """See cri.Runtime."""
-        running = self._running.get(container_id)
-        if running is None:
-            raise RuntimeFailure("ContainerNotRunning", f"container {container_id} is not running")
+        process = await self._process(container_id)
         container = self._records.entry(container_id).container
         config, sandbox = container.config, self._records.sandbox(container.sandbox_id)
         env = environment_of(config, sandbox.config.hostname, terminal=bool(stdio.tty))
         cwd = config.working_dir or "/"
-        return await asyncio.to_thread(start_inside, running.process, command, env=env, cwd=cwd, stdio=stdio)
+        return await asyncio.to_thread(start_inside, process, command, env=env, cwd=cwd, stdio=stdio)
 
     def interactive(self, container_id: str) -> bool:
-        """See cri.Runtime; its containers run without waiting for anybody."""
-        return False
+        """See cri.Runtime."""
+        return self._shells.interactive(container_id)
 
     async def attach(self, container_id: str, stdio: Stdio) -> Process:
         """See cri.Runtime."""
-        raise RuntimeFailure("AttachError", "a container with a process reads nothing")
+        try:
+            return await self._shells.attach(container_id, stdio)
+        except (NetemuError, OSError) as error:
+            await self._end(container_id, 128, reason="StartError", message=str(error))
+            raise
 
     async def attached_exited(self, container_id: str, exit_code: int) -> None:
         """See cri.Runtime."""
+        await self._end(container_id, exit_code)
 
     def container_log_path(self, container_id: str) -> Path | None:
         """See cri.Runtime."""
         return self._records.log_path(container_id)
+
+    async def _process(self, container_id: str) -> Process:
+        """One that is in the view of a container. Raises RuntimeFailure."""
+        if (running := self._running.get(container_id)) is not None:
+            return running.process
+        if not waits(self._records.entry(container_id).container.config):
+            raise RuntimeFailure("ContainerNotRunning", f"container {container_id} is not running")
+        return await self._shells.holder(container_id)
+
+    async def _end(self, container_id: str, code: int, *, reason: str = "", message: str = "") -> None:
+        """End a container that waits for somebody, or runs for them; any other is left as it is."""
+        entry = self._records.entries.get(container_id)
+        if entry is None or entry.container.state is not ContainerState.RUNNING or not waits(entry.container.config):
+            return
+        self._records.exited(container_id, code, reason=reason, message=message)
+        await self._shells.end(container_id)
 
     def _follow(self, container: Container, process: Process) -> None:
         directory = self._records.sandbox(container.sandbox_id).directory
@@ -226,6 +255,11 @@ class ProcessRuntime:
             self._records.exited(container_id, _UNKNOWN, reason="ContainerStatusUnknown")
         else:
             self._records.exited(container_id, status if status >= 0 else 128 - status)
+
+
+def waits(config: ContainerConfig) -> bool:
+    """Whether such a container runs for whoever attaches, and not before."""
+    return config.stdin and (config.stdin_once or not (config.command or config.args))
 
 
 class _Running:

@@ -1,4 +1,5 @@
-"""Commands in containers that have no process: where `kubectl exec` leads in an emulated one.
+"""Commands in containers that have no process: where `kubectl exec` leads in an emulated one, and whoever attaches to a
+container that has waited for them, emulated or not.
 
 The first command makes a view of the Pod (`kernel.sandbox`) and a process in it that does nothing but hold it; this and
 every later command runs there, so what one leaves, files or processes, the next finds, as in any container. The holder
@@ -10,14 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from netemu.kernel.inside import Stdio, start_inside
 from netemu.kernel.pidfd import Process, adopt
 from netemu.kernel.sandbox import Sandbox as View
 from netemu.kernel.sandbox import spawn
 from netemu.model.errors import KernelError
-from netemu.runtime.cri import ContainerState, RuntimeFailure
+from netemu.runtime.cri import ContainerConfig, ContainerState, RuntimeFailure
 from netemu.runtime.records import Records
 from netemu.runtime.views import environment_of, view_of
 
@@ -30,16 +31,16 @@ _HOLD = ("sh", "-c", "sleep infinity & wait")
 class Shells:
     """The holders of one runtime's containers."""
 
-    def __init__(self, records: Records) -> None:
-        self._records = records
+    def __init__(self, records: Records, waits: Callable[[ContainerConfig], bool]) -> None:
+        """`waits`: whether such a container runs its command for whoever attaches, and not before."""
+        self._records, self._waits = records, waits
         self._making: dict[str, asyncio.Lock] = {}
         self._attached: set[str] = set()
         self._reaping: set[asyncio.Task[int | None]] = set()
 
     async def exec(self, container_id: str, command: Sequence[str], stdio: Stdio) -> Process:
         """Start a command in a running container. Raises RuntimeFailure, KernelError."""
-        async with self._making.setdefault(container_id, asyncio.Lock()):
-            holder = await self._holder(container_id)
+        holder = await self.holder(container_id)
         config = self._records.entry(container_id).container.config
         sandbox = self._records.sandbox(self._records.entry(container_id).container.sandbox_id)
         env = environment_of(config, sandbox.config.hostname, terminal=bool(stdio.tty))
@@ -49,8 +50,9 @@ class Shells:
     def interactive(self, container_id: str) -> bool:
         """Whether a container has a command for whoever attaches, and nobody has."""
         entry = self._records.entries.get(container_id)
-        waits = entry is not None and entry.container.config.stdin and container_id not in self._attached
-        return waits and entry is not None and entry.container.state is ContainerState.RUNNING
+        if entry is None or entry.container.state is not ContainerState.RUNNING:
+            return False
+        return self._waits(entry.container.config) and container_id not in self._attached
 
     async def attach(self, container_id: str, stdio: Stdio) -> Process:
         """Start that command. Raises RuntimeFailure, KernelError."""
@@ -72,7 +74,12 @@ class Shells:
         holder.kill()
         await holder.wait()
 
-    async def _holder(self, container_id: str) -> Process:
+    async def holder(self, container_id: str) -> Process:
+        """The process that holds the view of a running container. Raises RuntimeFailure, KernelError."""
+        async with self._making.setdefault(container_id, asyncio.Lock()):
+            return await self._find_or_make(container_id)
+
+    async def _find_or_make(self, container_id: str) -> Process:
         container = self._records.entry(container_id).container
         if container.state is not ContainerState.RUNNING:
             raise RuntimeFailure("ContainerNotRunning", f"container {container.config.name} is not running")

@@ -392,9 +392,10 @@ def test_attach_shows_what_comes_from_now_on(kubectl: LabKubectl, minor: int) ->
     eventually(lambda: not any(name in one for one in kubectl.pod_networks()), "no network of it")
 
 
-@pytest.mark.parametrize("minor", [29, 32])
-def test_run_with_input_runs_the_command_for_whoever_attaches(kubectl: LabKubectl, minor: int) -> None:
-    run_it = ("run", "-i", "--image=busybox", "--restart=Never", f"once-{minor}", "--")
+@pytest.mark.parametrize(("minor", "kind"), [(29, "emulated"), (32, "emulated"), (29, "process")])
+def test_run_with_input_runs_the_command_for_whoever_attaches(kubectl: LabKubectl, minor: int, kind: str) -> None:
+    overrides = json.dumps({"spec": {"runtimeClassName": kind}})
+    run_it = ("run", "-i", "--image=busybox", "--restart=Never", f"--overrides={overrides}", f"once-{minor}", "--")
     done = of_version(kubectl, minor).run(*run_it, "sh", "-c", "cat; hostname; exit 3", stdin="given\n")
     kubectl("wait", "--for=jsonpath={.status.phase}=Failed", f"pod/once-{minor}", "--timeout=20s")
 
@@ -430,13 +431,52 @@ def test_debug_is_a_shell_in_the_pod(kubectl: LabKubectl, minor: int) -> None:
         terminal.until('{"pod":"web"')
         terminal.exit_code()
 
-    def ended() -> list[int]:
-        told = kubectl.get("pod", "web")["status"]["ephemeralContainerStatuses"]
-        mine = [one["state"] for one in told if one["name"] == name]
-        return [state["terminated"]["exitCode"] for state in mine if "terminated" in state]
-
-    assert eventually(ended, f"the end of {name}") == [5]
+    assert eventually(lambda: exit_codes(kubectl, "web", name), f"the end of {name}") == [5]
     assert '{"pod":"web"' in kubectl("logs", "web", "-c", name)
+
+
+@pytest.mark.parametrize("minor", [27, 33])
+@pytest.mark.parametrize("command", [(), ("--", "sh", "-s")])
+def test_debug_of_a_process_reads_its_input(kubectl: LabKubectl, minor: int, command: tuple[str, ...]) -> None:
+    name = f"piped-{minor}-{len(command)}"
+    script = "echo $(hostname) in $(readlink /proc/self/ns/net); exit 6\n"
+    of_version(kubectl, minor).run(
+        "debug", "talker", "-i", "--image=busybox", "--target=main", "-c", name, *command, stdin=script
+    )
+
+    assert eventually(lambda: exit_codes(kubectl, "talker", name), f"the end of {name}") == [6]
+    network = kubectl("exec", "talker", "-c", "main", "--", "readlink", "/proc/self/ns/net")
+    assert kubectl("logs", "talker", "-c", name) == f"talker in {network}"
+
+
+def test_debug_with_a_terminal_is_a_shell_in_the_pod_of_a_process(kubectl: LabKubectl) -> None:
+    dns = kubectl.within("kube-system")
+    pod = dns.field("pods", "-l", "k8s-app=kube-dns", path=".items[0].metadata.name")
+    with Terminal(dns, "debug", "-it", pod, "--image=busybox", "-c", "shell") as terminal:
+        terminal.until("try pressing enter")
+        terminal.type("echo in $(hostname) $(tty); exit 5\n")
+        terminal.until(f"in {pod} /dev/pts/")
+        terminal.exit_code()
+
+    assert eventually(lambda: exit_codes(dns, pod, "shell"), "the end of the shell") == [5]
+
+
+def test_a_deleted_pod_takes_a_debugger_along(kubectl: LabKubectl) -> None:
+    main = {"name": "main", "image": "x", "command": ["sleep", "1000"]}
+    spec = {"spec": {"runtimeClassName": "process", "terminationGracePeriodSeconds": 0, "containers": [main]}}
+    kubectl("run", "brief", "--image=x", f"--overrides={json.dumps(spec)}")
+    with kubectl.start("debug", "brief", "-i", "--image=busybox", "--", "sleep", "76543"):
+        eventually(lambda: processes("sleep", "76543"), "the debugger's sleep")
+        kubectl("delete", "pod", "brief")
+
+    eventually(lambda: not processes("sleep", "76543"), "no sleep left")
+
+
+def exit_codes(kubectl: LabKubectl, pod: str, name: str) -> list[int]:
+    """That of an ephemeral container, if it has ended."""
+    told = kubectl.get("pod", pod)["status"].get("ephemeralContainerStatuses", [])
+    mine = [one["state"] for one in told if one["name"] == name]
+    return [state["terminated"]["exitCode"] for state in mine if "terminated" in state]
 
 
 # --- other clients
