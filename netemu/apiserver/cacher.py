@@ -317,13 +317,13 @@ class Cacher:
             why = "it was restored; start the API server again"
             raise StoreError(f"the store went back from revision {self.revision} to {snapshot.revision}: {why}")
         former, self._caches = self._caches, {}
-        known = {resource: _by_key(former[resource]) for resource in self._told if resource in former}
+        known = {resource: former[resource].by_key() for resource in self._told if resource in former}
         self._floor = self.revision = snapshot.revision
         for item in snapshot.items:
             resource, namespace, name = parts_of(item.key)
             self._cache(resource).load(namespace, name, read(item.value, item.revision))
         for resource, told in self._told.items():
-            old, new = known.get(resource, {}), _by_key(self._cache(resource))
+            old, new = known.get(resource, {}), self._cache(resource).by_key()
             for key in {**old, **new}:
                 told(old.get(key), new.get(key))
         for cache in former.values():
@@ -363,10 +363,6 @@ class Cacher:
         if cache is None:
             cache = self._caches[resource] = WatchCache(self._floor)
         return cache
-
-
-def _by_key(cache: WatchCache) -> dict[tuple[str, str], Obj]:
-    return {(obj["metadata"].get("namespace", ""), obj["metadata"]["name"]): obj for obj in cache.objects()}
 
 
 def _match_problem(wanted: str, match: str) -> FieldError | None:

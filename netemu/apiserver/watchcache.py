@@ -215,6 +215,10 @@ class WatchCache:
             for name in sorted(names):
                 yield names[name]
 
+    def by_key(self) -> dict[tuple[str, str], Obj]:
+        """All objects by namespace and name, in the order of their keys."""
+        return {(space, name): names[name] for space, names in sorted(self._objects.items()) for name in sorted(names)}
+
     def load(self, namespace: str, name: str, obj: Obj) -> None:
         """Take over an object as it was when the cache began."""
         self._objects.setdefault(namespace, {})[name] = obj
@@ -266,7 +270,7 @@ class WatchCache:
         for change in self._history:
             if change.revision <= revision and change.key in then:
                 revisions[change.key] = change.revision
-        objects = {(obj["metadata"].get("namespace", ""), obj["metadata"]["name"]): obj for obj in self.objects()}
+        objects = self.by_key()
         for key, value in then.items():
             place = parts_of(key)[1:]
             objects.pop(place, None)
