@@ -1,0 +1,49 @@
+"""What the addresses of a running lab are called, asked now: from its configuration, its Pods and its API server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from netemu.lab.api import LabApi
+from netemu.lab.config import LabConfig, load_config
+from netemu.lab.paths import LabPaths
+from netemu.model.errors import ApiError, UserError
+from netemu.model.meta import decode
+from netemu.model.objects import Service
+from netemu.model.resources import SERVICES
+from netemu.network.plan import first_address
+from netemu.observe.names import CLIENT, NODE, POD, UNDERLAY, Names, Party, names_of
+from netemu.runtime import sandboxes
+
+
+def address_names(lab: str) -> Names:
+    """The names of a lab as it is now; without those of Services while its API server does not answer.
+
+    Raises UserError where no such lab is.
+    """
+    config = load_config(lab)
+    return names_of([*_machines(config), *_pods(lab)], _services(lab))
+
+
+def _machines(config: LabConfig) -> Iterator[tuple[str, Party]]:
+    for node in config.nodes:
+        # What a node sends to its own Pods carries the address it has on their links.
+        for address in (*node.addresses, *map(first_address, node.pod_cidrs)):
+            yield address, Party(NODE, node.name)
+    for client in config.clients:
+        yield from ((address, Party(CLIENT, client.name)) for address in client.addresses)
+    yield from ((first_address(network), Party(UNDERLAY, UNDERLAY)) for network in config.node_cidrs)
+
+
+def _pods(lab: str) -> Iterator[tuple[str, Party]]:
+    for sandbox in sandboxes.load_all(LabPaths(lab).pods):
+        pod = sandbox.config
+        for address in pod.addresses if sandbox.ready else ():
+            yield address, Party(POD, f"{pod.pod_namespace}/{pod.pod_name}", pod.node_name)
+
+
+def _services(lab: str) -> list[Service]:
+    try:
+        return [decode(item, Service) for item in LabApi(lab).list(SERVICES)[0]]
+    except (ApiError, UserError):
+        return []
