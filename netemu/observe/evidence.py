@@ -102,12 +102,15 @@ class Counter(msgspec.Struct, frozen=True):
     bytes: int
 
 
-class Crossing(msgspec.Struct, frozen=True, kw_only=True, tag="crossing"):
-    """A frame on one end of a link, as it was captured there."""
-
+class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", omit_defaults=True):
     seconds: float
     place: str
     leg: Leg
+
+
+class Crossing(_Event, frozen=True, kw_only=True, tag="crossing"):
+    """A frame on one end of a link, as it was captured there."""
+
     link: str
     direction: Literal["in", "out"]
     headers: Headers
@@ -115,19 +118,16 @@ class Crossing(msgspec.Struct, frozen=True, kw_only=True, tag="crossing"):
     """With its Ethernet header."""
 
 
-class RuleHit(msgspec.Struct, frozen=True, kw_only=True, tag="rule", omit_defaults=True):
+class RuleHit(_Event, frozen=True, kw_only=True, tag="rule"):
     """A rule that acted on the packet, or a base chain's policy (`policy`): rules that did not match do not appear."""
 
-    seconds: float
-    place: str
-    leg: Leg
     backend: Backend
     family: Literal["ip", "ip6", "inet", "arp", "bridge", "netdev"]
     table: str
     chain: str
     verdict: str
-    """What the rule or policy decided, in nftables' words: `accept`, `drop`, `jump`, `goto`, `return`, `continue` (it did
-    something and the next rule follows), and for iptables `reject`, `dnat`, `masquerade`, `mark` or another target."""
+    """What it decided, in nftables' words: `accept`, `drop`, `jump`, `goto`, `return`, `continue` (it did something and
+    the next rule follows), and for iptables `reject`, `dnat`, `masquerade`, `mark` or another target."""
     to: str = ""
     """The chain of a jump or goto."""
     hook: Hook = ""
@@ -137,7 +137,7 @@ class RuleHit(msgspec.Struct, frozen=True, kw_only=True, tag="rule", omit_defaul
     number: int = 0
     """The rule's position in its chain from 1, as `iptables -L --line-numbers` counts; 0 for a policy."""
     policy: bool = False
-    """It was the base chain's policy, or (chains of a person) the end of the chain."""
+    """It was the base chain's policy, not a rule."""
     text: str = ""
     """The rule as `nft` or `iptables-save` prints it, without its chain; "" where it had gone before it was read."""
     comment: str = ""
@@ -152,12 +152,9 @@ class RuleHit(msgspec.Struct, frozen=True, kw_only=True, tag="rule", omit_defaul
     """What the rule had counted before the packet and after it; None where it has no counter."""
 
 
-class MapHit(msgspec.Struct, frozen=True, kw_only=True, tag="map", omit_defaults=True):
+class MapHit(_Event, frozen=True, kw_only=True, tag="map"):
     """An element by which the rule before it decided: of a map or set of nf_tables, or of an ipset."""
 
-    seconds: float
-    place: str
-    leg: Leg
     kind: Literal["map", "set", "ipset"]
     family: str
     table: str
@@ -170,12 +167,9 @@ class MapHit(msgspec.Struct, frozen=True, kw_only=True, tag="map", omit_defaults
     comment: str = ""
 
 
-class Balanced(msgspec.Struct, frozen=True, kw_only=True, tag="balanced"):
+class Balanced(_Event, frozen=True, kw_only=True, tag="balanced"):
     """IPVS gave the connection to a real server."""
 
-    seconds: float
-    place: str
-    leg: Leg
     server: str
     """The virtual server: `TCP 10.96.0.1:443`."""
     scheduler: str
@@ -188,13 +182,10 @@ class Balanced(msgspec.Struct, frozen=True, kw_only=True, tag="balanced"):
     """`10.244.1.5:61001`, as IPVS saw it."""
 
 
-class Translation(msgspec.Struct, frozen=True, kw_only=True, tag="translation"):
+class Translation(_Event, frozen=True, kw_only=True, tag="translation"):
     """What conntrack made of the packet's addresses at a place; also "nothing" (`before == after`), which says that the
     connection is tracked there as it is."""
 
-    seconds: float
-    place: str
-    leg: Leg
     before: Flow
     after: Flow
     protocol: str
@@ -203,12 +194,9 @@ class Translation(msgspec.Struct, frozen=True, kw_only=True, tag="translation"):
     """The packet began the entry; False: the entry was there before it, so tables `nat` were not asked."""
 
 
-class Routed(msgspec.Struct, frozen=True, kw_only=True, tag="route", omit_defaults=True):
+class Routed(_Event, frozen=True, kw_only=True, tag="route"):
     """What routing says there for the packet as it was then, asked from the kernel as it would be for the packet."""
 
-    seconds: float
-    place: str
-    leg: Leg
     destination: str
     source: str = ""
     in_link: str = ""
@@ -227,12 +215,9 @@ class Routed(msgspec.Struct, frozen=True, kw_only=True, tag="route", omit_defaul
     """The kernel's refusal: `Network is unreachable`."""
 
 
-class Dropped(msgspec.Struct, frozen=True, kw_only=True, tag="dropped", omit_defaults=True):
+class Dropped(_Event, frozen=True, kw_only=True, tag="dropped"):
     """The packet ended here, by a rule, a policy, a route, or for a reason that no evidence tells (`by` "unknown")."""
 
-    seconds: float
-    place: str
-    leg: Leg
     by: Literal["rule", "policy", "route", "link", "unknown"]
     rejected: bool = False
     """It was refused by an answer (ICMP unreachable, RST), which is on its way back."""

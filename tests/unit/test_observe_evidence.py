@@ -15,7 +15,13 @@ def test_evidence_survives_json() -> None:
         sent=1.5,
         events=(
             Crossing(
-                seconds=1.5, place="shop/client", leg="there", link="eth0", direction="out", headers=syn, frame=b"\0\xff"
+                seconds=1.5,
+                place="shop/client",
+                leg="there",
+                link="eth0",
+                direction="out",
+                headers=syn,
+                frame=b"\0\xff",
             ),
             Routed(seconds=1.6, place="node/worker-1", leg="there", destination="10.0.0.2", error="no route"),
         ),
