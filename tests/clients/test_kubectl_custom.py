@@ -48,9 +48,10 @@ async def test_a_kind_is_defined_used_and_gone_again(gates: Kubectl, tmp_path: P
         ["front", "nginx", "80"],
     ]
     assert "gate.edge.example.com/front" in (await kubectl("get", "all", "-o", "name")).out
-    told = (await kubectl("explain", "gate.spec.listeners")).out
-    assert "Where the gate listens, by name." in told
-    assert "protocol\t<string>" in told
+    for form in ("plaintext", "plaintext-openapiv2"):
+        told = (await kubectl("explain", "gate.spec.listeners", f"--output={form}")).out
+        assert "Where the gate listens, by name." in " ".join(told.split())
+        assert "protocol\t<string>" in told
     assert "Class Name:  nginx" in (await kubectl("describe", "gate", "front")).out
     assert (await kubectl("scale", "gate/front", "--replicas=3")).out == "gate.edge.example.com/front scaled\n"
     ready = '{"status":{"conditions":[{"type":"Ready","status":"True"}]}}'

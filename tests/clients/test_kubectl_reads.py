@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from netemu.model.resources import NODES, PODDISRUPTIONBUDGETS, PODS
-from tests.clients.apiserver import Kubectl
+from tests.clients.apiserver import Kubectl, find_kubectl
 from tests.clients.manifests import APP, NODE
 
 
@@ -70,6 +72,19 @@ async def test_explain_reads_the_openapi_document(kubectl: Kubectl) -> None:
 
     assert "FIELD: dnsPolicy <string>" in answer.out
     assert "ClusterFirstWithHostNet" in answer.out
+
+
+@pytest.mark.parametrize("minor", [27, 32, 33])
+async def test_explain_reads_openapi_v2_too(kubectl: Kubectl, minor: int) -> None:
+    kubectl = kubectl.as_program(find_kubectl(minor))
+
+    ports = (await kubectl("explain", "service.spec.ports", "--output=plaintext-openapiv2")).out
+    every = (await kubectl("explain", "deployment", "--recursive", "--output=plaintext-openapiv2")).out
+
+    assert "targetPort\t<string>" in ports
+    assert "The port that will be exposed by this service." in ports
+    assert "port\t<integer> -required-" in ports
+    assert "matchLabels\t<map[string]string>" in every
 
 
 async def test_explain_shows_no_made_up_enums(kubectl: Kubectl) -> None:

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from netemu.apiserver.http.discovery import Discovery
-from netemu.apiserver.http.openapi import OpenApi, v2_document
+from netemu.apiserver.http.openapi import OpenApi
+from netemu.apiserver.http.openapi_v2 import structural_v2
 from netemu.apiserver.http.routing import Target, parse_path, verb_of
 from netemu.apiserver.schema.kinds import Schema
 from netemu.model.resources import DEPLOYMENTS, NAMESPACES, NODES, PODS, RESOURCES, by_path
@@ -74,7 +75,7 @@ def test_references_lead_to_schemas_of_the_same_document(documents: OpenApi) -> 
     schemas = made["components"]["schemas"]
     references = {text.split('"')[0] for text in msgspec.json.encode(made).decode().split('"#/components/schemas/')[1:]}
 
-    assert references - set(schemas) - {"io.k8s.apimachinery.pkg.apis.meta.v1.Patch"} == set()
+    assert references - set(schemas) == set()
     assert "$defs" not in str(schemas["io.k8s.api.apps.v1.Deployment"])
 
 
@@ -112,11 +113,100 @@ def test_the_index_leads_to_every_document(documents: OpenApi) -> None:
     assert paths["api/v1"]["serverRelativeURL"] == f"/openapi/v3/api/v1?hash={documents.hash('api/v1')}"
 
 
-def test_the_v2_document_names_the_validated_patch() -> None:
-    raw = v2_document()
+def test_the_v2_document_has_every_kind_and_leads_nowhere_else(documents: OpenApi) -> None:
+    raw = documents.v2_document(protobuf=False)
+    made = msgspec.json.decode(raw)
+    definitions, references = made["definitions"], {part.split(b'"')[0] for part in raw.split(b'"#/definitions/')[1:]}
+    named = [
+        (one["group"], one["version"], one["kind"])
+        for definition in definitions.values()
+        for one in definition.get("x-kubernetes-group-version-kind", ())
+    ]
 
-    assert b"/api/v1/namespaces/{name}" in raw
-    assert b"fieldValidation" in raw
+    assert {name.decode() for name in references} <= set(definitions)
+    assert b"#/components" not in raw
+    assert {(one.group, one.version, one.kind) for one in RESOURCES} <= set(named)
+    port = definitions["io.k8s.api.core.v1.ServicePort"]["properties"]["targetPort"]
+    assert port["$ref"] == "#/definitions/io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+    assert port["description"].startswith("Number or name of the port")
+
+
+def test_operations_of_v2_have_bodies_among_their_parameters(documents: OpenApi) -> None:
+    paths = msgspec.json.decode(documents.v2_document(protobuf=False))["paths"]
+    item = paths["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]
+    put, patch = item["put"], item["patch"]
+
+    assert [one["name"] for one in put["parameters"]] == ["body", "dryRun", "fieldManager", "fieldValidation"]
+    assert put["parameters"][0]["schema"] == {"$ref": "#/definitions/io.k8s.api.apps.v1.Deployment"}
+    assert put["responses"]["200"]["schema"] == put["parameters"][0]["schema"]
+    assert "application/strategic-merge-patch+json" in patch["consumes"]
+    assert item["parameters"][0] == {"name": "namespace", "in": "path", "required": True, "type": "string"}
+
+
+@pytest.mark.parametrize(
+    ("v3", "v2"),
+    [
+        ({"type": "object", "nullable": True, "properties": {"a": {"type": "string"}}}, {}),
+        ({"type": "string", "anyOf": [{"minLength": 1}], "not": {"maxLength": 2}}, {"type": "string"}),
+        ({"type": "array", "items": {"type": "string", "nullable": True}}, {"type": "array", "items": {}}),
+        (
+            {
+                "type": "object",
+                "required": ["a", "b"],
+                "properties": {"a": {"type": "string", "nullable": True}, "b": {"type": "integer"}},
+            },
+            {"type": "object", "required": ["b"], "properties": {"a": {}, "b": {"type": "integer"}}},
+        ),
+        (
+            {"type": "object", "x-kubernetes-preserve-unknown-fields": True, "properties": {"a": {"type": "string"}}},
+            {"x-kubernetes-preserve-unknown-fields": True},
+        ),
+    ],
+)
+def test_schemas_of_custom_resources_lose_what_v2_cannot_say(v3: dict[str, Any], v2: dict[str, Any]) -> None:
+    assert structural_v2(v3) == v2
+
+
+def test_the_v2_document_as_protobuf_has_the_same_definitions(documents: OpenApi) -> None:
+    """Field numbers of gnostic's messages; what kubectl reads in it, tests with kubectl show."""
+    document = _fields(documents.v2_document(protobuf=True))
+    as_json = msgspec.json.decode(documents.v2_document(protobuf=False))
+    definitions = dict(_entry(entry) for entry in _fields(document[9][0])[1])
+    of_port = dict(_entry(entry) for entry in _fields(_fields(definitions["io.k8s.api.core.v1.ServicePort"])[25][0])[1])
+
+    assert document[1] == [b"2.0"]
+    assert list(definitions) == list(as_json["definitions"])
+    assert [_entry(entry)[0] for entry in _fields(document[8][0])[2]] == list(as_json["paths"])
+    assert _fields(_fields(of_port["port"])[22][0])[1] == [b"integer"]
+    assert _fields(of_port["port"])[2] == [b"int32"]
+
+
+def _fields(message: bytes) -> dict[int, list[bytes]]:
+    """The length-delimited fields of a protobuf message, by number."""
+    found: dict[int, list[bytes]] = {}
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        assert tag & 7 in (0, 2)
+        length, at = _varint(message, at)
+        if tag & 7 == 2:
+            found.setdefault(tag >> 3, []).append(message[at : at + length])
+            at += length
+    return found
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = message[at]
+        number, at, shift = number | (byte & 0x7F) << shift, at + 1, shift + 7
+        if byte < 0x80:
+            return number, at
+
+
+def _entry(message: bytes) -> tuple[str, bytes]:
+    fields = _fields(message)
+    return fields[1][0].decode(), fields.get(2, [b""])[0]
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from typing import Any
 from aiohttp import web
 
 from netemu.apiserver.http.discovery import Discovery, aggregated_type
-from netemu.apiserver.http.negotiation import discovery_version
-from netemu.apiserver.http.openapi import V2_TYPE, OpenApi, v2_document
-from netemu.apiserver.http.responses import json_response, text_response
+from netemu.apiserver.http.negotiation import OPENAPI_PROTOBUF, discovery_version, openapi_type
+from netemu.apiserver.http.openapi import OpenApi
+from netemu.apiserver.http.responses import document_response, json_response, text_response
 from netemu.apiserver.schema.kinds import Schema
 from netemu.model.served import Served
 
@@ -100,20 +100,17 @@ class MetaHandlers:
 
     def _openapi_document(self, request: web.Request, rest: list[str]) -> web.Response | None:
         if rest == ["v2"]:
-            return web.Response(body=v2_document(), headers={"Content-Type": V2_TYPE})
+            content_type = openapi_type(request.headers.get("Accept", ""))
+            document = self._openapi.v2_document(protobuf=content_type == OPENAPI_PROTOBUF)
+            return document_response(request, document, self._openapi.v2_hash, content_type)
         if rest == ["v3"]:
             return json_response(self._openapi.index())
         path = "/".join(rest[1:])
-        document = self._openapi.document(path) if rest[0] == "v3" else None
-        if document is None:
+        if rest[0] != "v3" or (of_group := self._openapi.document(path)) is None:
             return None
         # The hash in the URL changes with the document, so clients may keep it for ever.
-        headers = {
-            "Content-Type": "application/json",
-            "ETag": f'"{self._openapi.hash(path)}"',
-            "Cache-Control": "public, immutable" if "hash" in request.query else "no-cache, private",
-        }
-        return web.Response(body=document, headers=headers)
+        cache = "public, immutable" if "hash" in request.query else "no-cache, private"
+        return document_response(request, of_group, self._openapi.hash(path), cache=cache)
 
     def _metrics(self) -> str:
         lines = [

@@ -18,6 +18,7 @@ from netemu.model.errors import BadRequest, NotAcceptable, UnsupportedMediaType
 Form = Literal["object", "table", "metadata"]
 
 JSON = "application/json"
+OPENAPI_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 PATCH_TYPES = (
     "application/json-patch+json",
     "application/merge-patch+json",
@@ -58,6 +59,19 @@ def discovery_version(accept: str) -> str:
             if version in ("v2", "v2beta1"):
                 return version
     return ""
+
+
+def openapi_type(accept: str) -> str:
+    """The Content-Type of an OpenAPI v2 document that `Accept` asks for. Raises NotAcceptable.
+
+    Upstream: kube-openapi `handler`.
+    """
+    for media, _ in _ranges(accept):
+        if media in (JSON, "*/*", "application/*"):
+            return JSON
+        if media in (OPENAPI_PROTOBUF, OPENAPI_PROTOBUF.replace("v2.v1.0", "v2@v1.0")):  # the second by its first name
+            return OPENAPI_PROTOBUF
+    raise NotAcceptable(f"only the following media types are accepted: {JSON}, {OPENAPI_PROTOBUF}")
 
 
 def _ranges(accept: str) -> list[tuple[str, dict[str, str]]]:

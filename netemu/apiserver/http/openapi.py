@@ -1,30 +1,29 @@
-"""OpenAPI documents: one v3 document per group and version, and the smallest v2 document that kubectl needs.
+"""OpenAPI documents: one of v3 per group and version, and one of v2 for all of them.
 
 kubectl validates, explains and computes its three-way patches from the v3 documents. From each PATCH operation it reads
 whether the server validates fields (a query parameter named `fieldValidation`) and which patches it takes; both must be
-there, or it falls back to v2, which it reads as protobuf only. The v2 document therefore says one thing: PATCH of a
-Namespace has a `fieldValidation` parameter; with that, an unknown kind in a file gets its own error and its neighbours
-are applied. Documents are made on first request; their URL carries a hash, because kubectl keeps them on disk.
+there, or it falls back to v2. The v2 document says the same of every kind at once; kubectl reads it as protobuf (before
+1.27 always, later to find out whether an unknown kind is unknown), other clients as JSON. Documents are made when
+somebody asks, v2 group by group, and only their bytes are kept. A hash tells clients, which keep them too, when one is
+another than before.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from netemu import __version__
 from netemu.apiserver.http.discovery import subresource_kind
-from netemu.apiserver.http.negotiation import APPLY, PATCH_TYPES
+from netemu.apiserver.http.openapi_proto import document_proto
+from netemu.apiserver.http.openapi_v2 import structural_v2, v2_path, v2_schema
 from netemu.apiserver.merge.patch import patch_types
 from netemu.apiserver.schema.kinds import VERSION, Schema
-from netemu.model.custom import Custom
 from netemu.model.resources import Resource
 from netemu.model.served import Served
-
-V2_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 
 _DEFS, _SCHEMAS = "#/$defs/", "#/components/schemas/"
 _INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
@@ -33,10 +32,15 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     _INT_OR_STRING: {"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]},
     _QUANTITY: {"oneOf": [{"type": "string"}, {"type": "number"}]},
 }
+_V2_SPECIAL = {
+    _INT_OR_STRING: {"type": "string", "format": "int-or-string"},
+    _QUANTITY: {"type": "string"},
+}
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 _METADATA = (_META + "ObjectMeta", _META + "ListMeta")
-_EXTRA_KINDS = (_META + "DeleteOptions", _META + "Status", "io.k8s.api.autoscaling.v1.Scale")
-_FORMAT = "1"
+_EXTRA_KINDS = (_META + "DeleteOptions", _META + "Patch", _META + "Status", "io.k8s.api.autoscaling.v1.Scale")
+_INFO = {"title": "Kubernetes", "version": f"v{VERSION}"}
+_FORMAT = "2"
 """Raise it when the conversion below changes, so that clients fetch the documents again."""
 
 
@@ -87,20 +91,59 @@ class OpenApi:
             self._documents[path] = hashed, msgspec.json.encode(self._build(resources))
         return self._documents[path][1]
 
-    def _build(self, resources: Sequence[Resource]) -> dict[str, Any]:
-        kinds = [_custom_name(one) if one.custom else self._schema.definition_name(one) for one in resources]
-        own = [name for one, name in zip(resources, kinds, strict=True) if name and not one.custom]
-        names = self._schema.reachable([*own, *_EXTRA_KINDS, *_METADATA])
-        schemas = {name: _definition(name, self._schema.raw(name)) for name in sorted(names)}
-        for resource, name in zip(resources, kinds, strict=True):
+    @property
+    def v2_hash(self) -> str:
+        """What changes when the v2 document does."""
+        return hashlib.sha256("".join(self.hash(path) for path in self._resources).encode()).hexdigest().upper()
+
+    def v2_document(self, *, protobuf: bool) -> bytes:
+        """The v2 document of everything, as protobuf or as JSON."""
+        form, hashed = "v2 as protobuf" if protobuf else "v2 as JSON", self.v2_hash
+        if form not in self._documents or self._documents[form][0] != hashed:
+            head = {"swagger": "2.0", "info": _INFO}
+            paths, definitions = self._v2_paths(), self._v2_definitions()
+            if protobuf:
+                made = document_proto(head, paths, definitions)
+            else:
+                parts = {"paths": _encoded(paths), "definitions": _encoded(definitions)}
+                made = msgspec.json.encode({**head, **parts})
+            self._documents[form] = hashed, made
+        return self._documents[form][1]
+
+    def _v2_paths(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for resources in self._resources.values():
+            for resource in resources:
+                for path, item in _paths(resource, self._name(resource)).items():
+                    yield path, v2_path(item)
+
+    def _v2_definitions(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        every = [resource for resources in self._resources.values() for resource in resources]
+        for name in self._definition_names(every):
+            yield name, _V2_SPECIAL.get(name) or v2_schema(_definition(name, self._schema.raw(name)))
+        for resource in every:
             if resource.custom:
-                schemas |= _custom_definitions(resource, resource.custom, name)
+                schema = structural_v2(resource.custom.schema)
+                for name, made in _custom_definitions(resource, schema, _custom_name(resource)).items():
+                    yield name, v2_schema(made)
+
+    def _name(self, resource: Resource) -> str:
+        return _custom_name(resource) if resource.custom else self._schema.definition_name(resource)
+
+    def _definition_names(self, resources: Sequence[Resource]) -> list[str]:
+        """What the built-in ones of these resources, and what is said of all, lead to."""
+        own = [name for one in resources if not one.custom and (name := self._schema.definition_name(one))]
+        return sorted(self._schema.reachable([*own, *_EXTRA_KINDS, *_METADATA]))
+
+    def _build(self, resources: Sequence[Resource]) -> dict[str, Any]:
+        schemas = {name: _definition(name, self._schema.raw(name)) for name in self._definition_names(resources)}
         paths: dict[str, Any] = {}
-        for resource, kind in zip(resources, kinds, strict=True):
-            paths |= _paths(resource, kind)
+        for resource in resources:
+            paths |= _paths(resource, self._name(resource))
+            if resource.custom:
+                schemas |= _custom_definitions(resource, resource.custom.schema, _custom_name(resource))
         return {
             "openapi": "3.0.0",
-            "info": {"title": "Kubernetes", "version": f"v{VERSION}"},
+            "info": _INFO,
             "paths": paths,
             "components": {"schemas": schemas},
         }
@@ -143,12 +186,17 @@ def _custom_name(resource: Resource) -> str:
     return ".".join([*reversed(resource.group.split(".")), resource.version, resource.kind])
 
 
-def _custom_definitions(resource: Resource, custom: Custom, name: str) -> dict[str, Any]:
-    """The schemas of a custom resource and of its lists, with what every kind has."""
+def _encoded(parts: Iterator[tuple[str, dict[str, Any]]]) -> dict[str, msgspec.Raw]:
+    """Each as JSON at once, which takes a tenth of the memory."""
+    return {name: msgspec.Raw(msgspec.json.encode(part)) for name, part in parts}
+
+
+def _custom_definitions(resource: Resource, custom: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The schemas of a custom resource, from its own, and of its lists, with what every kind has."""
     gvk = {"group": resource.group, "version": resource.version}
     text = {"type": "string"}
     own, of_list = ({"allOf": [{"$ref": f"{_SCHEMAS}{meta}"}]} for meta in _METADATA)
-    schema = {**custom.schema, "properties": {**(custom.schema.get("properties") or {})}}
+    schema = {**custom, "properties": {**(custom.get("properties") or {})}}
     for field in ("apiVersion", "kind"):
         schema["properties"].setdefault(field, text)
     schema["properties"]["metadata"] = own
@@ -219,39 +267,3 @@ def _operation(resource: Resource, action: str, schema: str, subresource: str = 
         patch = {media: {"schema": {"$ref": f"{_SCHEMAS}{_META}Patch"}} for media in patch_types(resource)}
         operation["requestBody"] = {"required": True, "content": patch if action == "patch" else body}
     return operation
-
-
-# --- v2, as protobuf ---------------------------------------------------------------------------------------------
-
-
-def v2_document() -> bytes:
-    """`/openapi/v2` in the field numbers of gnostic's openapi_v2 `Document`."""
-    gvk = 'group: ""\nkind: Namespace\nversion: v1\n'
-    query = _text(2, "query") + _text(4, "fieldValidation") + _text(6, "string")
-    parameter = _message(1, _message(2, _message(3, query)))
-    patch = (
-        b"".join(_text(7, media) for media in (*PATCH_TYPES, APPLY))
-        + _message(8, parameter)
-        + _message(13, _text(1, "x-kubernetes-action") + _message(2, _text(2, "patch\n")))
-        + _message(13, _text(1, "x-kubernetes-group-version-kind") + _message(2, _text(2, gvk)))
-    )
-    path = _text(1, "/api/v1/namespaces/{name}") + _message(2, _message(8, patch))
-    info = _text(1, "Kubernetes") + _text(2, f"v{VERSION}")
-    return _text(1, "2.0") + _message(2, info) + _message(8, _message(2, path))
-
-
-def _text(number: int, value: str) -> bytes:
-    return _message(number, value.encode())
-
-
-def _message(number: int, data: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)

@@ -38,6 +38,16 @@ def json_response(
     return response
 
 
+def document_response(
+    request: web.Request, body: bytes, etag: str, content_type: str = JSON_TYPE, cache: str = "no-cache, private"
+) -> web.Response:
+    """A document that the client may have already, as `If-None-Match` says."""
+    headers = {"ETag": f'"{etag}"', "Cache-Control": cache, "Vary": "Accept"}
+    if any(known.value in (etag, "*") for known in request.if_none_match or ()):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=body, headers={**headers, "Content-Type": content_type})
+
+
 def add_warning(response: web.StreamResponse, text: str) -> None:
     """One more warning with an answer that is not on its way yet."""
     response.headers.add("Warning", _warning(text))
