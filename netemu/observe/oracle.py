@@ -1,9 +1,11 @@
 """What ought to become of a packet to a Service: judged from API objects alone, rules never looked at.
 
 Theory of operation: this is the specification of kube-proxy as a function. It finds the Service port that a destination
-belongs to, the endpoints that count on this node, and what the policies say about the source; where the three modes
-differ by design it says so. Nothing of `netemu.proxy` is used, so that the two can be held against each other: tests
-compare every mode's rules with it. `Judgement.reason` explains in words why a packet goes where it goes.
+belongs to, the endpoints that count on this node (`service_ports`), and what the policies say about the source; where
+the three modes differ by design it says so. Nothing of `netemu.proxy` is used, so that the two can be held against each
+other: tests compare every mode's rules with it. `Judgement.reason` explains in words why a packet goes where it goes,
+`code` says it for programs. What becomes of a connection in the whole cluster `predict` says, which asks node after
+node here.
 
 Only first packets of connections are judged. Session affinity chooses among the endpoints named here.
 """
@@ -15,12 +17,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from netemu.model.objects import Endpoint, EndpointSlice, Service, ServicePort
-
-_SKIP_LABELS = ("service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless")
-_SERVICE_LABEL = "kubernetes.io/service-name"
-_HINTS = ("service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode")
-_CLUSTER_IP, _EXTERNAL_IP, _BALANCER_IP, _NODE_PORT = "cluster IP", "external IP", "load balancer IP", "node port"
+from netemu.model.objects import EndpointSlice, Service
+from netemu.observe.addresses import inside, network_of
+from netemu.observe.reasons import Reason
+from netemu.observe.service_ports import (
+    Hit,
+    Seen,
+    Sets,
+    Via,
+    balancer_ips_of,
+    choose,
+    cluster_ip_of,
+    endpoints_of,
+    external_ips_of,
+    proxied,
+    reached_at,
+)
 
 
 class Origin(Enum):
@@ -83,12 +95,15 @@ class Judgement:
     """`verdict` is dnat, reject, drop, or none for a packet that no rule about Services concerns.
 
     `endpoints` are `ip:port`, any of which is right; for those of `masqueraded` the source becomes the node's.
+    `hit` is the Service port that the packet is for, if it is for one.
     """
 
     verdict: str
+    code: Reason
     reason: str
     endpoints: frozenset[str] = frozenset()
     masqueraded: frozenset[str] = frozenset()
+    hit: Hit | None = None
 
 
 def judge(
@@ -103,15 +118,17 @@ def judge(
 ) -> Judgement:
     """The fate of a first packet from `source` to `destination`, on `node`. Addresses in canonical text."""
     case = _Case(node, settings, source, destination)
-    tracked = [s for s in sorted(services, key=lambda s: s.key) if _tracked(s) and _cluster_ip(s, destination)]
-    if settings.mode == "ipvs" and source.origin is not Origin.NODE and _virtual(tracked, source.address):
-        return Judgement("drop", f"{source.address} is this node's own on kube-ipvs0, so nobody else may send with it")
+    tracked = [s for s in sorted(services, key=lambda s: s.key) if proxied(s) and cluster_ip_of(s, destination)]
+    if settings.mode == "ipvs" and source.origin is not Origin.NODE and reached_at(tracked, source.address):
+        why = f"{source.address} is this node's own on kube-ipvs0, so nobody else may send with it"
+        return Judgement("drop", Reason.SOURCE_IS_VIRTUAL, why)
     hit = next(_hits(tracked, case, port, protocol), None)
     if hit is None:
         return _unclaimed(tracked, case)
-    endpoints = _endpoints_of(hit, slices, node, destination)
-    sets = _choose(hit, endpoints, node)
-    return _ipvs(case, hit, sets, endpoints) if settings.mode == "ipvs" else _by_rules(case, hit, sets)
+    endpoints = endpoints_of(hit, slices, node.name, destination)
+    sets = choose(hit, endpoints, node.name, node.zone)
+    said = _ipvs(case, hit, sets, endpoints) if settings.mode == "ipvs" else _by_rules(case, hit, sets)
+    return replace(said, hit=hit)
 
 
 # --- which Service port a destination belongs to -----------------------------------------------------------------
@@ -138,7 +155,7 @@ class _Case:
             case _:
                 networks = settings.cluster_cidr.split(",")
         network = next((n for n in networks if n and (":" in n) == (":" in self.destination)), "")
-        return _inside(self.source.address, [network]) if network else None
+        return inside(self.source.address, [network]) if network else None
 
     @property
     def from_node(self) -> bool:
@@ -151,82 +168,22 @@ class _Case:
         return own and self.settings.mode == "ipvs"
 
 
-@dataclass(frozen=True, slots=True)
-class _Hit:
-    service: Service
-    port: ServicePort
-    via: str
-    cluster_ip: str
-    refuses_only: bool = False
-    """A node port on an address that does not serve node ports: iptables still refuses it without endpoints."""
-
-    @property
-    def name(self) -> str:
-        return f"{self.service.key}:{self.port.name}" if self.port.name else self.service.key
-
-    @property
-    def policy_local(self) -> bool:
-        """Whether the traffic policy for this kind of address is Local."""
-        return self.internal_local if self.via == _CLUSTER_IP else self.external_local
-
-    @property
-    def internal_local(self) -> bool:
-        return self.service.spec.internal_traffic_policy == "Local"
-
-    @property
-    def external_local(self) -> bool:
-        spec = self.service.spec
-        reachable = spec.type in ("NodePort", "LoadBalancer") or (spec.type == "ClusterIP" and spec.external_ips)
-        return bool(reachable) and spec.external_traffic_policy == "Local"
-
-
-def _tracked(service: Service) -> bool:
-    spec = service.spec
-    return (
-        not any(label in service.labels for label in _SKIP_LABELS)
-        and spec.type != "ExternalName"
-        and spec.cluster_ip not in ("", "None")
-    )
-
-
-def _cluster_ip(service: Service, like: str) -> str:
-    spec = service.spec
-    family = "IPv6" if ":" in like else "IPv4"
-    if spec.ip_families:
-        pairs = zip(spec.ip_families, spec.cluster_ips or (spec.cluster_ip,), strict=False)
-        return next((_clean(ip) for name, ip in pairs if name == family), "")
-    return _clean(spec.cluster_ip) if (":" in spec.cluster_ip) == (":" in like) else ""
-
-
-def _balancer_ips(service: Service) -> list[str]:
-    return [_clean(i.ip) for i in service.status.load_balancer.ingress if i.ip and i.ip_mode in (None, "VIP")]
-
-
-def _virtual(tracked: Iterable[Service], address: str) -> bool:
-    """Whether some Service is reached at the address."""
-    return any(address in (_cluster_ip(s, address), *_external_ips(s), *_balancer_ips(s)) for s in tracked)
-
-
-def _external_ips(service: Service) -> list[str]:
-    return [_clean(ip) for ip in service.spec.external_ips]
-
-
-def _hits(tracked: Sequence[Service], case: _Case, number: int, protocol: str) -> Iterator[_Hit]:
+def _hits(tracked: Sequence[Service], case: _Case, number: int, protocol: str) -> Iterator[Hit]:
     """Addresses of Services come before node ports."""
     for service in tracked:
-        cluster_ip = _cluster_ip(service, case.destination)
-        kinds = ((_CLUSTER_IP, [cluster_ip]), (_EXTERNAL_IP, _external_ips(service)))
-        for via, addresses in (*kinds, (_BALANCER_IP, _balancer_ips(service))):
+        cluster_ip = cluster_ip_of(service, case.destination)
+        kinds = ((Via.CLUSTER_IP, [cluster_ip]), (Via.EXTERNAL_IP, external_ips_of(service)))
+        for via, addresses in (*kinds, (Via.BALANCER_IP, balancer_ips_of(service))):
             for port in service.spec.ports if case.destination in addresses else ():
                 if (port.port, port.protocol) == (number, protocol):
-                    yield _Hit(service, port, via, cluster_ip)
+                    yield Hit(service, port, via, cluster_ip)
     serves = _serves_node_ports(case)
     if not serves and not (case.settings.mode == "iptables" and case.node.owns(case.destination)):
         return
     for service in tracked:
         for port in service.spec.ports:
             if number and (port.node_port, port.protocol) == (number, protocol):
-                yield _Hit(service, port, _NODE_PORT, _cluster_ip(service, case.destination), not serves)
+                yield Hit(service, port, Via.NODE_PORT, cluster_ip_of(service, case.destination), not serves)
 
 
 def _serves_node_ports(case: _Case) -> bool:
@@ -241,136 +198,51 @@ def _serves_node_ports(case: _Case) -> bool:
     if settings.node_port_addresses == ("primary",):
         return to == node.primary(to)
     if networks := [n for n in settings.node_port_addresses if (":" in n) == (":" in to)]:
-        return any(n.endswith("/0") for n in networks) or _inside(to, networks)
+        return any(n.endswith("/0") for n in networks) or inside(to, networks)
     return to == node.primary(to) if settings.mode == "nftables" else True
 
 
 def _unclaimed(tracked: Sequence[Service], case: _Case) -> Judgement:
     """No Service has this address with this port."""
     settings, to = case.settings, case.destination
-    cluster_ips = [_cluster_ip(s, to) for s in tracked]
-    if settings.mode == "ipvs" and not case.node.owns(to):
-        held = [*cluster_ips, *(ip for s in tracked for ip in (*_external_ips(s), *_balancer_ips(s)))]
-        if to in held:
-            return Judgement("reject", f"kube-ipvs0 holds {to}, and no Service has this port on it")
+    held = reached_at(tracked, to)
+    if settings.mode == "ipvs" and not case.node.owns(to) and held:
+        return Judgement("reject", Reason.WRONG_PORT, f"kube-ipvs0 holds {to}, and no Service has this port on it")
     if settings.mode == "nftables":
-        if to in cluster_ips:
-            return Judgement("reject", f"{to} is a cluster IP whose Service does not have this port")
-        if _inside(to, settings.service_cidrs):
-            return Judgement("drop", f"{to} is within the Services' network and belongs to no Service")
+        if to in [cluster_ip_of(s, to) for s in tracked]:
+            why = f"{to} is a cluster IP whose Service does not have this port"
+            return Judgement("reject", Reason.WRONG_PORT, why)
+        if inside(to, settings.service_cidrs):
+            why = f"{to} is within the Services' network and belongs to no Service"
+            return Judgement("drop", Reason.NO_SERVICE, why)
     guarded = settings.mode == "iptables" and settings.localhost_node_ports and ":" not in to
     if guarded and ipaddress.ip_address(to).is_loopback and not ipaddress.ip_address(case.source.address).is_loopback:
-        return Judgement("drop", "only this node itself may reach its loopback")
-    return Judgement("none", f"no Service has {to} with this port and protocol")
-
-
-# --- which endpoints count ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """An endpoint as this node sees it."""
-
-    ip: str
-    target: str
-    local: bool
-    of: Endpoint
-
-    @property
-    def ready(self) -> bool:
-        return self.of.conditions.ready is not False
-
-    @property
-    def ending(self) -> bool:
-        """On its way out, and still serving."""
-        return self.of.conditions.serving is not False and self.of.conditions.terminating is True
-
-    def hints(self, kind: str) -> list[str]:
-        """Names in the hints `forZones` or `forNodes`."""
-        return [hint["name"] for hint in (self.of.hints or {}).get(kind) or () if hint.get("name")]
-
-
-@dataclass(frozen=True, slots=True)
-class _Sets:
-    cluster: tuple[_Seen, ...]
-    local: tuple[_Seen, ...]
-    anywhere: bool
-
-
-def _endpoints_of(hit: _Hit, slices: Sequence[EndpointSlice], node: NodeView, like: str) -> list[_Seen]:
-    """All endpoints of the Service port, each `ip:port` once: the local copy first, then the better one."""
-    family = "IPv6" if ":" in like else "IPv4"
-    found: dict[str, _Seen] = {}
-    for piece in slices:
-        belongs = piece.namespace == hit.service.namespace and piece.labels.get(_SERVICE_LABEL) == hit.service.name
-        if not belongs or piece.address_type != family:
-            continue
-        numbers = [
-            p.port for p in piece.ports or () if (p.name, p.protocol or "TCP") == (hit.port.name, hit.port.protocol)
-        ]
-        for endpoint in piece.endpoints or ():
-            ip = _clean(endpoint.addresses[0]) if endpoint.addresses else ""
-            for number in numbers:
-                if not number or not ip or (":" in ip) != (":" in like):
-                    continue
-                target = f"[{ip}]:{number}" if ":" in ip else f"{ip}:{number}"
-                seen = _Seen(ip, target, endpoint.node_name == node.name, endpoint)
-                if target not in found or _worth(seen) > _worth(found[target]):
-                    found[target] = seen
-    return list(found.values())
-
-
-def _worth(seen: _Seen) -> tuple[bool, bool, bool]:
-    return seen.local, seen.ready, seen.of.conditions.serving is not False
-
-
-def _choose(hit: _Hit, endpoints: Sequence[_Seen], node: NodeView) -> _Sets:
-    external = bool(hit.port.node_port or _balancer_ips(hit.service) or _external_ips(hit.service))
-    cluster: Sequence[_Seen] = ()
-    if external or not hit.internal_local:
-        ready = _hinted(hit.service, [e for e in endpoints if e.ready], node)
-        cluster = ready or [e for e in endpoints if e.ending]
-    local: Sequence[_Seen] = ()
-    if hit.internal_local or (hit.external_local and external):
-        here = [e for e in endpoints if e.local]
-        local = [e for e in here if e.ready] or [e for e in here if e.ending]
-    return _Sets(tuple(cluster), tuple(local), any(e.ready or e.ending for e in endpoints))
-
-
-def _hinted(service: Service, ready: list[_Seen], node: NodeView) -> list[_Seen]:
-    """Those of the ready endpoints that hints keep traffic to: of this node, else of its zone, else all.
-
-    Hints are asked for by trafficDistribution, whichever (PreferSameZone, PreferClose and PreferSameNode differ in the
-    hints that are made), else by annotation. They mean nothing where one ready endpoint has none.
-    """
-    annotation = next((service.annotations[a] for a in _HINTS if a in service.annotations), "")
-    if not service.spec.traffic_distribution and annotation in ("", "disabled", "Disabled"):
-        return ready
-    for kind, place in (("forNodes", node.name), ("forZones", node.zone)):
-        kept = [e for e in ready if place in e.hints(kind)]
-        if place and kept and all(e.hints(kind) for e in ready):
-            return kept
-    return ready
+        return Judgement("drop", Reason.LOOPBACK, "only this node itself may reach its loopback")
+    code = Reason.WRONG_PORT if held else Reason.NO_SERVICE
+    return Judgement("none", code, f"no Service has {to} with this port and protocol")
 
 
 # --- what happens ---------------------------------------------------------------------------------------------------
 
 
-def _by_rules(case: _Case, hit: _Hit, sets: _Sets) -> Judgement:
+def _by_rules(case: _Case, hit: Hit, sets: Sets) -> Judgement:
     """iptables and nftables."""
-    blocked = hit.via == _BALANCER_IP and not _admitted(case, hit)
+    blocked = hit.via == Via.BALANCER_IP and not _admitted(case, hit)
     nftables = case.settings.mode == "nftables"
     if blocked and (nftables or sets.anywhere):
-        return Judgement("drop", f"{case.source.address} is outside of the source ranges of {hit.name}")
+        return _out_of_range(case, hit)
     if not sets.anywhere:
-        unguarded = not nftables and hit.via in (_EXTERNAL_IP, _BALANCER_IP)
+        unguarded = not nftables and hit.via in (Via.EXTERNAL_IP, Via.BALANCER_IP)
         if unguarded and not case.source.interface and not case.node.owns(case.destination):
-            return Judgement("none", f"{hit.name} has no endpoints, which iptables mode tells all but the node itself")
-        return Judgement("reject", f"{hit.name} has no endpoints")
-    lonely = Judgement("drop", f"the policy of {hit.name} is Local, and its endpoints are elsewhere")
+            told = _without_endpoints(hit, sets)
+            return replace(told, verdict="none", reason=f"{told.reason}, which iptables mode tells all but the node")
+        return _without_endpoints(hit, sets)
+    why = f"the policy of {hit.name} is Local, and its endpoints are elsewhere"
+    lonely = Judgement("drop", Reason.NO_LOCAL_ENDPOINT, why)
     if hit.refuses_only:
-        return lonely if hit.policy_local and not sets.local else Judgement("none", "not an address for node ports")
-    if hit.via == _CLUSTER_IP:
+        elsewhere = Judgement("none", Reason.NO_NODE_PORT_HERE, f"{case.destination} is not an address for node ports")
+        return lonely if hit.policy_local and not sets.local else elsewhere
+    if hit.via == Via.CLUSTER_IP:
         used = sets.local if hit.internal_local else sets.cluster
         return _dnat(case, used, _masquerades_cluster_ip(case), f"{hit.via} of {hit.name}") if used else lonely
     if not hit.external_local:
@@ -382,22 +254,22 @@ def _by_rules(case: _Case, hit: _Hit, sets: _Sets) -> Judgement:
     return _dnat(case, sets.local, False, f"{hit.via} of {hit.name}, endpoints of this node") if sets.local else lonely
 
 
-def _ipvs(case: _Case, hit: _Hit, sets: _Sets, endpoints: Sequence[_Seen]) -> Judgement:
+def _ipvs(case: _Case, hit: Hit, sets: Sets, endpoints: Sequence[Seen]) -> Judgement:
     """IPVS knows no dropping for want of local endpoints, and treats Pods and the node as everybody else."""
     used = (sets.local or sets.cluster) if hit.policy_local else sets.cluster
     # What comes in meets the source ranges first; what the node sends, IPVS, which refuses without endpoints.
     if not used and case.source.origin is Origin.NODE:
-        return Judgement("reject", f"{hit.name} has no endpoints")
-    if hit.via == _BALANCER_IP and not _admitted(case, hit):
-        return Judgement("drop", f"{case.source.address} is outside of the source ranges of {hit.name}")
+        return _without_endpoints(hit, sets)
+    if hit.via == Via.BALANCER_IP and not _admitted(case, hit):
+        return _out_of_range(case, hit)
     if not used:
-        return Judgement("reject", f"{hit.name} has no endpoints")
+        return _without_endpoints(hit, sets)
     if case.virtual_source:
         # Addresses of Services are local ones, so the kernel takes them as the source of what the node sends there.
         case = replace(case, source=replace(case.source, address=case.destination))
     if ipaddress.ip_address(case.source.address).is_loopback:
         masquerade = False
-    elif hit.via == _CLUSTER_IP:
+    elif hit.via == Via.CLUSTER_IP:
         unknown = case.from_pod is None and case.source.address == hit.cluster_ip
         masquerade = _masquerades_cluster_ip(case) or unknown
     else:
@@ -406,55 +278,44 @@ def _ipvs(case: _Case, hit: _Hit, sets: _Sets, endpoints: Sequence[_Seen]) -> Ju
     return _dnat(case, used, masquerade, f"{hit.via} of {hit.name}", hairpin=here)
 
 
+def _out_of_range(case: _Case, hit: Hit) -> Judgement:
+    why = f"{case.source.address} is outside of the source ranges of {hit.name}"
+    return Judgement("drop", Reason.SOURCE_RANGE, why)
+
+
+def _without_endpoints(hit: Hit, sets: Sets) -> Judgement:
+    """Refused: none that can be used here."""
+    if sets.anywhere:
+        why = f"the policy of {hit.name} is Local, and its endpoints are elsewhere"
+        return Judgement("reject", Reason.NO_LOCAL_ENDPOINT, why)
+    if sets.known:
+        return Judgement("reject", Reason.NOT_READY, f"of {hit.name} no endpoint is ready, of {sets.known}")
+    return Judgement("reject", Reason.NO_ENDPOINTS, f"{hit.name} has no endpoints")
+
+
 def _masquerades_cluster_ip(case: _Case) -> bool:
     return case.settings.masquerade_all or case.from_pod is False
 
 
 def _dnat(
-    case: _Case, used: Sequence[_Seen], masquerade: bool, reason: str, *, hairpin: frozenset[str] | None = None
+    case: _Case, used: Sequence[Seen], masquerade: bool, reason: str, *, hairpin: frozenset[str] | None = None
 ) -> Judgement:
     """`hairpin`: endpoints whose way back to themselves is looked after; None: every endpoint's."""
     targets = frozenset(e.target for e in used)
     itself = {e.target for e in used if e.ip == case.source.address and (hairpin is None or e.target in hairpin)}
     # What comes in and ends on this node's own network never passes where sources are changed.
     delivered = {e.target for e in used if case.source.origin is not Origin.NODE and case.node.owns(e.ip)}
-    return Judgement("dnat", reason, targets, (targets if masquerade else frozenset(itself)) - delivered)
+    masqueraded = (targets if masquerade else frozenset(itself)) - delivered
+    return Judgement("dnat", Reason.TRANSLATED, reason, targets, masqueraded)
 
 
-def _admitted(case: _Case, hit: _Hit) -> bool:
+def _admitted(case: _Case, hit: Hit) -> bool:
     """Whether `loadBalancerSourceRanges` admit the source: ranges of the other family do not count."""
     wanted = [r.strip() for r in hit.service.spec.load_balancer_source_ranges]
-    ranges = [r for r in wanted if (":" in r) == (":" in case.destination) and _network(r)]
-    if not ranges or (_inside(case.source.address, ranges) and not case.virtual_source):
+    ranges = [r for r in wanted if (":" in r) == (":" in case.destination) and network_of(r)]
+    if not ranges or (inside(case.source.address, ranges) and not case.virtual_source):
         return True
     # A load balancer that shares a network with the node may send with its own virtual address.
     primary = case.node.primary(case.destination)
-    virtual = case.virtual_source or case.source.address in _balancer_ips(hit.service)
-    return virtual and bool(primary) and _inside(primary, ranges)
-
-
-# --- addresses ------------------------------------------------------------------------------------------------------
-
-
-def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    try:
-        return ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return None
-
-
-def _inside(address: str, networks: Iterable[str]) -> bool:
-    ip = ipaddress.ip_address(address)
-    return any((n := _network(text)) is not None and ip in n for text in networks)
-
-
-def _clean(address: str) -> str:
-    """Canonical text; IPv4 may come with leading zeros. "" for what is no address, or has a zone."""
-    if "%" in address:
-        return ""
-    if ":" not in address:
-        address = ".".join(part.lstrip("0") or "0" for part in address.strip().split("."))
-    try:
-        return str(ipaddress.ip_address(address))
-    except ValueError:
-        return ""
+    virtual = case.virtual_source or case.source.address in balancer_ips_of(hit.service)
+    return virtual and bool(primary) and inside(primary, ranges)
