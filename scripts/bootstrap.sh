@@ -1,6 +1,6 @@
 # Sourced by the other scripts: makes sure that what they need is here, and installs only what is missing.
 #
-# `need_packages COMMAND:PACKAGE ...` installs Debian packages whose command is absent.
+# `need_packages COMMAND:PACKAGE ...` installs Debian packages whose command, or library (libNAME.so.N), is absent.
 # `need_venv [EXTRA]` makes .venv and brings it up to date with pyproject.toml.
 # Both say what they do, cost a few milliseconds when there is nothing to do, and may run twice at once.
 
@@ -13,10 +13,17 @@ fail() {
     exit 1
 }
 
+have() {
+    case $1 in
+        *.so.*) [[ $(ldconfig -p) == *"$1"* ]] ;;
+        *) command -v "$1" >/dev/null ;;
+    esac
+}
+
 need_packages() {
     local pair missing=()
     for pair in "$@"; do
-        command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
+        have "${pair%%:*}" || missing+=("${pair#*:}")
     done
     [ ${#missing[@]} -eq 0 ] && return
     command -v apt-get >/dev/null || fail "missing here: ${missing[*]}; install these packages"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from netemu.cli.output import Format, say, say_json, table
-from netemu.kernel import netns
+from netemu.kernel import libpcap, netns
 from netemu.kernel.ipvs import IpvsNetlink
 from netemu.kernel.sandbox import Sandbox, spawn
 from netemu.lab.etcd_member import find_etcd
@@ -58,6 +58,7 @@ def findings() -> list[Finding]:
     found = [Finding(f"{name} (tool)", shutil.which(name) is not None, needed, cost) for name, needed, cost in tools]
     etcd = "control planes of several members; a checkout of netemu unpacks Debian's when one is asked for"
     found.append(Finding("etcd (tool)", bool(find_etcd()), False, etcd))
+    found.append(Finding("libpcap (library)", libpcap.is_here(), False, "`--filter` of `netemu capture`"))
     root = os.geteuid() == 0
     found.append(Finding("root", root, True, "namespaces cannot be made; run as root"))
     if root:
