@@ -45,3 +45,5 @@ class Reason(StrEnum):
     """Routes lead in a circle."""
     ANSWER_ASTRAY = "answer-astray"
     """The answer takes a way on which nobody translates it back, so the sender does not know it."""
+    FORGED = "forged"
+    """The server is the sender itself, and nobody has changed the source: it takes the packet for a forgery."""
