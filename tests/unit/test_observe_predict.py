@@ -196,7 +196,8 @@ def test_words_name_every_node_that_had_a_say() -> None:
         "n2: node port of default/web:http; Pods may use any endpoint; "
         f"the answer goes to {A2} without passing n2, which would translate it back"
     )
-    assert [(step.node, step.verdict) for step in said.endings[0].steps] == [("n1", "none"), ("n2", "dnat"), ("n1", "none")]
+    steps = [(step.node, step.verdict) for step in said.endings[0].steps]
+    assert steps == [("n1", "none"), ("n2", "dnat"), ("n1", "none")]
 
 
 def test_what_a_prediction_says_of_the_source() -> None:
