@@ -65,29 +65,31 @@ def register(word: int) -> int:
     return 1 + word // 4 if word % 4 == 0 else 8 + word
 
 
-def _expression(name: str, *parts: bytes) -> bytes:
+def instruction(name: str, *parts: bytes) -> bytes:
+    """One instruction of a rule."""
     return nested(1, text(1, name), nested(2, *parts))
 
 
-def _cmp(operator: int, value: bytes) -> bytes:
-    return _expression("cmp", be32(1, 1), be32(2, operator), nested(3, attribute(1, value)))
+def comparison(operator: int, value: bytes) -> bytes:
+    """Go on with the rule if register 1 is so."""
+    return instruction("cmp", be32(1, 1), be32(2, operator), nested(3, attribute(1, value)))
 
 
 def _bitwise(mask: bytes, xor: bytes) -> bytes:
     parts = (be32(1, 1), be32(2, 1), be32(6, 0), be32(3, len(mask)))
-    return _expression("bitwise", *parts, nested(4, attribute(1, mask)), nested(5, attribute(1, xor)))
+    return instruction("bitwise", *parts, nested(4, attribute(1, mask)), nested(5, attribute(1, xor)))
 
 
 @lru_cache(256)
 def _load(field: Field, into: int = 1, length: int = 0) -> bytes:
     if field in PAYLOADS:
         base, offset, size = PAYLOADS[field]
-        return _expression("payload", be32(1, into), be32(2, base), be32(3, offset), be32(4, length or size))
+        return instruction("payload", be32(1, into), be32(2, base), be32(3, offset), be32(4, length or size))
     if field in META_KEYS:
-        return _expression("meta", be32(2, META_KEYS[field]), be32(1, into))
+        return instruction("meta", be32(2, META_KEYS[field]), be32(1, into))
     if field in CT_KEYS:
-        return _expression("ct", be32(2, CT_KEYS[field]), be32(1, into))
-    return _expression("fib", be32(3, FIB_FLAGS[field]), be32(2, 3), be32(1, into))
+        return instruction("ct", be32(2, CT_KEYS[field]), be32(1, into))
+    return instruction("fib", be32(3, FIB_FLAGS[field]), be32(2, 3), be32(1, into))
 
 
 @lru_cache(256)
@@ -95,7 +97,7 @@ def _load_key(key: Key) -> bytes:
     parts, word = [], 0
     for part in key:
         if isinstance(part, nft.Numgen):
-            parts.append(_expression("numgen", be32(1, register(word)), be32(2, part.mod), be32(3, 1), be32(4, 0)))
+            parts.append(instruction("numgen", be32(1, register(word)), be32(2, part.mod), be32(3, 1), be32(4, 0)))
             word += 1
         else:
             parts.append(_protocol_of(part))
@@ -130,7 +132,7 @@ def _protocol_of(field: Field) -> bytes:
     if field not in PORT_PROTOCOLS:
         return b""
     number = data.encode(DataType.INET_PROTO, PORT_PROTOCOLS[field])
-    return _load(Field.L4PROTO) + _cmp(EQ, number)
+    return _load(Field.L4PROTO) + comparison(EQ, number)
 
 
 def verdict_data(verdict: nft.Verdict) -> bytes:
@@ -161,42 +163,42 @@ def _plain(family: nft.Family, expression: nft.Expression) -> bytes:
     match expression:
         case nft.MarkMatch():
             masked = _bitwise(struct.pack("=I", expression.mask), bytes(4))
-            return _load(Field.MARK) + masked + _cmp(int(expression.negated), struct.pack("=I", expression.value))
+            return _load(Field.MARK) + masked + comparison(int(expression.negated), struct.pack("=I", expression.value))
         case nft.SetMark():
             return _set_mark(expression)
         case nft.Lookup():
             flags = be32(5, 1) if expression.negated else b""
-            return _load_key(expression.key) + _expression("lookup", be32(2, 1), text(1, expression.set), flags)
+            return _load_key(expression.key) + instruction("lookup", be32(2, 1), text(1, expression.set), flags)
         case nft.Masquerade():
             how = 4 * expression.random | 16 * expression.fully_random
-            return _expression("masq", be32(1, how)) if how else _expression("masq")
+            return instruction("masq", be32(1, how)) if how else instruction("masq")
         case nft.Reject():
             if expression.tcp_reset:
-                tcp = _load(Field.L4PROTO) + _cmp(EQ, data.encode(DataType.INET_PROTO, "tcp"))
-                return tcp + _expression("reject", be32(1, 1), attribute(2, b"\0"))
-            return _expression("reject", be32(1, 0), attribute(2, bytes((_PORT_UNREACHABLE[family],))))
+                tcp = _load(Field.L4PROTO) + comparison(EQ, data.encode(DataType.INET_PROTO, "tcp"))
+                return tcp + instruction("reject", be32(1, 1), attribute(2, b"\0"))
+            return instruction("reject", be32(1, 0), attribute(2, bytes((_PORT_UNREACHABLE[family],))))
         case nft.Update():
             reference = (be32(4, 1), be32(3, 1), text(1, expression.set))
-            return _load_key(expression.key) + _expression("dynset", *reference)
+            return _load_key(expression.key) + instruction("dynset", *reference)
         case nft.Limit():
             unit = be64(2, LIMIT_UNITS[expression.unit])
             rest = (be32(3, expression.burst), be32(4, 0), be32(5, int(expression.over)))
-            return _expression("limit", be64(1, expression.rate), unit, *rest)
+            return instruction("limit", be64(1, expression.rate), unit, *rest)
         case nft.Counter():
             counts = (be64(1, expression.bytes), be64(2, expression.packets))
-            return _expression("counter", *(counts if expression.packets else ()))
+            return instruction("counter", *(counts if expression.packets else ()))
     raise ValueError(f"not to be sent: {expression.text()}")
 
 
 @lru_cache(4096)
 def _verdict(verdict: nft.Verdict) -> bytes:
-    return _expression("immediate", be32(1, 0), nested(2, verdict_data(verdict)))
+    return instruction("immediate", be32(1, 0), nested(2, verdict_data(verdict)))
 
 
 def _set_mark(expression: nft.SetMark) -> bytes:
     value = struct.pack("=I", expression.value)
     flipped = struct.pack("=I", expression.value ^ _ALL_BITS)
-    store = _expression("meta", be32(2, 3), be32(3, 1))
+    store = instruction("meta", be32(2, 3), be32(3, 1))
     if not expression.operator:
         return _constant(1, value) + store
     mask, xor = {
@@ -214,21 +216,21 @@ def _match(match: nft.Match, anonymous: AnonymousSet) -> bytes:
     if field in FIB_FLAGS:
         if len(match.values) != 1 or match.values[0] not in FIB_TYPES:
             raise ValueError(f"no such address type: {match.values!r}")
-        return _load(field) + _cmp(int(match.negated), struct.pack("=I", FIB_TYPES[str(match.values[0])]))
+        return _load(field) + comparison(int(match.negated), struct.pack("=I", FIB_TYPES[str(match.values[0])]))
     if len(match.values) != 1:
         kind = field_type(field)
         flags = frozenset({"interval"}) if any(map(data.is_interval, match.values)) else frozenset[str]()
         held = nft.Set("", (kind,), flags)
         which = anonymous(held, data.TYPE_NUMBERS[kind], [((value,), None) for value in match.values])
         inverted = be32(5, 1) if match.negated else b""
-        return before + _load(field) + _expression("lookup", be32(2, 1), which, inverted)
+        return before + _load(field) + instruction("lookup", be32(2, 1), which, inverted)
     return before + _single(field, match.values[0], match.negated)
 
 
 def _single(field: Field, value: nft.Value, negated: bool) -> bytes:
     kind, operator = field_type(field), int(negated)
     if kind is DataType.IFNAME and str(value).endswith("*"):
-        return _load(field) + _cmp(operator, str(value)[:-1].encode())
+        return _load(field) + comparison(operator, str(value)[:-1].encode())
     if not isinstance(value, str) or not data.is_interval(value):
         encoded = data.encode(kind, value)
         before, after = _frame(field, operator, len(encoded))
@@ -239,19 +241,19 @@ def _single(field: Field, value: nft.Value, negated: bool) -> bytes:
     if "/" not in value:
         if negated:
             span = (nested(3, attribute(1, first)), nested(4, attribute(1, last)))
-            return _load(field) + _expression("range", be32(1, 1), be32(2, NEQ), *span)
-        return _load(field) + _cmp(GTE, first) + _cmp(LTE, last)
+            return _load(field) + instruction("range", be32(1, 1), be32(2, NEQ), *span)
+        return _load(field) + comparison(GTE, first) + comparison(LTE, last)
     bits = size * 8 - (high - low).bit_length()
     if bits and bits % 8 == 0:  # whole bytes: load no more than those
-        return _load(field, 1, bits // 8) + _cmp(operator, first[: bits // 8])
+        return _load(field, 1, bits // 8) + comparison(operator, first[: bits // 8])
     mask = (((1 << size * 8) - 1) ^ (high - low)).to_bytes(size, "big")
-    return _load(field) + _bitwise(mask, bytes(size)) + _cmp(operator, first)
+    return _load(field) + _bitwise(mask, bytes(size)) + comparison(operator, first)
 
 
 @lru_cache(256)
 def _frame(field: Field, operator: int, size: int) -> tuple[bytes, bytes]:
     """A comparison with a value of some size: what stands before the value and after it."""
-    whole = _load(field) + _cmp(operator, bytes(size))
+    whole = _load(field) + comparison(operator, bytes(size))
     padding = -size % 4
     return whole[: len(whole) - size - padding], bytes(padding)
 
@@ -263,12 +265,12 @@ def _bits(match: nft.Match) -> bytes:
             raise ValueError(f"no such {match.field.value}: {value!r}")
         mask |= known[str(value)]
     masked = _load(match.field) + _bitwise(struct.pack("=I", mask), bytes(4))
-    return masked + _cmp(EQ if match.negated else NEQ, bytes(4))
+    return masked + comparison(EQ if match.negated else NEQ, bytes(4))
 
 
 @lru_cache(1024)
 def _named_lookup(name: str) -> bytes:
-    return _expression("lookup", be32(2, 1), be32(3, 0), text(1, name))
+    return instruction("lookup", be32(2, 1), be32(3, 0), text(1, name))
 
 
 def _vmap_lookup(expression: nft.Vmap, anonymous: AnonymousSet) -> bytes:
@@ -276,20 +278,20 @@ def _vmap_lookup(expression: nft.Vmap, anonymous: AnonymousSet) -> bytes:
         return _named_lookup(expression.map)
     held = nft.Map("", key_types(expression.key))
     which = anonymous(held, key_number(expression.key), expression.entries)
-    return _expression("lookup", be32(2, 1), be32(3, 0), which)
+    return instruction("lookup", be32(2, 1), be32(3, 0), which)
 
 
 def _dnat(family: nft.Family, expression: nft.Dnat) -> bytes:
     address = data.encode(nft.addr_type(family), expression.address)
     if not expression.port:
-        return _constant(1, address) + _expression("nat", *_nat_base(family))
+        return _constant(1, address) + instruction("nat", *_nat_base(family))
     port = data.encode(DataType.INET_SERVICE, expression.port)
     before, between, after = _dnat_frame(family, len(address))
     return before + address + between + port + after
 
 
 def _constant(into: int, value: bytes) -> bytes:
-    return _expression("immediate", be32(1, into), nested(2, attribute(1, value)))
+    return instruction("immediate", be32(1, into), nested(2, attribute(1, value)))
 
 
 def _nat_base(family: nft.Family) -> tuple[bytes, ...]:
@@ -299,7 +301,7 @@ def _nat_base(family: nft.Family) -> tuple[bytes, ...]:
 @lru_cache(8)
 def _dnat_frame(family: nft.Family, size: int) -> tuple[bytes, bytes, bytes]:
     """What stands before the address, between it and the port, and after the port."""
-    nat = _expression("nat", *_nat_base(family), be32(5, 2), be32(7, _PROTO_SPECIFIED))
+    nat = instruction("nat", *_nat_base(family), be32(5, 2), be32(7, _PROTO_SPECIFIED))
     return _constant(1, bytes(size))[:-size], _constant(2, bytes(2))[:-4], bytes(2) + nat
 
 
@@ -312,5 +314,5 @@ def _dnat_map(expression: nft.DnatMap, anonymous: AnonymousSet) -> bytes:
         which = anonymous(held, key_number(expression.key), expression.entries)
     port = register(data.SIZES[kind] // 4)
     nat = (*_nat_base(expression.family), be32(5, port))
-    found = _load_key(expression.key) + _expression("lookup", be32(2, 1), be32(3, 1), which)
-    return found + _expression("nat", *nat, be32(7, _PROTO_SPECIFIED))
+    found = _load_key(expression.key) + instruction("lookup", be32(2, 1), be32(3, 1), which)
+    return found + instruction("nat", *nat, be32(7, _PROTO_SPECIFIED))

@@ -12,6 +12,7 @@ import struct
 from typing import Final, NamedTuple
 
 from netemu.kernel import netns as namespaces
+from netemu.kernel.signature import Signature
 
 _ETH_P_ALL: Final = 3
 _PACKET_OUTGOING: Final = 4
@@ -24,9 +25,12 @@ _TIMESPEC: Final = struct.Struct("=qq")
 _BUFFER: Final = 4 << 20
 _LARGEST: Final = 65535
 _MOST_AT_ONCE: Final = 256
+_ETHERNET: Final = 14
+_ETHER_IPV4, _ETHER_IPV6 = 0x0800, 0x86DD
 
 # Opcodes of linux/bpf_common.h: class | size | mode.
 _BYTE, _HALF, _HALF_BEHIND_HEADER, _HEADER_LENGTH = 0x30, 0x28, 0x48, 0xB1
+_WORD, _WORD_BEHIND_HEADER = 0x20, 0x40
 _SHIFT_RIGHT, _EQUAL, _ANY_BIT, _RETURN = 0x74, 0x15, 0x45, 0x06
 
 _Step = tuple[str, int, int, str, str]
@@ -34,12 +38,18 @@ _Step = tuple[str, int, int, str, str]
 
 
 class Frame(NamedTuple):
-    """One packet on one link. `data` begins with the IP header; `seconds` is the kernel's time since the epoch."""
+    """One packet on one link. `data` begins with the IP header, or with Ethernet's where the tap was asked for that;
+    `nanoseconds` are the kernel's, since the epoch."""
 
-    seconds: float
+    nanoseconds: int
     link: str
     outgoing: bool
     data: bytes
+
+    @property
+    def seconds(self) -> float:
+        """Its time in seconds."""
+        return self.nanoseconds / 1e9
 
 
 def port_filter(port: int) -> bytes:
@@ -71,6 +81,32 @@ def port_filter(port: int) -> bytes:
     )
 
 
+def signature_filter(signature: Signature) -> bytes:
+    """A program over Ethernet frames that takes one packet, what answers it, and what may be: all ICMP, and where the
+    packet is a datagram, all datagrams."""
+    ether_type, protocol = (_ETHER_IPV6, _ETHERNET + 6) if signature.ipv6 else (_ETHER_IPV4, _ETHERNET + 9)
+    steps: list[_Step] = [
+        ("", _HALF, 12, "", ""),
+        ("", _EQUAL, ether_type, "", "drop"),
+        ("", _BYTE, protocol, "", ""),
+        ("", _EQUAL, signature.icmp, "take", ""),
+    ]
+    if signature.protocol == "tcp":
+        load, header = (_WORD, _ETHERNET + 40) if signature.ipv6 else (_WORD_BEHIND_HEADER, _ETHERNET)
+        at, value = signature.answer
+        steps += [
+            ("", _EQUAL, signature.number, "", "drop"),
+            ("", _HEADER_LENGTH, _ETHERNET, "", ""),
+            ("", load, header + signature.offset, "", ""),
+            ("", _EQUAL, int.from_bytes(signature.value, "big"), "take", ""),
+            ("", load, header + at, "", ""),
+            ("", _EQUAL, int.from_bytes(value, "big"), "take", "drop"),
+        ]
+    else:
+        steps.append(("", _EQUAL, signature.number, "take", "drop"))
+    return _assemble(*steps, ("take", _RETURN, _LARGEST, "", ""), ("drop", _RETURN, 0, "", ""))
+
+
 def _assemble(*steps: _Step) -> bytes:
     """A `struct sock_filter` for each step; jumps count the steps to leave out."""
     places = {step[0]: index for index, step in enumerate(steps)}
@@ -84,14 +120,14 @@ def _assemble(*steps: _Step) -> bytes:
 class Tap:
     """Every packet of a namespace that passes the filter, coming in or going out, on any link.
 
+    With `ethernet`, frames begin with Ethernet's header, for the filter too.
     Raises KernelNotFound for a namespace that is not there, PermissionError without CAP_NET_RAW.
     """
 
-    def __init__(self, netns: str, program: bytes) -> None:
+    def __init__(self, netns: str, program: bytes, *, ethernet: bool = False) -> None:
+        kind = socket.SOCK_RAW if ethernet else socket.SOCK_DGRAM
         with namespaces.entered(netns):
-            self._socket = socket.socket(
-                socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, socket.htons(_ETH_P_ALL)
-            )
+            self._socket = socket.socket(socket.AF_PACKET, kind | socket.SOCK_CLOEXEC, socket.htons(_ETH_P_ALL))
         try:
             held = ctypes.create_string_buffer(program, len(program))
             fprog = struct.pack("HP", len(program) // 8, ctypes.addressof(held))
@@ -119,7 +155,9 @@ class Tap:
             except BlockingIOError:
                 break
             seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2]) if ancillary else (0, 0)
-            frames.append(Frame(seconds + nanoseconds / 1e9, address[0], address[2] == _PACKET_OUTGOING, data))
+            frames.append(
+                Frame(seconds * 1_000_000_000 + nanoseconds, address[0], address[2] == _PACKET_OUTGOING, data)
+            )
         return frames
 
     def lost(self) -> int:

@@ -15,6 +15,7 @@ from netemu.observe import dns_log
 from netemu.observe.dns_log import Client, Log, Lookups, Matcher, PodLookups, Query, asked_for, read_packets
 
 SEARCH = ("shop.svc.cluster.local", "svc.cluster.local", "cluster.local")
+MS = 1_000_000
 POD = Client("shop/client", SEARCH)
 SERVER = "10.96.0.10"
 ADDRESS = "10.244.1.5"
@@ -42,8 +43,8 @@ def answer(query: bytes, rcode: int = 0, *, truncated: bool = False) -> bytes:
 
 
 def exchange(matcher: Matcher, sent: bytes, back: bytes, **shape: bool) -> Query:
-    assert matcher.take(Frame(100.0, "veth1", False, packet(sent, **shape)), POD) == []
-    (query,) = matcher.take(Frame(100.002, "veth1", True, packet(back, reply=True, **shape)), POD)
+    assert matcher.take(Frame(100000 * MS, "veth1", False, packet(sent, **shape)), POD) == []
+    (query,) = matcher.take(Frame(100002 * MS, "veth1", True, packet(back, reply=True, **shape)), POD)
     return query
 
 
@@ -65,9 +66,9 @@ def test_questions_of_one_segment_are_told_each() -> None:
     joined = b"".join(len(each).to_bytes(2, "big") + each for each in sent)[2:]
     back = b"".join(len(each).to_bytes(2, "big") + answer(each, 3) for each in reversed(sent))[2:]
     first, last = len(sent[0]), len(sent[-1])
-    matcher.take(Frame(1.0, "veth1", False, segment(joined, first)), POD)
+    matcher.take(Frame(1000 * MS, "veth1", False, segment(joined, first)), POD)
 
-    told = matcher.take(Frame(1.1, "veth1", True, segment(back, last, reply=True)), POD)
+    told = matcher.take(Frame(1100 * MS, "veth1", True, segment(back, last, reply=True)), POD)
 
     assert [query.name for query in told] == ["c.", "b.", "a."]
 
@@ -98,7 +99,7 @@ def test_an_answer_without_records(truncated: bool, outcome: str) -> None:
 
 def test_silence_is_told_when_patience_ends() -> None:
     matcher = Matcher()
-    matcher.take(Frame(100.0, "veth1", False, packet(question("web."))), POD)
+    matcher.take(Frame(100000 * MS, "veth1", False, packet(question("web."))), POD)
 
     assert matcher.expire(104.0) == []
     assert [(query.outcome, query.seconds) for query in matcher.expire(105.0)] == [("no answer", 5.0)]
@@ -107,10 +108,10 @@ def test_silence_is_told_when_patience_ends() -> None:
 
 def test_the_same_question_again_tells_of_the_first() -> None:
     matcher, sent = Matcher(), question("web.")
-    matcher.take(Frame(100.0, "veth1", False, packet(sent)), POD)
+    matcher.take(Frame(100000 * MS, "veth1", False, packet(sent)), POD)
 
-    (first,) = matcher.take(Frame(101.0, "veth1", False, packet(sent)), POD)
-    (second,) = matcher.take(Frame(101.5, "veth1", True, packet(answer(sent, 3), reply=True)), POD)
+    (first,) = matcher.take(Frame(101000 * MS, "veth1", False, packet(sent)), POD)
+    (second,) = matcher.take(Frame(101500 * MS, "veth1", True, packet(answer(sent, 3), reply=True)), POD)
 
     assert (first.outcome, second.outcome, second.time) == ("no answer", "NXDOMAIN", 101.0)
 
@@ -131,7 +132,7 @@ def test_the_same_question_again_tells_of_the_first() -> None:
 def test_what_is_no_query_of_the_pod_is_left_out(outgoing: bool, data: bytes) -> None:
     matcher = Matcher()
 
-    assert matcher.take(Frame(1.0, "veth1", outgoing, data), POD) == []
+    assert matcher.take(Frame(1000 * MS, "veth1", outgoing, data), POD) == []
     assert matcher.expire(100.0) == []
 
 
