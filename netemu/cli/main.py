@@ -185,27 +185,41 @@ def probe(
     source: From,
     destination: Annotated[str, typer.Argument(metavar="TO:PORT", help="Name or address, and port")],
     namespace: Namespace = "default",
-    count: Annotated[int, typer.Option(min=1, max=100000, help="Number of connections or datagrams")] = 1,
-    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="How many at a time")] = 8,
+    count: Annotated[
+        int | None, typer.Option(min=1, max=1000000, help="Number of attempts; default: 1, or as --duration allows")
+    ] = None,
+    duration: Annotated[float | None, typer.Option(min=0.1, help="Seconds to go on for")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=1, max=20000, help="Attempts to begin per second, whatever became of the others")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="How many at a time; default: 8, with --rate 1000")
+    ] = None,
+    keep_alive: Annotated[
+        bool, typer.Option("--keep-alive", help="Requests on connections that stay open, not a new one for each")
+    ] = False,
     udp: Annotated[bool, typer.Option("--udp", help="Datagrams instead of TCP connections")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for each answer")] = 2.0,
+    timeout: Annotated[float, typer.Option(min=0.01, help="Seconds to wait for each answer")] = 2.0,
+    over: Annotated[int, typer.Option(min=0, help="How many servers should answer, for the verdict on the spread")] = 0,
+    during: Annotated[
+        str, typer.Option(metavar="COMMAND", help="Probe while this runs, with the lab's KUBECONFIG; losses over time")
+    ] = "",
+    margin: Annotated[float, typer.Option(min=0, help="Seconds to probe before and after --during")] = 1.0,
     lab: Lab = "",
     output: Output = Format.table,
 ) -> None:
     """Connect again and again: who answers, from which source address, how fast, and what fails."""
     from netemu.cli import observe
+    from netemu.observe.probe import Pace
 
-    observe.probe(
-        lab,
-        source,
-        namespace,
-        destination,
-        count=count,
-        concurrency=concurrency,
-        udp=udp,
-        timeout=timeout,
-        output=output,
-    )
+    if during and (count or duration):
+        raise typer.BadParameter(
+            "--during ends with its command: no --count, no --duration; --margin says how long after"
+        )
+    number = 1 if count is None and duration is None else count
+    pace = Pace(number, duration, rate, concurrency or (1000 if rate else 8), timeout, keep_alive)
+    change = observe.Change(during, margin) if during else None
+    observe.probe(lab, source, namespace, destination, pace=pace, udp=udp, over=over, change=change, output=output)
 
 
 @app.command()

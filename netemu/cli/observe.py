@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import typer
@@ -12,8 +16,12 @@ import typer
 from netemu.cli.labs import pick
 from netemu.cli.output import Format, say, say_json, table
 from netemu.cli.root import need_root
+from netemu.lab.paths import LabPaths
 from netemu.lab.targets import Target, find_target
+from netemu.observe.probe import Pace, Place, paced_probe
 from netemu.observe.probe_result import Percentiles, ProbeResult
+from netemu.observe.steady import RATE, steadily
+from netemu.observe.timeline import draw
 
 
 def _place(lab: str, source: str, namespace: str) -> Target:
@@ -21,23 +29,62 @@ def _place(lab: str, source: str, namespace: str) -> Target:
     return find_target(pick(lab), source, namespace)
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What `netemu probe --during` does meanwhile: a command line, and how long to probe before and after it."""
+
+    command: str
+    margin: float
+
+
 def probe(
     lab: str, source: str, namespace: str, destination: str, *,
-    count: int, concurrency: int, udp: bool, timeout: float, output: Format,
+    pace: Pace, udp: bool, over: int, change: Change | None, output: Format,
 ) -> None:  # fmt: skip
-    """`netemu probe`. Exits with 1 if nothing answered."""
-    from netemu.observe.probe import Place
-    from netemu.observe.probe import probe as run
-
+    """`netemu probe`. Exits with 1 if nothing answered; during a change, if anything was lost or the command failed."""
+    lab = pick(lab)
     target = _place(lab, source, namespace)
     place = Place(target.netns, target.resolv_conf, target.hosts)
-    result = asyncio.run(run(place, destination, udp=udp, count=count, concurrency=concurrency, timeout=timeout))
+    if change:
+        _probe_during(lab, target.name, place, destination, pace, change, udp=udp, output=output)
+        return
+    result = asyncio.run(paced_probe(place, destination, pace, udp=udp, over=over))
     if output == Format.json:
         say_json(result)
     else:
         _print(target.name, result)
     if not result.answered:
         raise SystemExit(1)
+
+
+def _probe_during(
+    lab: str, source: str, place: Place, destination: str, pace: Pace, change: Change, *, udp: bool, output: Format
+) -> None:
+    rate = pace.rate or RATE
+    with steadily(
+        place, destination, udp=udp, rate=rate, timeout=pace.timeout, keep_alive=pace.keep_alive, margin=change.margin
+    ) as steady:
+        steady.mark("the command begins")
+        exits = _run(lab, change.command)
+        steady.mark("it has ended" if exits == 0 else f"it has ended with exit code {exits}")
+    result, line = steady.result, steady.timeline
+    if output == Format.json:
+        say_json({"command": change.command, "exits": exits, "result": result, "timeline": line})
+    else:
+        for text in draw(line):
+            say(text)
+        say("")
+        _print(source, result)
+    if line.lost or exits:
+        raise SystemExit(1)
+
+
+def _run(lab: str, command: str) -> int:
+    """A command line in a shell, with the lab's kubeconfig; its exit code. What it prints goes to standard error."""
+    environment = os.environ | {"KUBECONFIG": str(LabPaths(lab).kubeconfig)}
+    return subprocess.run(
+        ["sh", "-c", command], env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr
+    ).returncode
 
 
 def _print(source: str, result: ProbeResult) -> None:
@@ -52,9 +99,14 @@ def _print(source: str, result: ProbeResult) -> None:
         for line in table(("ERROR", "COUNT", "FIRST"), rows):
             say(line)
     say("")
+    if (even := result.evenness) is not None:
+        tested = f"chi-square {even.statistic:.2f}, {even.degrees} degrees of freedom, p = {even.p:.4g}"
+        say(f"spread: {even.words} ({tested})")
     for name, times in (("answer", result.latency), ("lookup", result.lookup)):
         if times:
             say(f"{name}: {_milliseconds(times)}")
+    if result.rate:
+        say(f"rate: {result.rate:g} attempts per second on {result.connections} connections, {result.seconds:.2f} s")
 
 
 def _shares(head: str, counts: Mapping[str, int], whole: int) -> None:

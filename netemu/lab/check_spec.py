@@ -1,7 +1,8 @@
 """`spec.checks` of a topology file: what the lab must show, as steps that are done in order by `netemu test`.
 
-A step either changes the lab (`apply`, `delete`, `exec`, `faults`) or claims something of it (`resolves`, `reaches`,
-`refused`, `dropped`, `spread`, `source`). So a file can show what is broken, mend it, and show that it is mended.
+A step either changes the lab (`apply`, `delete`, `exec`, `run`, `faults`) or claims something of it (`resolves`,
+`reaches`, `refused`, `dropped`, `spread`, `source`). So a file can show what is broken, mend it, and show that it is
+mended. `losslessDuring` does both: it has steps of its own, and claims that nothing is lost meanwhile.
 """
 
 from __future__ import annotations
@@ -86,6 +87,29 @@ class Exec(_Step, frozen=True, kw_only=True):
     prints: str = ""
 
 
+class Run(_Step, frozen=True, kw_only=True):
+    """A command of this machine, kubectl for example, with the lab's kubeconfig in KUBECONFIG."""
+
+    command: tuple[str, ...]
+    input: str = ""
+    exits: int = 0
+    prints: str = ""
+
+
+class LosslessDuring(_Step, frozen=True, kw_only=True):
+    """Connections, or datagrams, go on at a rate while steps are done; every one is answered."""
+
+    source_: str
+    to: str
+    steps: tuple[CheckSpec, ...] = ()
+    rate: float = 100.0
+    udp: bool = False
+    keep_alive: bool = msgspec.field(name="keepAlive", default=False)
+    """Requests on connections that stay open, instead of a new one for each."""
+    margin: str = "1s"
+    """For how long before the steps and after them."""
+
+
 class Reference(_Step, frozen=True, kw_only=True):
     """An object to delete."""
 
@@ -109,7 +133,9 @@ class CheckSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     dropped: Reaches | None = None
     spread: Spread | None = None
     source: Source | None = None
+    lossless_during: LosslessDuring | None = None
     exec: Exec | None = None
+    run: Run | None = None
     apply: tuple[dict[str, Any], ...] | None = None
     """Manifests; returns when Pods are Ready and rules programmed."""
     delete: tuple[Reference, ...] | None = None
@@ -125,52 +151,78 @@ class CheckSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
 
 
 STEPS = (
-    "resolves", "reaches", "refused", "dropped", "spread", "source", "exec", "apply", "delete", "faults",
-    "outside_faults",
+    "resolves", "reaches", "refused", "dropped", "spread", "source", "lossless_during", "exec", "run", "apply",
+    "delete", "faults", "outside_faults",
 )  # fmt: skip
 _STATUS = ("found", "not found", "no data", "try again")
 
 
 def check_mistakes(document: Document, checks: tuple[CheckSpec, ...]) -> Iterator[Mistake]:
     """What is wrong with the steps, beyond their types."""
+    yield from _steps_mistakes(document, ("spec", "checks"), checks)
+
+
+def _steps_mistakes(document: Document, where: Where, steps: tuple[CheckSpec, ...]) -> Iterator[Mistake]:
+    for index, step in enumerate(steps):
+        yield from _mistakes(document, (*where, index), step)
+
+
+def _mistakes(document: Document, where: Where, check: CheckSpec) -> Iterator[Mistake]:
+    # As it is written: a step whose values are wrong is not missing.
+    written = [name for name in map(_written, STEPS) if (*where, name) in document.lines]
+    if len(written) != 1:
+        known = ", ".join(map(_written, STEPS))
+        yield document.mistake(where, f"{len(written)} steps in one: must be exactly one of {known}")
+    yield from _duration(document, (*where, "within"), check.within)
+    if check.resolves is not None:
+        yield from _resolves_mistakes(document, (*where, "resolves"), check.resolves)
+    if (during := check.lossless_during) is not None:
+        at = (*where, "losslessDuring")
+        yield from _duration(document, (*at, "margin"), during.margin)
+        if not 1 <= during.rate <= 20000:
+            yield document.mistake((*at, "rate"), f"{during.rate:g}: must be 1 to 20000 attempts per second")
+        if not during.steps:
+            yield document.mistake((*at, "steps"), "missing: what is done meanwhile, for example an apply")
+        yield from _steps_mistakes(document, (*at, "steps"), during.steps)
+    yield from _change_mistakes(document, where, check)
+
+
+def _resolves_mistakes(document: Document, at: Where, one: Resolves) -> Iterator[Mistake]:
     from netemu.observe.resolvers import MODELS
 
-    for index, check in enumerate(checks):
-        where: Where = ("spec", "checks", index)
-        # As it is written: a step whose values are wrong is not missing.
-        written = [name for name in map(_written, STEPS) if name in document.value["spec"]["checks"][index]]
-        if len(written) != 1:
-            known = ", ".join(map(_written, STEPS))
-            yield document.mistake(where, f"{len(written)} steps in one: must be exactly one of {known}")
-        yield from _duration(document, (*where, "within"), check.within)
-        if (one := check.resolves) is not None:
-            at = (*where, "resolves")
-            if one.resolver not in MODELS:
-                yield document.mistake((*at, "resolver"), instead(one.resolver, list(MODELS), "must be one of"))
-            if one.status not in _STATUS:
-                yield document.mistake((*at, "status"), f"{one.status!r}: must be one of {', '.join(_STATUS)}")
-            yield from _duration(document, (*at, "within"), one.within)
-            yield from _duration(document, (*at, "after"), one.after)
-        for number, obj in enumerate(check.apply or ()):
-            if by_kind(str(obj.get("apiVersion")), str(obj.get("kind"))) is None:
-                what = f"{obj.get('apiVersion')} {obj.get('kind')}: not a kind of this cluster"
-                yield document.mistake((*where, "apply", number), what)
-            elif not isinstance(obj.get("metadata"), dict) or not obj["metadata"].get("name"):
-                yield document.mistake((*where, "apply", number), "metadata.name is missing")
-        for number, gone in enumerate(check.delete or ()):
-            if by_kind(gone.api_version, gone.kind) is None:
-                what = f"{gone.api_version} {gone.kind}: not a kind of this cluster"
-                yield document.mistake((*where, "delete", number), what)
-        for field, faults in (("faults", check.faults), ("outsideFaults", check.outside_faults)):
-            for key, fault in (faults or {}).items():
-                try:
-                    parse_fault(msgspec.json.encode(fault).decode())
-                except UserError as error:
-                    yield document.mistake((*where, field, key), str(error))
+    if one.resolver not in MODELS:
+        yield document.mistake((*at, "resolver"), instead(one.resolver, list(MODELS), "must be one of"))
+    if one.status not in _STATUS:
+        yield document.mistake((*at, "status"), f"{one.status!r}: must be one of {', '.join(_STATUS)}")
+    yield from _duration(document, (*at, "within"), one.within)
+    yield from _duration(document, (*at, "after"), one.after)
+
+
+def _change_mistakes(document: Document, where: Where, check: CheckSpec) -> Iterator[Mistake]:
+    for number, obj in enumerate(check.apply or ()):
+        if by_kind(str(obj.get("apiVersion")), str(obj.get("kind"))) is None:
+            what = f"{obj.get('apiVersion')} {obj.get('kind')}: not a kind of this cluster"
+            yield document.mistake((*where, "apply", number), what)
+        elif not isinstance(obj.get("metadata"), dict) or not obj["metadata"].get("name"):
+            yield document.mistake((*where, "apply", number), "metadata.name is missing")
+    for number, gone in enumerate(check.delete or ()):
+        if by_kind(gone.api_version, gone.kind) is None:
+            what = f"{gone.api_version} {gone.kind}: not a kind of this cluster"
+            yield document.mistake((*where, "delete", number), what)
+    if check.run is not None and not check.run.command:
+        yield document.mistake((*where, "run", "command"), "must be a command and its arguments")
+    for field, faults in (("faults", check.faults), ("outsideFaults", check.outside_faults)):
+        for key, fault in (faults or {}).items():
+            try:
+                parse_fault(msgspec.json.encode(fault).decode())
+            except UserError as error:
+                yield document.mistake((*where, field, key), str(error))
 
 
 def _written(step: str) -> str:
-    return "outsideFaults" if step == "outside_faults" else step
+    """The field of a step as a file has it: `outsideFaults`."""
+    first, *rest = step.split("_")
+    return first + "".join(map(str.capitalize, rest))
 
 
 def _duration(document: Document, where: Where, text: str) -> Iterator[Mistake]:

@@ -27,9 +27,43 @@ def workloads_missing(deployments: Sequence[Obj], pods: Sequence[Obj]) -> list[s
         status, spec = deployment.get("status") or {}, deployment.get("spec") or {}
         wanted, available = spec.get("replicas", 1), status.get("availableReplicas", 0)
         behind = status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0)
+        updated = status.get("updatedReplicas", 0)
         if behind or available < wanted:
             lines.append(f"deployment {_key(deployment)}: {available} of {wanted} Pods available")
+        elif updated < wanted or status.get("replicas", 0) > updated:
+            lines.append(f"deployment {_key(deployment)}: {updated} of {wanted} Pods are of the newest template")
     return lines
+
+
+def terminating(pods: Sequence[Obj]) -> list[str]:
+    """A line per Pod that has been deleted and is not gone yet."""
+    return [f"pod {_key(pod)}: terminating" for pod in pods if pod["metadata"].get("deletionTimestamp")]
+
+
+def endpoints_missing(services: Sequence[Obj], slices: Sequence[Obj], pods: Sequence[Obj]) -> list[str]:
+    """A line per Service whose EndpointSlices do not list as ready exactly the Pods that are."""
+    listed: dict[tuple[str, str], set[str]] = {}
+    for piece in slices:
+        service = (piece["metadata"].get("labels") or {}).get("kubernetes.io/service-name", "")
+        names = listed.setdefault((piece["metadata"]["namespace"], service), set())
+        for endpoint in piece.get("endpoints") or ():
+            if (endpoint.get("conditions") or {}).get("ready", True):
+                names.add((endpoint.get("targetRef") or {}).get("name", ""))
+    lines = []
+    for service in services:
+        meta, spec = service["metadata"], service.get("spec") or {}
+        if not spec.get("selector") or spec.get("type") == "ExternalName" or spec.get("publishNotReadyAddresses"):
+            continue
+        ready = {pod["metadata"]["name"] for pod in pods if _is_ready_behind(pod, meta["namespace"], spec["selector"])}
+        if listed.get((meta["namespace"], meta["name"]), set()) != ready:
+            lines.append(f"service {_key(service)}: its EndpointSlices are not those of its Pods yet")
+    return lines
+
+
+def _is_ready_behind(pod: Obj, namespace: str, selector: Mapping[str, str]) -> bool:
+    meta = pod["metadata"]
+    chosen = meta["namespace"] == namespace and selector.items() <= (meta.get("labels") or {}).items()
+    return chosen and not meta.get("deletionTimestamp") and condition(pod, "Ready").get("status") == "True"
 
 
 def rules_missing(agent: Obj, wanted: Sequence[str], services: str, slices: str) -> list[str]:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from netemu.observe.evenness import Evenness, evenness
+
 REFUSED: Final = "refused"
 TIMEOUT: Final = "timeout"
 RESET: Final = "reset"
@@ -36,6 +38,8 @@ class Attempt:
     lookup_seconds: float = 0.0
     error: str = ""
     detail: str = ""
+    begun: float = 0.0
+    """Since the probing began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +74,36 @@ class ProbeResult:
     """The text of the first error of each kind."""
     latency: Percentiles | None
     lookup: Percentiles | None
+    evenness: Evenness | None = None
+    """Of the answers over the servers; None where one connection carried several requests, which are no draws."""
+    connections: int = 0
+    """How many connections (over UDP: sockets) were opened for the attempts."""
+    seconds: float = 0.0
+    """From the first attempt to the end of the last."""
+    rate: float = 0.0
+    """Attempts per second that were really made."""
 
 
-def summarize(destination: str, protocol: str, attempts: Sequence[Attempt]) -> ProbeResult:
-    """All attempts of a probe, counted."""
+def summarize(
+    destination: str, protocol: str, attempts: Sequence[Attempt], *,
+    over: int = 0, connections: int | None = None, seconds: float = 0.0,
+) -> ProbeResult:  # fmt: skip
+    """All attempts of a probe, counted.
+
+    `over`: how many servers should have answered, if that is known. `connections`: how many there were, if not one for
+    each attempt.
+    """
     answers = [attempt.answer for attempt in attempts if attempt.answer]
     failed = [attempt for attempt in attempts if not attempt.answer]
+    servers = _counted(answer.server for answer in answers)
+    begun = [attempt.begun for attempt in attempts]
+    sending = max(begun, default=0.0) - min(begun, default=0.0)
     return ProbeResult(
         destination=destination,
         protocol=protocol,
         count=len(attempts),
         answered=len(answers),
-        servers=_counted(answer.server for answer in answers),
+        servers=servers,
         nodes=_counted(answer.node for answer in answers),
         sources=_counted(answer.source for answer in answers),
         addresses=_counted(attempt.address for attempt in attempts),
@@ -89,6 +111,10 @@ def summarize(destination: str, protocol: str, attempts: Sequence[Attempt]) -> P
         details={attempt.error: attempt.detail for attempt in reversed(failed)},
         latency=percentiles([attempt.seconds for attempt in attempts if attempt.answer]),
         lookup=percentiles([attempt.lookup_seconds for attempt in attempts if attempt.lookup_seconds]),
+        evenness=evenness(list(servers.values()), over) if connections is None else None,
+        connections=len(attempts) if connections is None else connections,
+        seconds=round(seconds, 3),
+        rate=round((len(attempts) - 1) / sending, 1) if sending else 0.0,
     )
 
 

@@ -52,6 +52,20 @@ def test_connections_spread_over_the_endpoints_with_the_clients_own_address(quic
     assert result["servers"].keys() == web_pods(quickstart).keys()
     assert min(result["servers"].values()) > 15
     assert result["sources"] == {client: 120}
+    assert result["evenness"]["verdict"] in ("even", "rotation")
+
+
+def test_probing_during_a_command_has_its_events_and_its_losses(quickstart: str) -> None:
+    probing = ("probe", "--lab", quickstart, "-n", "shop", "client", "web:80", "--margin", "0.2", "--during")
+
+    told = netemu_json(*probing, 'test -r "$KUBECONFIG"')
+    failed = run(*probing, "echo told; exit 3")
+
+    assert (told["exits"], told["result"]["answered"]) == (0, told["result"]["count"])
+    assert [event["what"] for event in told["timeline"]["events"]] == ["the command begins", "it has ended"]
+    assert sum(bucket["lost"] for bucket in told["timeline"]["buckets"]) == 0
+    assert (failed.returncode, failed.stderr) == (1, "told\n")
+    assert "it has ended with exit code 3" in failed.stdout
 
 
 def test_dig_shows_the_search_path(quickstart: str) -> None:

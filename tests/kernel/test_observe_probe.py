@@ -15,7 +15,9 @@ from dnslib import QTYPE, RR, A, DNSRecord
 from netemu.kernel import netns
 from netemu.kernel.netlink import Netlink
 from netemu.kernel.rtnetlink import AddAddress, AddRoute, SetLink
-from netemu.observe.probe import Place, probe
+from netemu.model.errors import KernelNotFound
+from netemu.observe.probe import Pace, Place, paced_probe, probe
+from netemu.observe.steady import steadily
 
 NAME = "t-observe-pod"
 ADDRESS = "10.96.0.5"
@@ -150,3 +152,65 @@ async def test_hosts_file_comes_before_dns(place: Place, tmp_path: Path) -> None
         result = await probe(Place(NAME, place.resolv_conf, str(tmp_path / "hosts")), "nobody:80")
 
     assert result.servers == {"hello": 1}
+
+
+async def test_requests_share_a_connection_that_is_kept(place: Place) -> None:
+    async with await _server(_http(b"{}", b"X-Netemu-Pod: web-1")):
+        kept = await paced_probe(place, "web:80", Pace(20, concurrency=1, keep_alive=True))
+        fresh = await paced_probe(place, "web:80", Pace(20, concurrency=1))
+
+    assert (kept.answered, kept.connections, kept.evenness) == (20, 1, None)
+    assert (fresh.answered, fresh.connections) == (20, 20)
+
+
+async def test_a_server_that_closes_gets_a_new_connection_for_each_request(place: Place) -> None:
+    async with await _server(_http(b"{}", b"Connection: close")):
+        result = await paced_probe(place, "web:80", Pace(5, concurrency=1, keep_alive=True))
+
+    assert (result.answered, result.connections) == (5, 5)
+
+
+async def test_attempts_begin_on_the_beat_though_none_is_answered(place: Place) -> None:
+    with _bound(socket.SOCK_STREAM, (ADDRESS, 80)) as silent:
+        silent.listen(100)
+        result = await paced_probe(place, f"{ADDRESS}:80", Pace(20, rate=100, concurrency=100, timeout=0.5))
+
+    assert result.errors == {"timeout": 20}
+    assert result.seconds < 5  # one after the other they would take ten
+
+
+async def test_probing_ends_when_its_time_is_over(place: Place) -> None:
+    async with await _server(b"hello\n"):
+        result = await paced_probe(place, f"{ADDRESS}:80", Pace(None, duration=0.3))
+
+    assert result.answered == result.count > 1
+    assert result.seconds >= 0.3
+
+
+async def test_what_is_lost_during_a_change_is_on_the_time_line(place: Place) -> None:
+    def close_and_open() -> tuple[int, list[tuple[int, int]]]:
+        def listener() -> socket.socket:
+            sock = _bound(socket.SOCK_STREAM, (ADDRESS, 80))
+            sock.listen(1000)
+            return sock
+
+        # Nobody accepts, so an attempt is lost by timeout where a socket listens, and refused where none does.
+        first = listener()
+        with steadily(place, f"{ADDRESS}:80", rate=200, margin=0.2, timeout=0.2) as steady:
+            first.close()
+            steady.mark("closed")
+            while "refused" not in steady.result.errors:
+                pass
+            steady.mark("refused")
+        line = steady.timeline
+        return steady.result.errors["refused"], [(bucket.attempts, bucket.lost) for bucket in line.buckets]
+
+    refused, buckets = await asyncio.to_thread(close_and_open)
+
+    assert refused > 0
+    assert sum(lost for _, lost in buckets) == sum(made for made, _ in buckets)
+
+
+async def test_a_place_that_is_gone_is_told_once(place: Place) -> None:
+    with pytest.raises(KernelNotFound):
+        await probe(Place("t-observe-nowhere"), f"{ADDRESS}:80", count=5)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from netemu.lab.readiness import nodes_missing, pod_state, proxies_failing, rules_missing, workloads_missing
+from netemu.lab.readiness import (
+    endpoints_missing,
+    nodes_missing,
+    pod_state,
+    proxies_failing,
+    rules_missing,
+    terminating,
+    workloads_missing,
+)
 
 
 def pod(**status: Any) -> dict[str, Any]:
@@ -36,6 +44,39 @@ def test_deployment_counts_only_once_its_newest_spec_was_seen() -> None:
     }
 
     assert workloads_missing([deployment], []) == ["deployment shop/web: 3 of 3 Pods available"]
+
+
+def test_deployment_has_rolled_out_once_no_pod_of_an_older_template_is_left() -> None:
+    def rollout(updated: int, replicas: int) -> list[str]:
+        status = {"observedGeneration": 1, "availableReplicas": 3, "updatedReplicas": updated, "replicas": replicas}
+        meta = {"namespace": "shop", "name": "web", "generation": 1}
+        return workloads_missing([{"metadata": meta, "spec": {"replicas": 3}, "status": status}], [])
+
+    assert rollout(1, 4) == ["deployment shop/web: 1 of 3 Pods are of the newest template"]
+    assert rollout(3, 4) == ["deployment shop/web: 3 of 3 Pods are of the newest template"]
+    assert rollout(3, 3) == []
+
+
+def test_endpoints_are_awaited_until_they_are_the_ready_pods_of_the_service() -> None:
+    def behind(name: str, *, is_ready: str = "True", **meta: Any) -> dict[str, Any]:
+        labels = {"app": "web", "more": "x"}
+        about = {"namespace": "shop", "name": name, "labels": labels, **meta}
+        return {"metadata": about, "status": {"conditions": ready(is_ready)}}
+
+    def listing(*names: str) -> dict[str, Any]:
+        meta = {"namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}}
+        return {"metadata": meta, "endpoints": [{"targetRef": {"name": name}} for name in names]}
+
+    service = {"metadata": {"namespace": "shop", "name": "web"}, "spec": {"selector": {"app": "web"}}}
+    manual = {"metadata": {"namespace": "shop", "name": "manual"}, "spec": {}}
+    pods = [behind("a"), behind("b", is_ready="False"), behind("c", deletionTimestamp="2001-01-01T00:00:00Z")]
+
+    assert endpoints_missing([service, manual], [listing("a")], pods) == []
+    for slices in ([], [listing("a", "b")], [listing("a"), listing("c")]):
+        assert endpoints_missing([service], slices, pods) == [
+            "service shop/web: its EndpointSlices are not those of its Pods yet"
+        ]
+    assert terminating(pods) == ["pod shop/c: terminating"]
 
 
 def test_why_a_pod_waits_is_told() -> None:

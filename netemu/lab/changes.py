@@ -1,0 +1,131 @@
+"""What changes a running lab: objects, faults of its DNS, commands in its places and beside it.
+
+Whoever changes objects goes on once Pods are Ready and the rules of every node are those of the newest objects.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from netemu.dns.fault import Fault
+from netemu.lab.addons import SYSTEM
+from netemu.lab.api import LabApi
+from netemu.lab.check_spec import Exec, Reference, Run
+from netemu.lab.claims import Failed, expect
+from netemu.lab.manifests import resource_of
+from netemu.lab.paths import LabPaths
+from netemu.lab.readiness import endpoints_missing, terminating, workloads_missing
+from netemu.lab.rules import wait_for_rules
+from netemu.model.errors import NotFound
+from netemu.model.resources import CONFIGMAPS, DEPLOYMENTS, ENDPOINTSLICES, PODS, SERVICES, by_kind
+
+SETTLED_ANNOTATION = "netemu.dev/settled"
+"""On the Service `kubernetes`, for `settle`."""
+_SETTLED = 30.0
+_PAUSE = 0.05
+
+
+def execute(lab: str, namespace: str, wanted: Exec) -> None:
+    """A command inside a place of the lab ends and prints as it should."""
+    command = [sys.executable, "-m", "netemu", "exec", "--lab", lab, "-n", namespace, wanted.inside, "--"]
+    _command([*command, *wanted.command], wanted, os.environ)
+
+
+def run(lab: str, wanted: Run) -> None:
+    """A command of this machine, with the lab's kubeconfig, ends and prints as it should."""
+    _command(wanted.command, wanted, environment_of(lab))
+
+
+def environment_of(lab: str) -> dict[str, str]:
+    """The environment in which kubectl talks to the lab."""
+    return os.environ | {"KUBECONFIG": str(LabPaths(lab).kubeconfig)}
+
+
+def _command(command: Sequence[str], wanted: Exec | Run, environment: Mapping[str, str]) -> None:
+    try:
+        done = subprocess.run(
+            command, input=wanted.input, capture_output=True, text=True, timeout=_SETTLED, env=environment
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Failed(f"did not end within {_SETTLED:.0f} s") from error
+    except OSError as error:
+        raise Failed(f"{command[0]}: {error.strerror}") from error
+    text = (done.stdout + done.stderr).strip() or "(no output)"
+    expect(done.returncode == wanted.exits, f"exited with {done.returncode}, expected {wanted.exits}: {text[-300:]}")
+    if wanted.prints:
+        expect(bool(re.search(wanted.prints, text)), f"printed {text[-300:]!r}, expected /{wanted.prints}/")
+
+
+def apply(api: LabApi, objects: Iterable[dict[str, Any]]) -> None:
+    """Create objects, or merge them into what is there. Raises Failed, ApiError."""
+    for obj in objects:
+        resource = resource_of(obj)
+        namespace = str(obj["metadata"].get("namespace") or "default") if resource.namespaced else ""
+        try:
+            api.merge_patch(resource, obj["metadata"]["name"], obj, namespace)
+        except NotFound:
+            api.create(resource, obj, namespace)
+    settle(api)
+
+
+def delete(api: LabApi, gone: Iterable[Reference]) -> None:
+    """Delete objects, and wait until they are gone. Raises Failed, ApiError."""
+    for one in gone:
+        resource = by_kind(one.api_version, one.kind)
+        assert resource is not None
+        namespace = one.namespace or "default" if resource.namespaced else ""
+        api.delete(resource, one.name, namespace)
+        there = functools.partial(api.there, resource, one.name, namespace)
+        said = f"{one.kind} {one.name} is still there"
+        _until(lambda there=there: not there(), lambda said=said: said)  # type: ignore[misc]
+    settle(api)
+
+
+def set_faults(api: LabApi, table: str, faults: Mapping[str, Fault]) -> None:
+    """Make these all the faults of a resolver, by the ConfigMap that it reads them from."""
+    before = api.get(CONFIGMAPS, table, SYSTEM).get("data") or {}
+    data: dict[str, Any] = dict.fromkeys(before)
+    data |= {key: msgspec.json.encode(fault).decode() for key, fault in faults.items()}
+    api.merge_patch(CONFIGMAPS, table, {"data": data}, SYSTEM)
+
+
+def settle(api: LabApi) -> None:
+    """Return when Pods are Ready or gone, endpoints are theirs, and rules programmed.
+
+    Raises Failed, RulesMissingError.
+    """
+    missing: list[str] = []
+
+    def ready() -> bool:
+        pods = api.list(PODS)[0]
+        missing[:] = workloads_missing(api.list(DEPLOYMENTS)[0], pods)
+        missing.extend(terminating(pods))
+        missing.extend(endpoints_missing(api.list(SERVICES)[0], api.list(ENDPOINTSLICES)[0], pods))
+        return not missing
+
+    _until(ready, lambda: "; ".join(missing))
+    _pass_by_the_proxies(api)
+    wait_for_rules(api.lab, timeout=_SETTLED)
+
+
+def _pass_by_the_proxies(api: LabApi) -> None:
+    """Write to a Service: what is gone leaves no revision to wait for, but proxies see changes in their order."""
+    stamp = {"metadata": {"annotations": {SETTLED_ANNOTATION: str(time.time_ns())}}}
+    api.merge_patch(SERVICES, "kubernetes", stamp, "default")
+
+
+def _until(holds: Callable[[], bool], what: Callable[[], str]) -> None:
+    end = time.monotonic() + _SETTLED
+    while not holds():
+        if time.monotonic() > end:
+            raise Failed(f"after {_SETTLED:.0f} s: {what()}")
+        time.sleep(_PAUSE)
