@@ -3,7 +3,8 @@
 QEMU gives the guest this machine's root directory over 9p, read-only, and two virtio ports for output and errors, which
 are pipes here. The guest ends each stream with a random token; then all of it has arrived, and the guest is ended.
 Its console goes to a file, whose end is shown when the guest ends before its command. A guest that is not ready in time
-is ended and started once more; one whose command takes longer than it may is ended, and that is said.
+is ended and started once more, and so is one whose kernel gives up, as it does when a task stands still for two
+minutes; one whose command takes longer than it may is ended, and that is said.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ FAILED = 125
 READY_SECONDS = 300.0
 """A start takes half a minute; on a machine that is busy several times that."""
 _READY = "vm: ready"
+_TOLD_LINES = 100
+"""Of the console, when a machine breaks: enough for what a kernel says of two tasks that stand still."""
 _PR_SET_PDEATHSIG = 1
 
 
 def qemu(vm: Path, run: Path, out: int, err: int) -> list[str]:
     """The command line of the machine; `out` and `err` are inherited files."""
     words = ["console=ttyS0", "quiet", "panic=-1", "mitigations=off", "random.trust_cpu=on", f"netemu.run={run}"]
+    words += ["hung_task_panic=1"]
     # Reading an emulated processor's own clock takes no way out of the guest, unlike any other clock, and it is good;
     # a fifth level of page tables costs every miss.
     words += ["tsc=reliable", "clocksource=tsc", "no5lvl"]
@@ -107,8 +111,8 @@ def with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-class Late(Exception):
-    """The guest did not come to run its command in time."""
+class Broken(Exception):
+    """The guest did not come to run its command in time, or its kernel gave up under it; the text says which."""
 
 
 class Watch:
@@ -132,7 +136,7 @@ class Watch:
 def run_in_vm(vm: Path, argv: Sequence[str], seconds: float) -> int:
     """The status of the command, or FAILED with a message when the machine did not get to its end within `seconds`.
 
-    Raises Late.
+    Raises Broken.
     """
     token = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="vm-") as folder:
@@ -155,22 +159,23 @@ def run_in_vm(vm: Path, argv: Sequence[str], seconds: float) -> int:
                 os.close(stream.source)
         if streams[0].rest is not None:
             return int(streams[0].rest[:3])
-        print("\n".join(watch.said().splitlines()[-20:]), file=sys.stderr)
-        if not watch.ready and watch.over():
-            raise Late
-        why = f"was ended: its command took longer than {seconds:.0f} s" if watch.over() else "ended before its command"
-        print(f"error: the virtual machine {why}", file=sys.stderr)
+        print("\n".join(watch.said().splitlines()[-_TOLD_LINES:]), file=sys.stderr)
+        if not watch.over():
+            raise Broken("ended before its command")
+        if not watch.ready:
+            raise Broken(f"was not ready after {READY_SECONDS:.0f} s")
+        print(f"error: the virtual machine was ended: its command took longer than {seconds:.0f} s", file=sys.stderr)
         return FAILED
 
 
 def main(vm: Path, argv: Sequence[str]) -> int:
-    """Run the command; a machine that does not start gets a second chance."""
+    """Run the command; a machine that breaks gets a second chance."""
     seconds = float(os.environ.get("NETEMU_VM_SECONDS", "inf"))
     for chance in ("trying once more", "giving up"):
         try:
             return run_in_vm(vm, argv, seconds)
-        except Late:
-            print(f"the virtual machine was not ready after {READY_SECONDS:.0f} s; {chance}", file=sys.stderr)
+        except Broken as why:
+            print(f"the virtual machine {why}; {chance}", file=sys.stderr)
     return FAILED
 
 

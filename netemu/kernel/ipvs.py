@@ -4,7 +4,9 @@ Theory of operation: generic netlink, family "IPVS" (linux/ip_vs.h). A virtual s
 port, or by a firewall mark; a destination by its virtual server, address and port. Requests are values; `apply` tries
 all of them in order, then raises the first refusal, and `attempt` tells all refusals. What the kernel says:
 ESRCH no such virtual server, ENOENT no such destination or scheduler, EEXIST there already, ERANGE a lower threshold
-above the upper. Asking for the family loads the module where there is one; so does naming a scheduler.
+above the upper. Asking for the family loads the module where there is one; so does naming a scheduler, but under
+the lock that a namespace on its way out waits for, and some schedulers' modules wait for that namespace: the kernel
+stands still for good. So a scheduler's module is loaded here before its name is first said.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ import os
 import socket
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import ClassVar, Final, NamedTuple, Protocol
 
+from netemu.kernel import process
 from netemu.kernel.nfnetlink import attribute, attributes, nested, text
 from netemu.kernel.requests import Message, Requests
 from netemu.model.errors import KernelError
@@ -295,6 +299,8 @@ class IpvsNetlink:
     def attempt(self, requests: Iterable[Request]) -> list[tuple[Request, KernelError]]:
         """See Ipvs."""
         tried = list(requests)
+        for name in {each.server.scheduler for each in tried if isinstance(each, AddServer | EditServer)}:
+            _load_scheduler(name)
         refused = self._requests.change([self._message(each.command, _encode(each)) for each in tried])
         return [
             (
@@ -320,6 +326,13 @@ class IpvsNetlink:
             detail = "this kernel has no IPVS (module ip_vs)" if error.code == errno.ENOENT else error.detail
             raise KernelError.of("open IPVS", self.netns, error.code, detail) from None
         return int.from_bytes(attributes(answer, 4)[_FAMILY_ID], "little")
+
+
+def _load_scheduler(name: str) -> None:
+    """Load a scheduler's module where it is not; what there is no module for, the kernel refuses itself."""
+    if not os.path.exists(f"/sys/module/ip_vs_{name}"):
+        with suppress(KernelError):
+            process.run_sync(["modprobe", "-q", "--", f"ip_vs_{name}"])
 
 
 def refusal(request: Request, where: str, code: int) -> KernelError:

@@ -98,3 +98,20 @@ def test_a_stream_that_brings_nothing_is_not_waited_for_for_ever(vm: ModuleType)
         os.close(write_end)
 
     assert next(answers, None) is None
+
+
+def test_a_machine_that_breaks_has_one_more_chance(
+    vm: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    outcomes = iter((vm.Broken("ended before its command"), 3))
+
+    def run(*_: object) -> int:
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(vm, "run_in_vm", run)
+
+    assert vm.main(tmp_path, ["true"]) == 3
+    assert "ended before its command; trying once more" in capfd.readouterr().err

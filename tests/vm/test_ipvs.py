@@ -58,7 +58,14 @@ def test_behaves(kernel: IpvsNetlink, check: Callable[[Ipvs], None]) -> None:
     check(kernel)
 
 
-def test_schedulers_are_loaded_by_their_names(kernel: IpvsNetlink) -> None:
+def test_schedulers_are_loaded_by_their_names_while_namespaces_go(kernel: IpvsNetlink) -> None:
+    for number in range(5):
+        netns.create(f"t-vm-{number}")
+        going = IpvsNetlink(f"t-vm-{number}")
+        going.apply(*(AddServer(VirtualServer(VIP._replace(port=port))) for port in range(1, 200)))
+        going.close()
+    for number in range(5):
+        netns.delete(f"t-vm-{number}")
     names = ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "sed", "nq", "mh", "fo"]
     made = [VirtualServer(VIP._replace(port=port), name) for port, name in enumerate(names, 1)]
     kernel.apply(*map(AddServer, made))
