@@ -241,6 +241,32 @@ def dig(
     observe.dig(lab, source, namespace, name, words or [], resolver=resolver, output=output)
 
 
+@app.command()
+def capture(
+    where: Annotated[
+        list[str],
+        typer.Argument(metavar="WHERE...", help="POD, node/NAME, client/NAME or underlay, each also :LINK; or a LINK"),
+    ],
+    write: Annotated[
+        str, typer.Option("--write", "-w", metavar="FILE", help="pcapng file; - for standard output")
+    ] = "",
+    expression: Annotated[
+        str, typer.Option("--filter", metavar="BPF", help="As tcpdump's: 'tcp port 80 and host shop/web-1'")
+    ] = "",
+    count: Annotated[int, typer.Option(min=0, help="End after so many packets")] = 0,
+    duration: Annotated[float, typer.Option(min=0, help="End after so many seconds")] = 0.0,
+    namespace: Namespace = "default",
+    lab: Lab = "",
+    output: Output = Format.table,
+) -> None:
+    """Capture packets at any number of places at once, in the order of one clock, with the lab's names."""
+    from netemu.cli import capture
+
+    capture.capture(
+        lab, where, namespace, file=write, expression=expression, count=count, duration=duration, output=output
+    )
+
+
 @app.command("test")
 def run_checks(
     file: Annotated[Path, typer.Argument(help="Topology file with spec.checks")],

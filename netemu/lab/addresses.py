@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from typing import Final
 
 from netemu.lab.api import LabApi
 from netemu.lab.config import LabConfig, load_config
@@ -14,6 +16,27 @@ from netemu.model.resources import SERVICES
 from netemu.network.plan import first_address
 from netemu.observe.names import CLIENT, NODE, POD, UNDERLAY, Names, Party, names_of
 from netemu.runtime import sandboxes
+
+_AGAIN: Final = 2.0
+
+
+class CurrentNames:
+    """The names of a lab that goes on: asked for again where an address has none, every two seconds at most."""
+
+    def __init__(self, lab: str) -> None:
+        self._lab = lab
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Ask now."""
+        self.now = address_names(self._lab)
+        self._next = time.monotonic() + _AGAIN
+
+    def know(self, *addresses: str) -> Names:
+        """Names in which these addresses are, if they are anybody's."""
+        if time.monotonic() > self._next and any(address not in self.now.parties for address in addresses):
+            self.refresh()
+        return self.now
 
 
 def address_names(lab: str) -> Names:

@@ -8,6 +8,7 @@ its node's address) and Pods before Services (an external IP may be anybody's).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -19,6 +20,7 @@ NODE: Final = "node"
 CLIENT: Final = "client"
 SERVICE: Final = "service"
 UNDERLAY: Final = "underlay"
+_WORD_WITH_SLASH: Final = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)+")
 _FIRST: Final = (NODE, CLIENT, UNDERLAY, POD, SERVICE)
 
 
@@ -84,6 +86,19 @@ class Names:
             return str(service)
         name = self.text(address)
         return f"{f'[{name}]' if name == address and ':' in name else name}:{port}" if port else name
+
+    def addresses(self, name: str) -> list[str]:
+        """Those of whoever has this name, written as `text` writes it."""
+        return [address for address, party in self.parties.items() if str(party) == name]
+
+    def in_filter(self, expression: str) -> str:
+        """A filter expression with addresses in place of names: `host shop/web-1` becomes `host (10.244.1.5)`."""
+
+        def addresses(word: re.Match[str]) -> str:
+            found = self.addresses(word[0])
+            return f"({' or '.join(found)})" if found else word[0]
+
+        return _WORD_WITH_SLASH.sub(addresses, expression)
 
 
 def names_of(parties: Iterable[tuple[str, Party]], services: Iterable[Service] = ()) -> Names:

@@ -68,10 +68,21 @@ class Packet(NamedTuple):
 
 def head(interfaces: Iterable[Interface], names: Mapping[str, str] | None = None, *, comment: str = "") -> bytes:
     """The beginning of a file: section header, interfaces, and the names of addresses."""
-    blocks = [_section(comment), *map(_interface, interfaces)]
+    blocks = [_section(comment), *map(interface_block, interfaces)]
     if names:
         blocks.append(name_block(names))
     return b"".join(blocks)
+
+
+def interface_block(interface: Interface) -> bytes:
+    """A place; it stands before its packets, and is numbered by how many came before it."""
+    options = [_option(_IF_NAME, interface.name.encode()), _option(_IF_RESOLUTION, _NANOSECONDS)]
+    if interface.description:
+        options.append(_option(_IF_DESCRIPTION, interface.description.encode()))
+    if interface.filter:
+        options.append(_option(_IF_FILTER, b"\0" + interface.filter.encode()))
+    body = struct.pack("<HHI", interface.link_type, 0, 0) + b"".join(options) + _option(_END, b"")
+    return _block(_INTERFACE, body)
 
 
 def name_block(names: Mapping[str, str]) -> bytes:
@@ -97,16 +108,16 @@ def packet_block(packet: Packet) -> bytes:
     return b"".join((begin, data, _PADDING[size & 3], options, _TAIL.pack(total)))
 
 
-def statistics_block(interface: int, begin: int, end: int, received: int, dropped: int) -> bytes:
-    """What became of an interface's packets between two times (nanoseconds): taken and not, for want of room."""
-    options = [
-        _option(_ISB_START, _timestamp(begin)),
-        _option(_ISB_END, _timestamp(end)),
-        _option(_ISB_RECEIVED, struct.pack("<Q", received)),
-        _option(_ISB_DROPPED, struct.pack("<Q", dropped)),
-        _option(_END, b""),
-    ]
-    return _block(_STATISTICS, struct.pack("<I", interface) + _timestamp(end) + b"".join(options))
+def statistics_block(interface: int, begin: int, end: int, received: int, dropped: int | None) -> bytes:
+    """What became of an interface's packets between two times (nanoseconds): taken, and lost for want of room (None:
+    not known of this interface alone)."""
+    options = [_option(_ISB_START, _timestamp(begin)), _option(_ISB_END, _timestamp(end))]
+    options.append(_option(_ISB_RECEIVED, struct.pack("<Q", received)))
+    if dropped is not None:
+        options.append(_option(_ISB_DROPPED, struct.pack("<Q", dropped)))
+    return _block(
+        _STATISTICS, struct.pack("<I", interface) + _timestamp(end) + b"".join([*options, _option(_END, b"")])
+    )
 
 
 def pcapng(
@@ -125,16 +136,6 @@ def _section(comment: str) -> bytes:
     options = _option(_COMMENT, comment.encode()) if comment else b""
     options += _option(_SHB_OS, b"Linux") + _option(_SHB_APPLICATION, b"netemu") + _option(_END, b"")
     return _block(_SECTION, struct.pack("<IHHQ", _MAGIC, 1, 0, _UNKNOWN_LENGTH) + options)
-
-
-def _interface(interface: Interface) -> bytes:
-    options = [_option(_IF_NAME, interface.name.encode()), _option(_IF_RESOLUTION, _NANOSECONDS)]
-    if interface.description:
-        options.append(_option(_IF_DESCRIPTION, interface.description.encode()))
-    if interface.filter:
-        options.append(_option(_IF_FILTER, b"\0" + interface.filter.encode()))
-    body = struct.pack("<HHI", interface.link_type, 0, 0) + b"".join(options) + _option(_END, b"")
-    return _block(_INTERFACE, body)
 
 
 def _block(kind: int, body: bytes) -> bytes:

@@ -1,0 +1,254 @@
+"""`netemu capture`: packets of many places in one stream, as lines for people or programs, or as a pcapng file."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import msgspec
+
+from netemu.cli.labs import pick
+from netemu.cli.output import Format, note, say
+from netemu.cli.root import need_root
+from netemu.lab.addresses import CurrentNames
+from netemu.lab.places import describer, find_places
+from netemu.model.errors import UserError, reason
+from netemu.observe import pcapng
+from netemu.observe.capture import Capture
+from netemu.observe.packet_text import Told, read_frame
+from netemu.observe.pcapng import Packet
+
+_LOOK = 1.0
+"""Seconds between looks whether the lab is still there."""
+
+
+def capture(
+    lab: str, where: Sequence[str], namespace: str, *,
+    file: str, expression: str, count: int, duration: float, output: Format,
+) -> None:  # fmt: skip
+    """`netemu capture`. Ends by itself after `count` packets or `duration` seconds (0: never), or with the lab."""
+    need_root()
+    lab = pick(lab)
+    places = find_places(lab, where, namespace)
+    names = CurrentNames(lab)
+    program = _compiled(expression, names)
+    end = _End(count, duration)
+    with _stream(file) as stream, Capture(
+        places, program, expression=expression, describe=describer(lab)
+    ) as running:  # fmt: skip
+        sink = _sink(stream, output, running, names)
+        note(f"capturing at {', '.join(map(str, places))}; {_until(count, duration)}")
+        with contextlib.suppress(BrokenPipeError), end.on_signals():
+            for packets in running.packets(lambda: end.reached(running), sink.reader):
+                sink.write(end.take(packets))
+            sink.end()
+        _tell(running, end, lab)
+
+
+def _compiled(expression: str, names: CurrentNames) -> bytes:
+    from netemu.kernel.libpcap import compile_filter
+
+    return compile_filter(names.now.in_filter(expression)) if expression else b""
+
+
+def _until(count: int, duration: float) -> str:
+    limits = [f"{count} packets"] * bool(count) + [f"{duration:g} s"] * bool(duration)
+    return f"ends after {' or '.join(limits)}" if limits else "Ctrl-C ends it"
+
+
+class _End:
+    """When it is enough: so many packets, so many seconds, a signal, or the end of the places."""
+
+    def __init__(self, count: int, duration: float) -> None:
+        self.taken = 0
+        self._left = count or sys.maxsize
+        self._deadline = time.monotonic() + duration if duration else float("inf")
+        self._asked, self._gone, self._next = False, False, 0.0
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """An interruption is one way to end; the second, while nobody reads what is written, breaks off."""
+
+        def ask(number: int, _: object) -> None:
+            self._asked = True
+            signal.signal(number, signal.default_int_handler)
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def reached(self, running: Capture) -> bool:
+        """Whether to stop."""
+        now = time.monotonic()
+        if now > self._next:
+            self._next, self._gone = now + _LOOK, running.gone
+        return self._asked or self._gone or not self._left or now > self._deadline
+
+    def take(self, packets: Sequence[Packet]) -> Sequence[Packet]:
+        """Those that still count."""
+        taken = packets[: self._left]
+        self._left -= len(taken)
+        self.taken += len(taken)
+        return taken
+
+
+def _tell(running: Capture, end: _End, lab: str) -> None:
+    if running.gone:
+        note(f"lab {lab}, or what was captured of it, went away")
+    dropped = running.count().dropped
+    note(f"{end.taken} packets captured, {dropped} dropped by the kernel")
+    for place, counts in running.counts.items():
+        if counts.dropped:
+            note(f"  {place}: {counts.dropped} of {counts.taken + counts.dropped} came faster than they were read")
+
+
+class _Sink(Protocol):
+    """Where packets go."""
+
+    reader: int | None
+    """The descriptor of a pipe that somebody may cease to read."""
+
+    def write(self, packets: Sequence[Packet]) -> None:
+        """Some packets, to be seen at once."""
+
+    def end(self) -> None:
+        """No more."""
+
+
+def _sink(stream: BinaryIO | None, output: Format, running: Capture, names: CurrentNames) -> _Sink:
+    return _Pcapng(stream, running, names) if stream else _Lines(output, running, names)
+
+
+@contextlib.contextmanager
+def _stream(file: str) -> Iterator[BinaryIO | None]:
+    """What `-w` names, opened for writing."""
+    if file == "-":
+        if sys.stdout.isatty():
+            raise UserError("-w -: packets would go to the terminal; pipe them: -w - | wireshark -k -i -")
+        yield sys.stdout.buffer
+    elif file:
+        with _opened(file) as opened:
+            yield opened
+    else:
+        yield None
+
+
+def _opened(file: str) -> BinaryIO:
+    try:
+        return Path(file).open("wb")
+    except OSError as error:
+        raise UserError(f"-w {file}: {reason(error)}") from error
+
+
+class _Pcapng:
+    """A pcapng file, written block by block."""
+
+    def __init__(self, stream: BinaryIO, running: Capture, names: CurrentNames) -> None:
+        self._stream, self._running, self._names = stream, running, names
+        self.reader: int | None = stream.fileno()
+        self._begin = time.time_ns()
+        self._described = len(running.interfaces)
+        self._numbers = [0] * self._described
+        self._named = self._texts()
+        self._write(pcapng.head(running.interfaces, self._named))
+
+    def write(self, packets: Sequence[Packet]) -> None:
+        """See _Sink."""
+        fresh = self._running.interfaces[self._described :]
+        self._described += len(fresh)
+        self._numbers += [0] * len(fresh)
+        for packet in packets:
+            self._numbers[packet.interface] += 1
+        if fresh or packets:
+            self._write(b"".join([*map(pcapng.interface_block, fresh), *map(pcapng.packet_block, packets)]))
+
+    def end(self) -> None:
+        """Names that came meanwhile, and what became of each interface's packets."""
+        self._names.refresh()
+        fresh = {address: name for address, name in self._texts().items() if self._named.get(address) != name}
+        now = time.time_ns()
+        self._running.count()
+        blocks = [pcapng.name_block(fresh)] if fresh else []
+        for number, received in enumerate(self._numbers):
+            place = self._running.links.place_of[number]
+            dropped = self._running.counts[str(place)].dropped if place.link else None
+            blocks.append(pcapng.statistics_block(number, self._begin, now, received, dropped))
+        self._write(b"".join(blocks))
+
+    def _texts(self) -> dict[str, str]:
+        return {address: str(party) for address, party in self._names.now.parties.items()}
+
+    def _write(self, data: bytes) -> None:
+        self._stream.write(data)
+        self._stream.flush()
+
+
+class Line(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A packet as `-o json` tells it, one object a line."""
+
+    time: float
+    """Seconds since the epoch."""
+    interface: str
+    direction: str
+    protocol: str
+    length: int
+    """Of the frame on the wire."""
+    source: str = ""
+    source_port: int = 0
+    source_name: str = ""
+    destination: str = ""
+    port: int = 0
+    destination_name: str = ""
+    info: str = ""
+
+
+class _Lines:
+    """A line for each packet, with names in place of addresses."""
+
+    def __init__(self, output: Format, running: Capture, names: CurrentNames) -> None:
+        self._json, self._running, self._names = output == Format.json, running, names
+        self.reader: int | None = sys.stdout.fileno()
+        self._widths = [max((len(interface.name) for interface in running.interfaces), default=0), 0]
+
+    def write(self, packets: Sequence[Packet]) -> None:
+        """See _Sink."""
+        for packet in packets:
+            interface = self._running.interfaces[packet.interface]
+            told = read_frame(packet.data, ethernet=interface.link_type == pcapng.ETHERNET)
+            line = _line(packet, interface.name, told, self._names)
+            say(msgspec.json.encode(line).decode() if self._json else self._text(line, packet.nanoseconds))
+        if packets:
+            sys.stdout.flush()
+
+    def end(self) -> None:
+        """See _Sink."""
+
+    def _text(self, line: Line, nanoseconds: int) -> str:
+        seconds, rest = divmod(nanoseconds, 1_000_000_000)
+        moment = time.strftime("%H:%M:%S", time.localtime(seconds)) + f".{rest // 1000:06}"
+        way = f"{line.source_name} > {line.destination_name}" if line.source_name else ""
+        for column, text in enumerate((line.interface, way)):
+            self._widths[column] = max(self._widths[column], len(text))
+        place, way = line.interface.ljust(self._widths[0]), way.ljust(self._widths[1])
+        return f"{moment}  {place}  {line.direction:3}  {way}  {line.protocol}  {line.info}"
+
+
+def _line(packet: Packet, interface: str, told: Told, names: CurrentNames) -> Line:
+    known = names.know(*filter(None, (told.source, told.destination)))
+    source, destination = (
+        known.endpoint(told.protocol, address, port) if address else ""
+        for address, port in ((told.source, told.source_port), (told.destination, told.port))
+    )
+    return Line(
+        packet.nanoseconds / 1e9, interface, "out" if packet.outgoing else "in", told.protocol,
+        packet.length or len(packet.data), told.source, told.source_port, source,
+        told.destination, told.port, destination, told.info,
+    )  # fmt: skip

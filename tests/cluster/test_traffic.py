@@ -1,0 +1,196 @@
+"""What crosses the links of a lab, and what its nodes remember of it: capture."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netemu.model.resources import SERVICES
+from netemu.network import names
+from tests.cluster.labs import ROOT, api, eventually, netemu, run, start
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[str]:
+    """The lab of topologies/quickstart.yaml."""
+    name = "t-traffic"
+    netemu("up", str(ROOT / "topologies/quickstart.yaml"), "--name", name)
+    yield name
+    run("down", name)
+
+
+class Running:
+    """A `netemu capture` in the background that has its sockets open."""
+
+    def __init__(self, lab: str, folder: Path, *args: str) -> None:
+        self.out, self._err = folder / "out", folder / "err"
+        with self.out.open("wb") as out, self._err.open("wb") as err:
+            self._process = start("capture", "--lab", lab, "-n", "shop", *args, stdout=out, stderr=err)
+        eventually(lambda: "capturing at" in self.said or self._process.poll() is not None, "sockets are open")
+
+    @property
+    def said(self) -> str:
+        return self._err.read_text()
+
+    def wait(self) -> str:
+        """Until it ends, and well; what it said."""
+        assert self._process.wait(20) == 0, self.said
+        return self.said
+
+    def interrupt(self) -> str:
+        self._process.send_signal(signal.SIGINT)
+        return self.wait()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.read_text().splitlines()]
+
+
+def ask(lab: str) -> None:
+    """One request of Pod `client` to Service `web`, on one connection."""
+    netemu("probe", "--lab", lab, "-n", "shop", "client", "web:80")
+
+
+def address_of(lab: str, service: str) -> str:
+    return str(api(lab).get(SERVICES, service, "shop")["spec"]["clusterIP"])
+
+
+def test_a_connection_is_seen_on_every_link_in_order_and_with_names(lab: str, tmp_path: Path) -> None:
+    nodes = ("node/control-plane", "node/worker-1", "node/worker-2")
+    running = Running(lab, tmp_path, "client", *nodes, "-o", "json", "--filter", "tcp[tcpflags] & tcp-syn != 0")
+    ask(lab)
+    running.interrupt()
+    lines = running.lines()
+    there = [line for line in lines if line["info"].startswith("Flags [S],")]
+    back = [line for line in lines if line["info"].startswith("Flags [S.],")]
+
+    assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
+    assert there[0]["interface"] == "shop/client eth0"
+    assert there[0]["direction"] == "out"
+    assert there[0]["sourceName"].startswith("shop/client:")
+    assert there[0]["destinationName"] == "service/shop/web:80"
+    assert there[-1]["destinationName"].startswith("shop/web-")
+    assert there[-1]["port"] == 8080
+    assert back[-1]["interface"] == "shop/client eth0"
+    assert back[-1]["sourceName"] == "service/shop/web:80"
+    assert len(there) == len(back) >= 3
+
+
+def test_a_file_has_places_names_and_directions_and_scapy_reads_it(lab: str, tmp_path: Path) -> None:
+    from scapy.layers.inet import IP
+    from scapy.utils import PcapNgReader
+
+    file = tmp_path / "capture.pcapng"
+    link = "shop/client eth0"
+    expression = "tcp port 80 and host service/shop/web"
+    running = Running(lab, tmp_path, "client", "node/worker-1", "-w", str(file), "--filter", expression)
+    ask(lab)
+    said = running.interrupt()
+    with PcapNgReader(str(file)) as reader:
+        packets = list(reader)
+
+    assert f"{len(packets)} packets captured, 0 dropped by the kernel" in said
+    assert {packet.direction for packet in packets if packet.sniffed_on == link} == {1, 2}
+    assert {packet[IP].dst for packet in packets if (packet.sniffed_on, packet.direction) == (link, 2)} == {
+        address_of(lab, "web")
+    }
+    data = file.read_bytes()
+    for text in (
+        b"shop/client eth0",
+        b"node/worker-1 eth0",
+        b"service/shop/web\0",
+        b"node/worker-2\0",
+        b"to Pod shop/",
+    ):
+        assert text in data
+
+
+def test_it_ends_after_so_many_packets_and_lines_are_to_be_read(lab: str, tmp_path: Path) -> None:
+    running = Running(lab, tmp_path, "client:eth0", "--count", "2", "--filter", "udp port 53")
+    ask(lab)
+
+    assert "2 packets captured" in running.wait()
+    first, second = running.out.read_text().splitlines()
+    for line, kind in ((first, "A"), (second, "AAAA")):
+        assert "shop/client eth0  out  shop/client:" in line
+        assert f" > service/kube-system/kube-dns:53  udp  DNS {kind}? web.shop.svc.cluster.local." in line
+
+
+def test_it_ends_after_so_many_seconds(lab: str) -> None:
+    begin = time.monotonic()
+    done = run("capture", "--lab", lab, "-n", "shop", "client", "--duration", "0.5", "--filter", "sctp")
+
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "0 packets captured" in done.stderr
+    assert time.monotonic() - begin >= 0.5
+
+
+def test_it_ends_with_the_reader_of_its_pipe(lab: str) -> None:
+    reading, writing = os.pipe()
+    running = start("capture", "--lab", lab, "-n", "shop", "client", "-w", "-", stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    head = os.read(reading, 4)
+    os.close(reading)
+    _, said = running.communicate(timeout=20)
+
+    assert head == b"\x0a\x0d\x0d\x0a"
+    assert running.returncode == 0
+    assert b"packets captured" in said
+    assert b"Traceback" not in said
+
+
+def test_a_link_is_found_by_its_name_alone(lab: str, tmp_path: Path) -> None:
+    link = names.host_veth(names.pod_netns(lab, "shop", "client"))
+    running = Running(lab, tmp_path, link, "--count", "1", "-o", "json", "--filter", "udp port 53")
+    ask(lab)
+    running.wait()
+    (line,) = running.lines()
+
+    assert line["interface"].endswith(f" {link}")
+    assert line["interface"].startswith("node/worker-")
+    assert line["direction"] == "in"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["nobody"], "no Pod 'nobody' running in namespace shop; "),
+        (["node/worker-9"], "no node 'worker-9'; did you mean worker-2?"),
+        (["node/worker-1:eth9"], "node/worker-1: no link 'eth9'; did you mean eth0?"),
+        (["eth0"], "links of that name are node/control-plane:eth0, node/worker-1:eth0, node/worker-2:eth0"),
+        (["client", "--filter", "tcp prt 80"], "filter 'tcp prt 80': "),
+        (["client", "-w", "/no/such/folder/file"], "-w /no/such/folder/file: No such file or directory"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(lab: str, args: list[str], said: str) -> None:
+    done = run("capture", "--lab", lab, "-n", "shop", *args)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_nothing_is_left_of_one_that_was_killed(lab: str, tmp_path: Path) -> None:
+    running = Running(lab, tmp_path, "client")
+    before = sockets_of_packets(lab)
+    running.kill()
+
+    assert (before, sockets_of_packets(lab)) == (1, 0)
+
+
+def sockets_of_packets(lab: str) -> int:
+    """How many there are in Pod `client`."""
+    head, *rest = netemu("exec", "--lab", lab, "-n", "shop", "client", "--", "cat", "/proc/net/packet").splitlines()
+    assert head.startswith("sk")
+    return len(rest)
