@@ -1,0 +1,243 @@
+"""What TO:PORT means, seen from a place in a lab: the address that a packet is sent to, and how it was found.
+
+A program in a Pod knows names, and so does a trace from there: a name is asked for as the Pod's resolver asks for it,
+query by query. What DNS does not know is found in the API objects: `pod/NAME`, `service/NAME`, `NAMESPACE/NAME`,
+`node/NAME` and `client/NAME`, and from a node or a client, whose resolver is the one outside, the name of a Service.
+
+Where a name leads nowhere there is a destination still, without an address: that, too, is a story
+(`Destination.trouble`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from netemu.model.errors import UserError
+from netemu.model.objects import EndpointSlice, Node, Service
+from netemu.model.pods import Pod
+from netemu.model.suggest import instead
+from netemu.observe.dig import Lookup, lookup
+from netemu.observe.probe import Place
+
+IPV4, IPV6 = "ipv4", "ipv6"
+_KINDS = {
+    "service": "Service", "svc": "Service", "pod": "Pod", "po": "Pod", "node": "node", "no": "node", "client": "client",
+}  # fmt: skip
+_SERVICE_LABEL = "kubernetes.io/service-name"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """TO:PORT taken apart. `kind` is "" for an address or a name."""
+
+    text: str
+    kind: str
+    name: str
+    port: str
+    """A number, or the name of a Service's port; "" for ICMP."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a packet is to go."""
+
+    text: str
+    address: str = ""
+    port: int = 0
+    owner: str = ""
+    """The object that was meant, as `Service shop/web`; "" where an address or a DNS name was given."""
+    lookup: Lookup | None = None
+    trouble: str = ""
+    """Why there is no address."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """What destinations are found in."""
+
+    services: Sequence[Service] = ()
+    slices: Sequence[EndpointSlice] = ()
+    pods: Sequence[Pod] = ()
+    nodes: Sequence[Node] = ()
+    clients: Mapping[str, Sequence[str]] | None = None
+    """Addresses by name."""
+
+    def service(self, namespace: str, name: str) -> Service | None:
+        """One Service."""
+        return next((s for s in self.services if (s.namespace, s.name) == (namespace, name)), None)
+
+    def pod(self, namespace: str, name: str) -> Pod | None:
+        """One Pod."""
+        return next((p for p in self.pods if (p.namespace, p.name) == (namespace, name)), None)
+
+
+def parse(text: str, protocol: str) -> Wanted:
+    """Take TO:PORT apart. Raises UserError."""
+    icmp = protocol == "icmp"
+    example = "for example web" if icmp else "for example web:80"
+    host, port = (text, "") if icmp else text.rpartition(":")[::2]
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if icmp and ":" in bare and not _is_address(bare):
+        raise UserError(f"destination {text!r}: ICMP has no ports; must be NAME or ADDRESS, {example}")
+    if not bare or (not icmp and not port):
+        raise UserError(f"destination {text!r}: must be NAME:PORT or ADDRESS:PORT, {example}")
+    if ":" in host and bare == host and not icmp:
+        raise UserError(f"destination {text!r}: an IPv6 address must be in brackets, for example [fd00::1]:80")
+    if port.isdigit() and not 0 < int(port) < 65536:
+        raise UserError(f"destination {text!r}: port {port} is none; ports are 1 to 65535")
+    kind, slash, name = bare.partition("/")
+    if not slash:
+        return Wanted(text, "", bare, port)
+    return Wanted(text, _KINDS.get(kind, f"{kind}/"), name, port)
+
+
+async def resolve(
+    wanted: Wanted, place: Place, objects: Objects, namespace: str, *, pod: bool, family: str = ""
+) -> Destination:
+    """Find the address. `pod`: whether the place is a Pod, whose resolver knows Services.
+
+    Raises UserError for an object that is not there or has no such port.
+    """
+    name = wanted.name
+    if _is_address(name):
+        return Destination(wanted.text, str(ipaddress.ip_address(name)), _number(wanted))
+    if not wanted.kind:
+        service, named = objects.service(namespace, name), objects.pod(namespace, name)
+        if service is None and named is not None:
+            wanted = replace(wanted, kind="Pod")
+        elif service is not None and not pod:
+            wanted = replace(wanted, kind="Service")
+    if wanted.kind:
+        return of_object(wanted, objects, namespace, family)
+    return await _by_name(wanted, place, objects, namespace, family)
+
+
+def of_object(wanted: Wanted, objects: Objects, namespace: str, family: str = "") -> Destination:
+    """The address of a Service, Pod, node or client. Raises UserError."""
+    if wanted.kind.endswith("/"):
+        namespace = wanted.kind[:-1]
+        is_service = objects.service(namespace, wanted.name) is not None
+        if not is_service and objects.pod(namespace, wanted.name) is None:
+            raise UserError(
+                f"destination {wanted.text!r}: namespace {namespace} has neither a Service nor a Pod {wanted.name!r}"
+            )
+        wanted = replace(wanted, kind="Service" if is_service else "Pod")
+    match wanted.kind:
+        case "Service":
+            return _service(wanted, objects, namespace, family)
+        case "Pod":
+            return _pod(wanted, objects, namespace, family)
+        case "node":
+            known = {n.name: [a.address for a in n.status.addresses if a.type == "InternalIP"] for n in objects.nodes}
+        case _:
+            known = {name: list(addresses) for name, addresses in (objects.clients or {}).items()}
+    if wanted.name not in known:
+        raise _missing(wanted, known)
+    return _first(wanted, f"{wanted.kind} {wanted.name}", known[wanted.name], family)
+
+
+def _service(wanted: Wanted, objects: Objects, namespace: str, family: str) -> Destination:
+    service = objects.service(namespace, wanted.name)
+    if service is None:
+        raise _missing(wanted, [s.name for s in objects.services if s.namespace == namespace], namespace)
+    owner, port = f"Service {service.key}", _number(wanted, service)
+    if service.spec.type == "ExternalName":
+        return Destination(wanted.text, "", port, owner, trouble=f"{owner} is a name for {service.spec.external_name}")
+    if service.headless:
+        addresses = [
+            endpoint.addresses[0]
+            for piece in objects.slices
+            if piece.namespace == namespace and piece.labels.get(_SERVICE_LABEL) == service.name
+            for endpoint in piece.endpoints or ()
+            if endpoint.addresses and endpoint.conditions.ready is not False
+        ]
+        if not addresses:
+            why = f"{owner} is headless and has no ready endpoints: there is no address to send to"
+            return Destination(wanted.text, "", port, owner, trouble=why)
+    else:
+        addresses = [ip for ip in service.spec.cluster_ips or (service.spec.cluster_ip,) if ip]
+    return _first(wanted, owner, addresses, family, port)
+
+
+def _pod(wanted: Wanted, objects: Objects, namespace: str, family: str) -> Destination:
+    pod = objects.pod(namespace, wanted.name)
+    if pod is None:
+        raise _missing(wanted, [p.name for p in objects.pods if p.namespace == namespace], namespace)
+    owner, addresses = f"Pod {pod.key}", [ip.ip for ip in pod.status.pod_ips]
+    if addresses:
+        return _first(wanted, owner, addresses, family)
+    scheduled = next((c for c in pod.status.conditions if c.type == "PodScheduled"), None)
+    if not pod.spec.node_name:
+        why = f": {scheduled.message}" if scheduled and scheduled.message else ""
+        trouble = f"{owner} is on no node yet{why}"
+    else:
+        trouble = f"{owner} has no address yet; its phase on node {pod.spec.node_name} is {pod.status.phase}"
+    return Destination(wanted.text, "", _number(wanted), owner, trouble=trouble)
+
+
+def _first(wanted: Wanted, owner: str, addresses: Sequence[str], family: str, port: int | None = None) -> Destination:
+    number = _number(wanted) if port is None else port
+    address = next((a for a in addresses if not family or _family(a) == family), "")
+    if address:
+        return Destination(wanted.text, address, number, owner)
+    has = " and ".join(sorted({_words(_family(a)) for a in addresses})) or "none"
+    return Destination(wanted.text, "", number, owner, trouble=f"{owner} has no {_words(family)} address; it has {has}")
+
+
+async def _by_name(wanted: Wanted, place: Place, objects: Objects, namespace: str, family: str) -> Destination:
+    types = {IPV4: ("A",), IPV6: ("AAAA",)}.get(family, ("A", "AAAA"))
+    if not place.resolv_conf:
+        raise UserError(f"destination {wanted.text!r}: there is no resolver here for the name {wanted.name}")
+    try:
+        found = await lookup(
+            wanted.name, types=types, resolv_conf=place.resolv_conf, hosts=place.hosts or None, netns=place.netns
+        )
+    except ValueError as error:
+        raise UserError(f"destination {wanted.text!r}: {error}") from error
+    port = _number(wanted, _named_service(found, objects, namespace))
+    if found.result.addresses:
+        return Destination(wanted.text, found.result.addresses[0], port, lookup=found)
+    outcomes = ", ".join(dict.fromkeys(step.reply.outcome for step in found.steps))
+    trouble = f"the name {wanted.name} leads nowhere: {found.result.status} ({outcomes})"
+    return Destination(wanted.text, "", port, lookup=found, trouble=trouble)
+
+
+def _named_service(found: Lookup, objects: Objects, namespace: str) -> Service | None:
+    """The Service that a name was about, for the names of its ports."""
+    name, space, kind, *_ = [*found.result.name.split("."), "", "", ""]
+    return objects.service(space, name) if kind == "svc" else objects.service(namespace, found.name)
+
+
+def _number(wanted: Wanted, service: Service | None = None) -> int:
+    if wanted.port.isdigit() or not wanted.port:
+        return int(wanted.port or 0)
+    ports = {port.name: port.port for port in service.spec.ports} if service else {}
+    if wanted.port not in ports:
+        known = f"Service {service.key} has {', '.join(filter(None, ports)) or 'no named ports'}" if service else ""
+        raise UserError(f"destination {wanted.text!r}: no port {wanted.port!r}; {known or 'must be a number'}")
+    return ports[wanted.port]
+
+
+def _missing(wanted: Wanted, known: Iterable[str], namespace: str = "") -> UserError:
+    names = sorted(set(known))
+    where = f" in namespace {namespace}" if namespace else ""
+    there = instead(wanted.name, names, f"{wanted.kind}s here") if names else f"there are no {wanted.kind}s"
+    return UserError(f"destination {wanted.text!r}: no {wanted.kind} {wanted.name!r}{where}; {there}")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _family(address: str) -> str:
+    return IPV6 if ":" in address else IPV4
+
+
+def _words(family: str) -> str:
+    return {IPV4: "IPv4", IPV6: "IPv6"}.get(family, "usable")

@@ -1,0 +1,149 @@
+"""What TO:PORT of a trace means: objects, addresses, names and the port's number, and what is wrong with the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from netemu.model.errors import UserError
+from netemu.model.meta import decode
+from netemu.model.objects import EndpointSlice, Node
+from netemu.observe.destination import Objects, Wanted, parse, resolve
+from netemu.observe.probe import Place
+from tests.unit.objects_world import a_pod, a_service
+
+SLICE = decode(
+    {
+        "metadata": {"name": "db-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "db"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.244.1.8"], "conditions": {"ready": False}}, {"addresses": ["10.244.1.9"]}],
+    },
+    EndpointSlice,
+)
+NODE = decode(
+    {
+        "metadata": {"name": "worker"},
+        "status": {
+            "addresses": [
+                {"type": "Hostname", "address": "worker"},
+                {"type": "InternalIP", "address": "172.18.0.3"},
+                {"type": "InternalIP", "address": "fc00::3"},
+            ]
+        },
+    },
+    Node,
+)
+OBJECTS = Objects(
+    services=(
+        a_service(ports=[{"name": "http", "port": 80}], clusterIPs=["10.96.0.9", "fd00::9"]),
+        a_service("db", clusterIP="None", ports=[{"port": 5432}]),
+        a_service("idle", clusterIP="None"),
+        a_service("away", type="ExternalName", externalName="example.com", clusterIP=""),
+    ),
+    slices=(SLICE,),
+    pods=(
+        a_pod("web-0", "10.244.1.5", node="worker"),
+        a_pod("waiting", status={"phase": "Pending"}),
+        a_pod("starting", node="worker", status={"phase": "Pending"}),
+    ),
+    nodes=(NODE,),
+    clients={"laptop": ("203.0.113.10",)},
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """Somewhere with a hosts file, and a resolver that nobody has to ask."""
+    (tmp_path / "hosts").write_text("10.96.0.9 web.test\n")
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+    return Place("", str(tmp_path / "resolv.conf"), str(tmp_path / "hosts"))
+
+
+@pytest.mark.parametrize(
+    ("text", "protocol", "wanted"),
+    [
+        ("web:80", "tcp", Wanted("web:80", "", "web", "80")),
+        ("svc/web:http", "tcp", Wanted("svc/web:http", "Service", "web", "http")),
+        ("shop/web:80", "udp", Wanted("shop/web:80", "shop/", "web", "80")),
+        ("[fd00::1]:80", "tcp", Wanted("[fd00::1]:80", "", "fd00::1", "80")),
+        ("node/worker:30080", "tcp", Wanted("node/worker:30080", "node", "worker", "30080")),
+        ("fd00::1", "icmp", Wanted("fd00::1", "", "fd00::1", "")),
+        ("pod/web-0", "icmp", Wanted("pod/web-0", "Pod", "web-0", "")),
+    ],
+)
+def test_a_destination_is_read(text: str, protocol: str, wanted: Wanted) -> None:
+    assert parse(text, protocol) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "protocol", "why"),
+    [
+        ("web", "tcp", "must be NAME:PORT"),
+        (":80", "tcp", "must be NAME:PORT"),
+        ("web:0", "tcp", "port 0 is none"),
+        ("web:70000", "tcp", "port 70000 is none"),
+        ("fd00::1:80", "tcp", "must be in brackets"),
+        ("web:80", "icmp", "ICMP has no ports"),
+    ],
+)
+def test_a_destination_is_refused(text: str, protocol: str, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        parse(text, protocol)
+
+
+@pytest.mark.parametrize(
+    ("text", "pod", "family", "found"),
+    [
+        pytest.param("10.0.0.1:80", True, "", ("10.0.0.1", 80, ""), id="address"),
+        pytest.param("[fd00:0::1]:80", True, "", ("fd00::1", 80, ""), id="address in canonical text"),
+        pytest.param("svc/web:80", True, "", ("10.96.0.9", 80, "Service shop/web"), id="Service"),
+        pytest.param("svc/web:80", True, "ipv6", ("fd00::9", 80, "Service shop/web"), id="Service, other family"),
+        pytest.param("web:http", False, "", ("10.96.0.9", 80, "Service shop/web"), id="name of a Service, outside"),
+        pytest.param("web.test:80", True, "", ("10.96.0.9", 80, ""), id="name that is resolved"),
+        pytest.param("svc/db:5432", True, "", ("10.244.1.9", 5432, "Service shop/db"), id="headless, ready endpoint"),
+        pytest.param("shop/web-0:1", True, "", ("10.244.1.5", 1, "Pod shop/web-0"), id="NAMESPACE/POD"),
+        pytest.param("shop/web:80", True, "", ("10.96.0.9", 80, "Service shop/web"), id="NAMESPACE/SERVICE"),
+        pytest.param("web-0:80", True, "", ("10.244.1.5", 80, "Pod shop/web-0"), id="Pod by its name"),
+        pytest.param("node/worker:1", True, "ipv6", ("fc00::3", 1, "node worker"), id="node"),
+        pytest.param("client/laptop:1", True, "", ("203.0.113.10", 1, "client laptop"), id="client"),
+    ],
+)
+def test_a_destination_is_found(place: Place, text: str, pod: bool, family: str, found: tuple[str, int, str]) -> None:
+    it = asyncio.run(resolve(parse(text, "tcp"), place, OBJECTS, "shop", pod=pod, family=family))
+
+    assert ((it.address, it.port, it.owner), it.trouble) == (found, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "family", "trouble"),
+    [
+        ("pod/waiting:80", "", "Pod shop/waiting is on no node yet"),
+        ("pod/starting:80", "", "Pod shop/starting has no address yet; its phase on node worker is Pending"),
+        ("svc/idle:80", "", "headless and has no ready endpoints"),
+        ("svc/away:80", "", "is a name for example.com"),
+        ("svc/db:5432", "ipv6", "Service shop/db has no IPv6 address; it has IPv4"),
+    ],
+)
+def test_what_leads_nowhere_says_why(place: Place, text: str, family: str, trouble: str) -> None:
+    it = asyncio.run(resolve(parse(text, "tcp"), place, OBJECTS, "shop", pod=True, family=family))
+
+    assert it.address == ""
+    assert trouble in it.trouble
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("svc/wep:80", "no Service 'wep' in namespace shop; did you mean web?"),
+        ("pod/zzz:80", "no Pod 'zzz' in namespace shop; Pods here: starting, waiting, web-0"),
+        ("client/tablet:80", "no client 'tablet'; clients here: laptop"),
+        ("far/web:80", "namespace far has neither a Service nor a Pod 'web'"),
+        ("svc/web:https", "no port 'https'; Service shop/web has http"),
+        ("10.0.0.1:http", "no port 'http'; must be a number"),
+    ],
+)
+def test_what_is_not_there_is_refused(place: Place, text: str, why: str) -> None:
+    with pytest.raises(UserError, match=why.replace("?", r"\?")):
+        asyncio.run(resolve(parse(text, "tcp"), place, OBJECTS, "shop", pod=True))

@@ -1,0 +1,206 @@
+"""Why not: evidence of packets that went wrong, and the cause that is found in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from netemu.observe.destination import Destination
+from netemu.observe.evidence import Flow
+from netemu.observe.expected import Expected
+from netemu.observe.reasons import Reason
+from netemu.observe.whynot import Facts, WhyNot, nowhere, why_not
+from tests.unit.objects_world import a_pod, a_service
+from tests.unit.trace_scene import (
+    CLIENT,
+    NODE_1,
+    NODE_2,
+    POD_2,
+    SERVICE,
+    VIP,
+    WEB,
+    Journey,
+    names,
+    objects,
+    through_the_rules,
+)
+
+TARGET = f"{WEB}:8080"
+RIGHT = Expected(
+    "dnat", Reason.TRANSLATED, "cluster IP of shop/web:http", "worker-1", frozenset({TARGET}),
+    frozenset({(TARGET, CLIENT)}), SERVICE, SERVICE.spec.ports[0], "cluster IP",
+)  # fmt: skip
+DIRECT = Expected("direct", Reason.DIRECT, "", "", frozenset({TARGET}), frozenset({(TARGET, CLIENT)}))
+
+
+def failing(reason: Reason, verdict: str = "reject", text: str = "why") -> Expected:
+    return Expected(verdict, reason, text, "worker-1", service=SERVICE, port=SERVICE.spec.ports[0], via="cluster IP")  # type: ignore[arg-type]
+
+
+def refused_by_kube() -> Journey:
+    journey = Journey().begin().rule(NODE_1, "filter", "KUBE-SERVICES", "reject", "-j REJECT")
+    return journey.drop(NODE_1, "rule", rejected=True).icmp("port unreachable")
+
+
+def arrived() -> Journey:
+    return through_the_rules().dnat(NODE_1).to_worker_2().arrive()
+
+
+def straight() -> Journey:
+    return Journey(Flow(CLIENT, 61001, WEB, 8080)).begin().to_worker_2().arrive()
+
+
+CASES: dict[str, tuple[Callable[[], Journey], Expected, str, str, str]] = {
+    # what it is: journey, expected, reason, place, words
+    "stale conntrack entry": (
+        lambda: Journey(protocol="udp").begin().dnat(NODE_1, "10.244.2.9", new=False).to_worker_2(), RIGHT,
+        "stale-conntrack", NODE_1, "has an entry from before, so the packet was sent on to 10.244.2.9:8080",
+    ),
+    "translated to what is no endpoint": (
+        lambda: Journey().begin().dnat(NODE_1, "10.244.2.9").to_worker_2(), RIGHT,
+        "missing-rule", NODE_1, "it should have been sent to shop/web-1:8080",
+    ),
+    "translated by no rule": (
+        lambda: Journey().begin().route(NODE_1, "eth0").link(NODE_1, "eth0", "out"), RIGHT,
+        "missing-rule", NODE_1, "translated by no rule",
+    ),
+    "refused by old rules": (refused_by_kube, RIGHT, "missing-rule", NODE_1, "refused or dropped by a rule"),
+    "reached though it should not": (
+        lambda: arrived().back().home(), failing(Reason.NO_ENDPOINTS, text="shop/web has no endpoints"),
+        "missing-rule", NODE_1, "it should have been refused (shop/web has no endpoints)",
+    ),
+    "masquerade is missing": (
+        lambda: arrived().back().home(), replace(RIGHT, sources=frozenset({(TARGET, "172.18.0.3")})),
+        "wrong-source", NODE_1, "saw the source 10.244.1.2; it should have seen 172.18.0.3",
+    ),
+    "rule of somebody else, before the translation": (
+        lambda: Journey().begin().rule(NODE_1, "raw", "PREROUTING", "drop", "-s 10.244.1.2/32 -j DROP")
+        .drop(NODE_1, "rule"), RIGHT,
+        "dropped-by-rule", NODE_1, "the rule `-s 10.244.1.2/32 -j DROP` of raw PREROUTING on node/worker-1 drops",
+    ),
+    "rule of somebody else, on another node": (
+        lambda: through_the_rules().dnat(NODE_1).to_worker_2()
+        .rule(NODE_2, "filter", "FORWARD", "reject", "-j REJECT").drop(NODE_2, "rule", rejected=True)
+        .icmp("port unreachable"), RIGHT,
+        "dropped-by-rule", NODE_2, "rejects the packet",
+    ),
+    "no route": (
+        lambda: through_the_rules().dnat(NODE_1).route(NODE_1, error="Network is unreachable")
+        .drop(NODE_1, "route", rejected=True).icmp("network unreachable"), RIGHT,
+        "no-route", NODE_1, "has no route to shop/web-1 (10.244.2.3): Network is unreachable",
+    ),
+    "link down": (
+        lambda: through_the_rules().dnat(NODE_1).route(NODE_1, "eth0").drop(NODE_1, "link", "eth0"), RIGHT,
+        "link-down", NODE_1, "link eth0 of node/worker-1 is down",
+    ),
+    "MTU": (
+        lambda: Journey(size=1500).begin().dnat(NODE_1).drop(NODE_1, "route", "eth0", rejected=True)
+        .icmp("fragmentation needed, mtu 1400"), RIGHT,
+        "mtu", NODE_1, "packet of 1500 bytes is too long",
+    ),
+    "lost on a link": (
+        lambda: through_the_rules().dnat(NODE_1).to_worker_2().drop(NODE_2, "unknown", "eth0"), RIGHT,
+        "lost", NODE_2, "seen last at node/worker-2, link eth0",
+    ),
+    "nobody listens": (
+        lambda: straight().back("RST").home(), DIRECT,
+        "not-listening", POD_2, "Pod shop/web-1 refused: nothing listens on port 8080",
+    ),
+    "the server says nothing": (arrived, RIGHT, "no-answer", POD_2, "sent no answer"),
+    "the answer is not translated back": (
+        lambda: arrived().back().link(POD_2, "eth0", "out").link(NODE_2, "veth2", "in"), RIGHT,
+        "answer-astray", NODE_2, "on which nobody translates it back",
+    ),
+    "the answer is dropped": (
+        lambda: straight().back().link(POD_2, "eth0", "out").link(NODE_2, "veth2", "in").drop(NODE_2, "rule"), DIRECT,
+        "answer-lost", NODE_2, "was lost at node/worker-2 (rule)",
+    ),
+    "no endpoints": (
+        refused_by_kube, failing(Reason.NO_ENDPOINTS),
+        "no-endpoints", NODE_1, "has no ready endpoint of IPv4",
+    ),
+    "policy Local": (
+        lambda: Journey().begin().drop(NODE_1, "rule"), failing(Reason.NO_LOCAL_ENDPOINT, "drop"),
+        "policy-local", NODE_1, "internalTrafficPolicy of Service shop/web is Local, and node worker-1 has no endpoint",
+    ),
+    "wrong port": (
+        lambda: Journey(Flow(CLIENT, 61001, VIP, 8080)).begin().drop(NODE_1, "rule", rejected=True)
+        .icmp("port unreachable"), failing(Reason.WRONG_PORT),
+        "wrong-port", NODE_1, "Service shop/web has no port 8080/TCP",
+    ),
+    "source ranges": (
+        lambda: Journey().begin().drop(NODE_1, "rule"), failing(Reason.SOURCE_RANGE, "drop"),
+        "source-range", NODE_1, "do not have the source 10.244.1.2",
+    ),
+    "what the oracle alone knows": (
+        lambda: Journey().begin().drop(NODE_1, "rule"), failing(Reason.LOOPBACK, "drop", "only the node itself"),
+        "loopback", NODE_1, "only the node itself",
+    ),
+}  # fmt: skip
+
+
+def cause(journey: Journey, expected: Expected, **facts: object) -> WhyNot | None:
+    destination = Destination("web:80", journey.flow.destination, journey.flow.port)
+    known = Facts(objects(), names(), **facts)  # type: ignore[arg-type]
+    return why_not(journey.evidence(), expected, destination, known)
+
+
+@pytest.mark.parametrize(("travel", "expected", "reason", "place", "words"), CASES.values(), ids=CASES)
+def test_the_cause_is_found(
+    travel: Callable[[], Journey], expected: Expected, reason: str, place: str, words: str
+) -> None:
+    found = cause(travel(), expected)
+
+    assert found is not None
+    assert (found.reason, found.place) == (reason, place)
+    assert words in found.text
+
+
+@pytest.mark.parametrize(
+    ("journey", "expected"), [(arrived().back().home(), RIGHT), (straight().back().home(), DIRECT)]
+)
+def test_what_is_as_it_should_be_has_no_cause(journey: Journey, expected: Expected) -> None:
+    assert cause(journey, expected) is None
+
+
+def test_rules_of_a_proxy_that_stands_still_are_old() -> None:
+    journey = Journey().begin().dnat(NODE_1, "10.244.2.9").to_worker_2()
+    found = cause(journey, RIGHT, proxies={"worker-1": "rules are at revision 7, not yet 9"})
+
+    assert found is not None
+    assert found.reason == "proxy-stopped"
+    assert "rules are at revision 7" in found.text
+
+
+def test_a_headless_service_is_told_by_its_name() -> None:
+    headless = a_service(clusterIP="None", ports=[{"port": 80, "targetPort": 8080}])
+    journey = Journey(Flow(CLIENT, 61001, WEB, 80)).begin().to_worker_2().arrive().back("RST").home()
+    known = Facts(objects(headless, a_pod("web-1", WEB, node="worker-2")), names(headless))
+    found = why_not(journey.evidence(), DIRECT, Destination("web:80", WEB, 80, "Service shop/web"), known)
+
+    assert found is not None
+    assert (found.reason, found.remedy) == ("headless", "use the Pods' own port: 8080")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        ("Pod shop/a is on no node yet: 0/3 nodes are available", "unscheduled"),
+        ("Pod shop/a has no address yet; its phase on node n1 is Pending", "pod-pending"),
+        ("Service shop/web is headless and has no ready endpoints: there is no address to send to", "no-endpoints"),
+        ("Service shop/web is a name for example.com", "external-name"),
+        ("Service shop/web has no IPv6 address; it has IPv4", "family"),
+    ],
+)
+def test_what_has_no_address_has_a_cause(trouble: str, reason: str) -> None:
+    found = nowhere(Destination("a:80", owner="Pod shop/a", trouble=trouble))
+
+    assert (found.reason, found.text) == (reason, trouble)
+
+
+def test_a_cause_is_printed_with_its_place_and_its_remedy() -> None:
+    found = WhyNot(reason="mtu", place="node/worker-1", text="too long", remedy="shorter")
+
+    assert [*found.lines()] == ["why not: too long", "   where: node/worker-1", "  remedy: shorter"]
