@@ -15,8 +15,18 @@ import base64
 from collections.abc import Callable
 
 from netemu.apiserver.auth.rbac import GROUP as RBAC
-from netemu.apiserver.defaults_pod import default_pod, default_pod_template
+from netemu.apiserver.defaults_pod import default_pod
 from netemu.apiserver.defaults_service import default_service
+from netemu.apiserver.defaults_workloads import (
+    default_claim,
+    default_cronjob,
+    default_daemonset,
+    default_deployment,
+    default_job,
+    default_replicaset,
+    default_replicationcontroller,
+    default_statefulset,
+)
 from netemu.apiserver.validation.policy import COUNTS
 from netemu.client.base import Obj
 from netemu.model.resources import Resource
@@ -52,29 +62,6 @@ def _default_node(obj: Obj) -> None:
         obj["spec"]["podCIDR"] = cidrs[0]
 
 
-def _default_deployment(obj: Obj) -> None:
-    spec = obj.setdefault("spec", {})
-    spec.setdefault("replicas", 1)
-    strategy = spec.setdefault("strategy", {})
-    strategy["type"] = strategy.get("type") or "RollingUpdate"
-    if strategy["type"] == "RollingUpdate":
-        rolling = strategy.setdefault("rollingUpdate", {})
-        rolling.setdefault("maxUnavailable", "25%")
-        rolling.setdefault("maxSurge", "25%")
-    spec.setdefault("revisionHistoryLimit", 10)
-    spec.setdefault("progressDeadlineSeconds", 600)
-    default_pod_template(spec.setdefault("template", {}))
-    obj.setdefault("status", {})
-
-
-def _default_replicaset(obj: Obj) -> None:
-    spec = obj.setdefault("spec", {})
-    spec.setdefault("replicas", 1)
-    if spec.get("template"):
-        default_pod_template(spec["template"])
-    obj.setdefault("status", {}).setdefault("replicas", 0)
-
-
 def _default_endpointslice(obj: Obj) -> None:
     # `endpoints` has no omitempty upstream: clients always see a list or null there.
     obj.setdefault("endpoints", [])
@@ -94,6 +81,25 @@ def _default_secret(obj: Obj) -> None:
     # stringData is write-only: it overwrites data and is never served.
     for key, text in (obj.pop("stringData", None) or {}).items():
         obj.setdefault("data", {})[key] = base64.b64encode(text.encode()).decode()
+
+
+def _default_persistentvolume(obj: Obj) -> None:
+    spec = obj.setdefault("spec", {})
+    spec["persistentVolumeReclaimPolicy"] = spec.get("persistentVolumeReclaimPolicy") or "Retain"
+    spec.setdefault("volumeMode", "Filesystem")
+    if "hostPath" in spec:
+        spec["hostPath"].setdefault("type", "")
+    status = obj.setdefault("status", {})
+    status["phase"] = status.get("phase") or "Pending"
+
+
+def _default_limitrange(obj: Obj) -> None:
+    # What a container gets that says nothing: the most, and of that at least what it must have.
+    for item in (obj.get("spec") or {}).get("limits") or ():
+        if item.get("type") == "Container":
+            default = {**(item.get("max") or {}), **(item.get("default") or {})}
+            request = {**(item.get("min") or {}), **default, **(item.get("defaultRequest") or {})}
+            item.update({key: value for key, value in (("default", default), ("defaultRequest", request)) if value})
 
 
 def _default_ingress(obj: Obj) -> None:
@@ -155,10 +161,18 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Obj], None]] = {
     ("", "Pod"): default_pod,
     ("", "Service"): default_service,
     ("", "Endpoints"): _default_endpoints,
+    ("", "LimitRange"): _default_limitrange,
+    ("", "PersistentVolume"): _default_persistentvolume,
+    ("", "PersistentVolumeClaim"): default_claim,
+    ("", "ReplicationController"): default_replicationcontroller,
     ("", "Secret"): _default_secret,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): _default_definition,
-    ("apps", "Deployment"): _default_deployment,
-    ("apps", "ReplicaSet"): _default_replicaset,
+    ("apps", "DaemonSet"): default_daemonset,
+    ("apps", "Deployment"): default_deployment,
+    ("apps", "ReplicaSet"): default_replicaset,
+    ("apps", "StatefulSet"): default_statefulset,
+    ("batch", "CronJob"): default_cronjob,
+    ("batch", "Job"): default_job,
     ("discovery.k8s.io", "EndpointSlice"): _default_endpointslice,
     ("networking.k8s.io", "Ingress"): _default_ingress,
     ("networking.k8s.io", "IngressClass"): _default_ingressclass,
@@ -167,4 +181,4 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Obj], None]] = {
     (RBAC, "ClusterRoleBinding"): _default_binding,
     (RBAC, "RoleBinding"): _default_binding,
 }
-"""Kinds without an entry (ConfigMap, Event, Lease, RuntimeClass, ServiceAccount) have no defaults upstream either."""
+"""Kinds without an entry (ConfigMap, Event, Lease, ServiceAccount ...) have no defaults upstream either."""

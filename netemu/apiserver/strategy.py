@@ -20,11 +20,13 @@ from netemu.model import times
 from netemu.model.errors import BadRequest, FieldError, Invalid
 from netemu.model.resources import (
     CERTIFICATESIGNINGREQUESTS,
+    CONTROLLERREVISIONS,
     CUSTOMRESOURCEDEFINITIONS,
     IPADDRESSES,
     NAMESPACES,
     NODES,
     PODS,
+    REPLICATIONCONTROLLERS,
     SERVICECIDRS,
     Resource,
 )
@@ -191,7 +193,9 @@ def _keep_metadata(new: Obj, old: Obj) -> None:
 
 
 def _has_generation(resource: Resource) -> bool:
-    return resource.group not in _NO_GENERATION and resource not in (IPADDRESSES, SERVICECIDRS)
+    if resource is REPLICATIONCONTROLLERS:  # alone in its group
+        return True
+    return resource.group not in _NO_GENERATION and resource not in (CONTROLLERREVISIONS, IPADDRESSES, SERVICECIDRS)
 
 
 def _desired(resource: Resource, obj: Obj) -> Obj:

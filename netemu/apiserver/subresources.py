@@ -19,6 +19,8 @@ from netemu.model.selectors import LabelSelector
 SCALES = Resource("autoscaling", "v1", "Scale", "scales")
 BINDINGS = Resource("", "v1", "Binding", "bindings")
 
+_BY_LABELS = "ReplicationController"
+"""Its selector is a map of labels."""
 _SHOWN_METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
 
 
@@ -31,7 +33,8 @@ def scale_of(obj: Obj, custom: Custom | None = None) -> Obj:
     else:
         spec, status = obj.get("spec") or {}, obj.get("status") or {}
         replicas, running = spec.get("replicas", 0), status.get("replicas", 0)
-        selector = str(LabelSelector.of_spec(spec.get("selector")))
+        labels = spec.get("selector")
+        selector = str(LabelSelector.of_spec({"matchLabels": labels} if obj["kind"] == _BY_LABELS else labels))
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",

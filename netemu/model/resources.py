@@ -82,9 +82,23 @@ ENDPOINTS = Resource("", "v1", "Endpoints", "endpoints", True, ("ep",))
 CONFIGMAPS = Resource("", "v1", "ConfigMap", "configmaps", True, ("cm",))
 SECRETS = Resource("", "v1", "Secret", "secrets", True)
 SERVICEACCOUNTS = Resource("", "v1", "ServiceAccount", "serviceaccounts", True, ("sa",), (), ("token",))
+REPLICATIONCONTROLLERS = Resource(
+    "", "v1", "ReplicationController", "replicationcontrollers", True, ("rc",), ("all",), ("status", "scale")
+)
+PERSISTENTVOLUMECLAIMS = Resource(
+    "", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True, ("pvc",), (), ("status",)
+)
+PERSISTENTVOLUMES = Resource("", "v1", "PersistentVolume", "persistentvolumes", False, ("pv",), (), ("status",))
+RESOURCEQUOTAS = Resource("", "v1", "ResourceQuota", "resourcequotas", True, ("quota",), (), ("status",))
+LIMITRANGES = Resource("", "v1", "LimitRange", "limitranges", True, ("limits",))
 EVENTS = Resource("", "v1", "Event", "events", True, ("ev",))
 DEPLOYMENTS = Resource("apps", "v1", "Deployment", "deployments", True, ("deploy",), ("all",), ("status", "scale"))
 REPLICASETS = Resource("apps", "v1", "ReplicaSet", "replicasets", True, ("rs",), ("all",), ("status", "scale"))
+DAEMONSETS = Resource("apps", "v1", "DaemonSet", "daemonsets", True, ("ds",), ("all",), ("status",))
+STATEFULSETS = Resource("apps", "v1", "StatefulSet", "statefulsets", True, ("sts",), ("all",), ("status", "scale"))
+CONTROLLERREVISIONS = Resource("apps", "v1", "ControllerRevision", "controllerrevisions")
+JOBS = Resource("batch", "v1", "Job", "jobs", True, (), ("all",), ("status",))
+CRONJOBS = Resource("batch", "v1", "CronJob", "cronjobs", True, ("cj",), ("all",), ("status",))
 CERTIFICATESIGNINGREQUESTS = Resource(
     "certificates.k8s.io", "v1", "CertificateSigningRequest", "certificatesigningrequests", False, ("csr",), (),
     ("approval", "status"),
@@ -116,8 +130,10 @@ SUBJECTACCESSREVIEWS = Resource(
 """A question, answered at once and not among the resources that are stored."""
 
 RESOURCES: tuple[Resource, ...] = (
-    NAMESPACES, NODES, PODS, SERVICES, ENDPOINTS, CONFIGMAPS, SECRETS, SERVICEACCOUNTS, EVENTS,
-    DEPLOYMENTS, REPLICASETS, CERTIFICATESIGNINGREQUESTS, LEASES, ENDPOINTSLICES, EVENTS_V1,
+    NAMESPACES, NODES, PODS, SERVICES, ENDPOINTS, CONFIGMAPS, SECRETS, SERVICEACCOUNTS,
+    REPLICATIONCONTROLLERS, PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, RESOURCEQUOTAS, LIMITRANGES, EVENTS,
+    DEPLOYMENTS, REPLICASETS, DAEMONSETS, STATEFULSETS, CONTROLLERREVISIONS, JOBS, CRONJOBS,
+    CERTIFICATESIGNINGREQUESTS, LEASES, ENDPOINTSLICES, EVENTS_V1,
     INGRESSCLASSES, INGRESSES, IPADDRESSES, NETWORKPOLICIES, SERVICECIDRS, RUNTIMECLASSES, PODDISRUPTIONBUDGETS,
     CLUSTERROLEBINDINGS, CLUSTERROLES, ROLEBINDINGS, ROLES,
     CUSTOMRESOURCEDEFINITIONS,

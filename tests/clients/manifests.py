@@ -52,8 +52,8 @@ metadata: {name: node-1, labels: {node-role.kubernetes.io/control-plane: ""}}
 """
 
 UNSERVED_KIND = """
-apiVersion: apps/v1
-kind: StatefulSet
+apiVersion: v1
+kind: PodTemplate
 metadata: {name: db}
-spec: {serviceName: db, selector: {matchLabels: {app: db}}, template: {metadata: {labels: {app: db}}}}
+template: {metadata: {labels: {app: db}}}
 """

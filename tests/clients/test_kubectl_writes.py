@@ -99,7 +99,7 @@ async def test_an_unknown_kind_does_not_block_its_neighbours(kubectl: Kubectl) -
 async def test_an_unserved_kind_of_a_served_group_is_named(kubectl: Kubectl) -> None:
     answer = await kubectl.run("apply", "-f", "-", stdin=UNSERVED_KIND)
 
-    assert 'no matches for kind "StatefulSet" in version "apps/v1"' in answer.err
+    assert 'no matches for kind "PodTemplate" in version "v1"' in answer.err
 
 
 async def test_an_invalid_object_is_refused_with_the_field(kubectl: Kubectl) -> None:

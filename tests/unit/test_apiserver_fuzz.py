@@ -211,6 +211,7 @@ def check_typed(resource: r.Resource, stored: Obj) -> None:
             assert value is None or times.parse(value).tzinfo
         if (
             len(path) > 2
+            and isinstance(path[-1], str)
             and path[-2] in ("capacity", "allocatable", "requests", "limits")
             and path[0] in ("spec", "status")
         ):

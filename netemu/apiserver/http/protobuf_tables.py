@@ -11,8 +11,11 @@ Where two groups have a message of one name, those outside of core/v1 carry thei
 from __future__ import annotations
 
 ROOTS: dict[tuple[str, str], str] = {
+    ("apps/v1", "ControllerRevision"): "ControllerRevision",
+    ("apps/v1", "DaemonSet"): "DaemonSet",
     ("apps/v1", "Deployment"): "Deployment",
     ("apps/v1", "ReplicaSet"): "ReplicaSet",
+    ("apps/v1", "StatefulSet"): "StatefulSet",
     ("authentication.k8s.io/v1", "SelfSubjectReview"): "SelfSubjectReview",
     ("authentication.k8s.io/v1beta1", "SelfSubjectReview"): "SelfSubjectReview",
     ("authentication.k8s.io/v1", "TokenRequest"): "TokenRequest",
@@ -22,6 +25,8 @@ ROOTS: dict[tuple[str, str], str] = {
     ("authorization.k8s.io/v1", "SelfSubjectRulesReview"): "SelfSubjectRulesReview",
     ("authorization.k8s.io/v1", "SubjectAccessReview"): "SubjectAccessReview",
     ("autoscaling/v1", "Scale"): "Scale",
+    ("batch/v1", "CronJob"): "CronJob",
+    ("batch/v1", "Job"): "Job",
     ("certificates.k8s.io/v1", "CertificateSigningRequest"): "CertificateSigningRequest",
     ("coordination.k8s.io/v1", "Lease"): "Lease",
     ("discovery.k8s.io/v1", "EndpointSlice"): "EndpointSlice",
@@ -42,9 +47,13 @@ ROOTS: dict[tuple[str, str], str] = {
     ("v1", "ConfigMap"): "ConfigMap",
     ("v1", "Endpoints"): "Endpoints",
     ("v1", "Event"): "Event",
+    ("v1", "LimitRange"): "LimitRange",
     ("v1", "Namespace"): "Namespace",
     ("v1", "Node"): "Node",
+    ("v1", "PersistentVolumeClaim"): "PersistentVolumeClaim",
     ("v1", "Pod"): "Pod",
+    ("v1", "ReplicationController"): "ReplicationController",
+    ("v1", "ResourceQuota"): "ResourceQuota",
     ("v1", "Secret"): "Secret",
     ("v1", "Service"): "Service",
     ("v1", "ServiceAccount"): "ServiceAccount",
@@ -64,14 +73,14 @@ BoundObjectReference: 1 kind, 2 apiVersion, 3 name, 4 uid
 CSIVolumeSource: 1 driver, 2 readOnly b?, 3 fsType s?, 4 volumeAttributes {s}, 5 nodePublishSecretRef
     LocalObjectReference
 Capabilities: 1 add [s], 2 drop [s]
+CephFSVolumeSource: 1 monitors [s], 2 path, 3 user, 4 secretFile, 5 secretRef LocalObjectReference, 6 readOnly b
 CertificateSigningRequest: 1 metadata ObjectMeta, 2 spec CertificateSigningRequestSpec, 3 status
     CertificateSigningRequestStatus
-CertificateSigningRequestCondition: 1 type, 2 reason, 3 message, 4 lastUpdateTime time, 5 lastTransitionTime time,
-    6 status
-CertificateSigningRequestSpec: 1 request bytes, 2 username, 3 uid, 4 groups [s], 5 usages [s], 6 extra {strings},
-    7 signerName, 8 expirationSeconds i?
+CertificateSigningRequestCondition: 1 type, 2 reason, 3 message, 4 lastUpdateTime time, 5 lastTransitionTime time, 6
+    status
+CertificateSigningRequestSpec: 1 request bytes, 2 username, 3 uid, 4 groups [s], 5 usages [s], 6 extra {strings}, 7
+    signerName, 8 expirationSeconds i?
 CertificateSigningRequestStatus: 1 conditions [CertificateSigningRequestCondition], 2 certificate bytes
-CephFSVolumeSource: 1 monitors [s], 2 path, 3 user, 4 secretFile, 5 secretRef LocalObjectReference, 6 readOnly b
 CinderVolumeSource: 1 volumeID, 2 fsType, 3 readOnly b, 4 secretRef LocalObjectReference
 ClientIPConfig: 1 timeoutSeconds i?
 ClusterRole: 1 metadata ObjectMeta, 2 rules [PolicyRule], 3 aggregationRule AggregationRule
@@ -102,7 +111,20 @@ ContainerStatus: 1 name, 2 state ContainerState, 3 lastState ContainerState, 4 r
     imageID, 8 containerID, 9 started b?, 10 allocatedResources {quantity}, 11 resources ResourceRequirements, 12
     volumeMounts [VolumeMountStatus], 13 user ContainerUser, 14 allocatedResourcesStatus [ResourceStatus]
 ContainerUser: 1 linux LinuxContainerUser
+ControllerRevision: 1 metadata ObjectMeta, 2 data json, 3 revision i
+CronJob: 1 metadata ObjectMeta, 2 spec CronJobSpec, 3 status CronJobStatus
+CronJobSpec: 1 schedule, 2 startingDeadlineSeconds i?, 3 concurrencyPolicy, 4 suspend b?, 5 jobTemplate
+    JobTemplateSpec, 6 successfulJobsHistoryLimit i?, 7 failedJobsHistoryLimit i?, 8 timeZone s?
+CronJobStatus: 1 active [ObjectReference], 4 lastScheduleTime time, 5 lastSuccessfulTime time
 DaemonEndpoint: 1 Port i
+DaemonSet: 1 metadata ObjectMeta, 2 spec DaemonSetSpec, 3 status DaemonSetStatus
+DaemonSetCondition: 1 type, 2 status, 3 lastTransitionTime time, 4 reason, 5 message
+DaemonSetSpec: 1 selector LabelSelector, 2 template PodTemplateSpec, 3 updateStrategy DaemonSetUpdateStrategy, 4
+    minReadySeconds i, 6 revisionHistoryLimit i?
+DaemonSetStatus: 1 currentNumberScheduled i, 2 numberMisscheduled i, 3 desiredNumberScheduled i, 4 numberReady i, 5
+    observedGeneration i, 6 updatedNumberScheduled i, 7 numberAvailable i, 8 numberUnavailable i, 9 collisionCount i?,
+    10 conditions [DaemonSetCondition]
+DaemonSetUpdateStrategy: 1 type, 2 rollingUpdate RollingUpdateDaemonSet
 DeleteOptions: 1 gracePeriodSeconds i?, 2 preconditions Preconditions, 3 orphanDependents b?, 4 propagationPolicy s?,
     5 dryRun [s], 6 ignoreStoreReadErrorWithClusterBreakingPotential b?
 Deployment: 1 metadata ObjectMeta, 2 spec DeploymentSpec, 3 status DeploymentStatus
@@ -181,6 +203,16 @@ IngressServiceBackend: 1 name, 2 port ServiceBackendPort
 IngressSpec: 4 ingressClassName s?, 1 defaultBackend IngressBackend, 2 tls [IngressTLS], 3 rules [IngressRule]
 IngressStatus: 1 loadBalancer IngressLoadBalancerStatus
 IngressTLS: 1 hosts [s], 2 secretName
+Job: 1 metadata ObjectMeta, 2 spec JobSpec, 3 status JobStatus
+JobCondition: 1 type, 2 status, 3 lastProbeTime time, 4 lastTransitionTime time, 5 reason, 6 message
+JobSpec: 1 parallelism i?, 2 completions i?, 3 activeDeadlineSeconds i?, 4 selector LabelSelector, 5 manualSelector
+    b?, 6 template PodTemplateSpec, 7 backoffLimit i?, 8 ttlSecondsAfterFinished i?, 9 completionMode s?, 10 suspend
+    b?, 11 podFailurePolicy PodFailurePolicy, 12 backoffLimitPerIndex i?, 13 maxFailedIndexes i?, 14
+    podReplacementPolicy s?, 15 managedBy s?, 16 successPolicy SuccessPolicy
+JobStatus: 1 conditions [JobCondition], 2 startTime time, 3 completionTime time, 4 active i, 5 succeeded i, 6 failed
+    i, 7 completedIndexes, 8 uncountedTerminatedPods UncountedTerminatedPods, 9 ready i?, 10 failedIndexes s?, 11
+    terminating i?
+JobTemplateSpec: 1 metadata ObjectMeta, 2 spec JobSpec
 KeyToPath: 1 key, 2 path, 3 mode i?
 LabelSelector: 1 matchLabels {s}, 2 matchExpressions [LabelSelectorRequirement]
 LabelSelectorAttributes: 1 rawSelector, 2 requirements [LabelSelectorRequirement]
@@ -190,6 +222,10 @@ LeaseSpec: 1 holderIdentity s?, 2 leaseDurationSeconds i?, 3 acquireTime microti
     leaseTransitions i?, 6 strategy s?, 7 preferredHolder s?
 Lifecycle: 1 postStart LifecycleHandler, 2 preStop LifecycleHandler
 LifecycleHandler: 1 exec ExecAction, 2 httpGet HTTPGetAction, 3 tcpSocket TCPSocketAction, 4 sleep SleepAction
+LimitRange: 1 metadata ObjectMeta, 2 spec LimitRangeSpec
+LimitRangeItem: 1 type, 2 max {quantity}, 3 min {quantity}, 4 default {quantity}, 5 defaultRequest {quantity}, 6
+    maxLimitRequestRatio {quantity}
+LimitRangeSpec: 1 limits [LimitRangeItem]
 LinuxContainerUser: 1 uid i, 2 gid i, 3 supplementalGroups [i]
 LoadBalancerIngress: 1 ip, 2 hostname, 3 ipMode s?, 4 ports [PortStatus]
 LoadBalancerStatus: 1 ingress [LoadBalancerIngress]
@@ -239,9 +275,14 @@ ObjectReference: 1 kind, 2 namespace, 3 name, 4 uid, 5 apiVersion, 6 resourceVer
 Overhead: 1 podFixed {quantity}
 OwnerReference: 5 apiVersion, 1 kind, 3 name, 4 uid, 6 controller b?, 7 blockOwnerDeletion b?
 ParentReference: 1 group, 2 resource, 3 namespace, 4 name
+PersistentVolumeClaim: 1 metadata ObjectMeta, 2 spec PersistentVolumeClaimSpec, 3 status PersistentVolumeClaimStatus
+PersistentVolumeClaimCondition: 1 type, 2 status, 3 lastProbeTime time, 4 lastTransitionTime time, 5 reason, 6 message
 PersistentVolumeClaimSpec: 1 accessModes [s], 4 selector LabelSelector, 2 resources VolumeResourceRequirements, 3
     volumeName, 5 storageClassName s?, 6 volumeMode s?, 7 dataSource TypedLocalObjectReference, 8 dataSourceRef
     TypedObjectReference, 9 volumeAttributesClassName s?
+PersistentVolumeClaimStatus: 1 phase, 2 accessModes [s], 3 capacity {quantity}, 4 conditions
+    [PersistentVolumeClaimCondition], 5 allocatedResources {quantity}, 7 allocatedResourceStatuses {s}, 8
+    currentVolumeAttributesClassName s?
 PersistentVolumeClaimTemplate: 1 metadata ObjectMeta, 2 spec PersistentVolumeClaimSpec
 PersistentVolumeClaimVolumeSource: 1 claimName, 2 readOnly b
 PhotonPersistentDiskVolumeSource: 1 pdID, 2 fsType
@@ -260,6 +301,11 @@ PodDisruptionBudgetSpec: 1 minAvailable intstr, 2 selector LabelSelector, 3 maxU
     unhealthyPodEvictionPolicy s?
 PodDisruptionBudgetStatus: 1 observedGeneration i, 2 disruptedPods {time}, 3 disruptionsAllowed i, 4 currentHealthy i,
     5 desiredHealthy i, 6 expectedPods i, 7 conditions [Condition]
+PodFailurePolicy: 1 rules [PodFailurePolicyRule]
+PodFailurePolicyOnExitCodesRequirement: 1 containerName s?, 2 operator, 3 values [i]
+PodFailurePolicyOnPodConditionsPattern: 1 type, 2 status
+PodFailurePolicyRule: 1 action, 2 onExitCodes PodFailurePolicyOnExitCodesRequirement, 3 onPodConditions
+    [PodFailurePolicyOnPodConditionsPattern]
 PodIP: 1 ip
 PodOS: 1 name
 PodReadinessGate: 1 conditionType
@@ -302,18 +348,28 @@ ReplicaSetCondition: 1 type, 2 status, 3 lastTransitionTime time, 4 reason, 5 me
 ReplicaSetSpec: 1 replicas i?, 4 minReadySeconds i, 2 selector LabelSelector, 3 template PodTemplateSpec
 ReplicaSetStatus: 1 replicas i, 2 fullyLabeledReplicas i, 4 readyReplicas i, 5 availableReplicas i, 3
     observedGeneration i, 6 conditions [ReplicaSetCondition]
+ReplicationController: 1 metadata ObjectMeta, 2 spec ReplicationControllerSpec, 3 status ReplicationControllerStatus
+ReplicationControllerCondition: 1 type, 2 status, 3 lastTransitionTime time, 4 reason, 5 message
+ReplicationControllerSpec: 1 replicas i?, 2 selector {s}, 3 template PodTemplateSpec, 4 minReadySeconds i
+ReplicationControllerStatus: 1 replicas i, 2 fullyLabeledReplicas i, 3 observedGeneration i, 4 readyReplicas i, 5
+    availableReplicas i, 6 conditions [ReplicationControllerCondition]
 ResourceAttributes: 1 namespace, 2 verb, 3 group, 4 version, 5 resource, 6 subresource, 7 name, 8 fieldSelector
     FieldSelectorAttributes, 9 labelSelector LabelSelectorAttributes
 ResourceClaim: 1 name, 2 request
 ResourceFieldSelector: 1 containerName, 2 resource, 3 divisor quantity
 ResourceHealth: 1 resourceID, 2 health
+ResourceQuota: 1 metadata ObjectMeta, 2 spec ResourceQuotaSpec, 3 status ResourceQuotaStatus
+ResourceQuotaSpec: 1 hard {quantity}, 2 scopes [s], 3 scopeSelector ScopeSelector
+ResourceQuotaStatus: 1 hard {quantity}, 2 used {quantity}
 ResourceRequirements: 1 limits {quantity}, 2 requests {quantity}, 3 claims [ResourceClaim]
 ResourceRule: 1 verbs [s], 2 apiGroups [s], 3 resources [s], 4 resourceNames [s]
 ResourceStatus: 1 name, 2 resources [ResourceHealth]
 Role: 1 metadata ObjectMeta, 2 rules [PolicyRule]
 RoleBinding: 1 metadata ObjectMeta, 2 subjects [Subject], 3 roleRef RoleRef
 RoleRef: 1 apiGroup, 2 kind, 3 name
+RollingUpdateDaemonSet: 1 maxUnavailable intstr, 2 maxSurge intstr
 RollingUpdateDeployment: 1 maxUnavailable intstr?, 2 maxSurge intstr?
+RollingUpdateStatefulSetStrategy: 1 partition i?, 2 maxUnavailable intstr
 RuntimeClass: 1 metadata ObjectMeta, 2 handler, 3 overhead Overhead, 4 scheduling Scheduling
 SELinuxOptions: 1 user, 2 role, 3 type, 4 level
 Scale: 1 metadata ObjectMeta, 2 spec ScaleSpec, 3 status ScaleStatus
@@ -322,6 +378,8 @@ ScaleIOVolumeSource: 1 gateway, 2 system, 3 secretRef LocalObjectReference, 4 ss
 ScaleSpec: 1 replicas i
 ScaleStatus: 1 replicas i, 2 selector
 Scheduling: 1 nodeSelector {s}, 2 tolerations [Toleration]
+ScopeSelector: 1 matchExpressions [ScopedResourceSelectorRequirement]
+ScopedResourceSelectorRequirement: 1 scopeName, 2 operator, 3 values [s]
 SeccompProfile: 1 type, 2 localhostProfile s?
 Secret: 1 metadata ObjectMeta, 5 immutable b?, 2 data {bytes}, 4 stringData {s}, 3 type
 SecretEnvSource: 1 ^ LocalObjectReference, 2 optional b?
@@ -354,6 +412,18 @@ ServiceSpec: 1 ports [ServicePort], 2 selector {s}, 3 clusterIP, 18 clusterIPs [
 ServiceStatus: 1 loadBalancer LoadBalancerStatus, 2 conditions [Condition]
 SessionAffinityConfig: 1 clientIP ClientIPConfig
 SleepAction: 1 seconds i
+StatefulSet: 1 metadata ObjectMeta, 2 spec StatefulSetSpec, 3 status StatefulSetStatus
+StatefulSetCondition: 1 type, 2 status, 3 lastTransitionTime time, 4 reason, 5 message
+StatefulSetOrdinals: 1 start i
+StatefulSetPersistentVolumeClaimRetentionPolicy: 1 whenDeleted, 2 whenScaled
+StatefulSetSpec: 1 replicas i?, 2 selector LabelSelector, 3 template PodTemplateSpec, 4 volumeClaimTemplates
+    [PersistentVolumeClaim], 5 serviceName, 6 podManagementPolicy, 7 updateStrategy StatefulSetUpdateStrategy, 8
+    revisionHistoryLimit i?, 9 minReadySeconds i, 10 persistentVolumeClaimRetentionPolicy
+    StatefulSetPersistentVolumeClaimRetentionPolicy, 11 ordinals StatefulSetOrdinals
+StatefulSetStatus: 1 observedGeneration i, 2 replicas i, 3 readyReplicas i, 4 currentReplicas i, 5 updatedReplicas i,
+    6 currentRevision, 7 updateRevision, 9 collisionCount i?, 10 conditions [StatefulSetCondition], 11
+    availableReplicas i
+StatefulSetUpdateStrategy: 1 type, 2 rollingUpdate RollingUpdateStatefulSetStrategy
 StorageOSVolumeSource: 1 volumeName, 2 volumeNamespace, 3 fsType, 4 readOnly b, 5 secretRef LocalObjectReference
 Subject: 1 kind, 2 apiGroup, 3 name, 4 namespace
 SubjectAccessReview: 1 metadata ObjectMeta, 2 spec SubjectAccessReviewSpec, 3 status SubjectAccessReviewStatus
@@ -362,6 +432,8 @@ SubjectAccessReviewSpec: 1 resourceAttributes ResourceAttributes, 2 nonResourceA
 SubjectAccessReviewStatus: 1 allowed b, 4 denied b, 2 reason, 3 evaluationError
 SubjectRulesReviewStatus: 1 resourceRules [ResourceRule], 2 nonResourceRules [NonResourceRule], 3 incomplete b, 4
     evaluationError
+SuccessPolicy: 1 rules [SuccessPolicyRule]
+SuccessPolicyRule: 1 succeededIndexes s?, 2 succeededCount i?
 Sysctl: 1 name, 2 value s?
 TCPSocketAction: 1 port intstr, 2 host
 Taint: 1 key, 2 value, 3 effect, 4 timeAdded time
@@ -376,6 +448,7 @@ TopologySpreadConstraint: 1 maxSkew i, 2 topologyKey, 3 whenUnsatisfiable, 4 lab
     i?, 6 nodeAffinityPolicy s?, 7 nodeTaintsPolicy s?, 8 matchLabelKeys [s]
 TypedLocalObjectReference: 1 apiGroup s?, 2 kind, 3 name
 TypedObjectReference: 1 apiGroup s?, 2 kind, 3 name, 4 namespace s?
+UncountedTerminatedPods: 1 succeeded [s], 2 failed [s]
 UserInfo: 1 username, 2 uid, 3 groups [s], 4 extra {strings}
 Volume: 1 name, 2 ^ VolumeSource
 VolumeDevice: 1 name, 2 devicePath

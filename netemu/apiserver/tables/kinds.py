@@ -1,4 +1,4 @@
-"""The columns and cells of every kind but Pod, as upstream's server prints them.
+"""The columns and cells of most kinds, as upstream's server prints them.
 
 Upstream: `pkg/printers/internalversion/printers.go`. A kind is one line of `COLUMNS` and one function from the object
 to its cells, in the order of the columns. `|` begins the columns that only `-o wide` shows, `:i` marks integers.
@@ -11,12 +11,12 @@ from datetime import datetime
 from ipaddress import ip_address
 from typing import Any
 
+from netemu.apiserver.tables import storage, workloads
 from netemu.apiserver.tables.format import (
     NONE,
     UNKNOWN,
     UNSET,
     age,
-    container_texts,
     human_duration,
     label_selector_text,
     label_text,
@@ -39,6 +39,19 @@ COLUMNS: dict[str, str] = {
     "Namespace": "Name,Status,Age",
     "Deployment": "Name,Ready,Up-to-date:i,Available:i,Age|Containers,Images,Selector",
     "ReplicaSet": "Name,Desired:i,Current:i,Ready:i,Age|Containers,Images,Selector",
+    "ReplicationController": "Name,Desired:i,Current:i,Ready:i,Age|Containers,Images,Selector",
+    "DaemonSet": "Name,Desired:i,Current:i,Ready:i,Up-to-date:i,Available:i,Node Selector,Age"
+    "|Containers,Images,Selector",
+    "StatefulSet": "Name,Ready,Age|Containers,Images",
+    "ControllerRevision": "Name,Controller,Revision:i,Age",
+    "Job": "Name,Status,Completions,Duration,Age|Containers,Images,Selector",
+    "CronJob": "Name,Schedule,Timezone,Suspend,Active:i,Last Schedule,Age|Containers,Images,Selector",
+    "PersistentVolumeClaim": "Name,Status,Volume,Capacity,Access Modes,StorageClass,VolumeAttributesClass,Age"
+    "|VolumeMode",
+    "PersistentVolume": "Name,Capacity,Access Modes,Reclaim Policy,Status,Claim,StorageClass,VolumeAttributesClass,"
+    "Reason,Age|VolumeMode",
+    "ResourceQuota": "Name,Age,Request,Limit",
+    "LimitRange": "Name,Created At",
     "EndpointSlice": "Name,AddressType,Ports,Endpoints,Age",
     "Endpoints": "Name,Endpoints,Age",
     "ConfigMap": "Name,Data:i,Age",
@@ -208,40 +221,6 @@ def _node_roles(labels: Mapping[str, str]) -> str:
     return ",".join(sorted(roles)) or NONE
 
 
-# --- workloads ---------------------------------------------------------------------------------------------------
-
-
-def _deployment(deployment: Json, now: datetime) -> list[Any]:
-    status = deployment.get("status") or {}
-    desired = (deployment.get("spec") or {}).get("replicas", 1)
-    return _workload(
-        deployment,
-        now,
-        f"{status.get('readyReplicas', 0)}/{desired}",
-        status.get("updatedReplicas", 0),
-        status.get("availableReplicas", 0),
-    )
-
-
-def _replica_set(replica_set: Json, now: datetime) -> list[Any]:
-    status = replica_set.get("status") or {}
-    desired = (replica_set.get("spec") or {}).get("replicas", 1)
-    return _workload(replica_set, now, desired, status.get("replicas", 0), status.get("readyReplicas", 0))
-
-
-def _workload(obj: Json, now: datetime, *numbers: Any) -> list[Any]:
-    meta, spec = obj["metadata"], obj.get("spec") or {}
-    names, images = container_texts(((spec.get("template") or {}).get("spec") or {}).get("containers"))
-    selector = label_selector_text(spec.get("selector"))
-    return [meta["name"], *numbers, age(meta.get("creationTimestamp"), now), names, images, selector]
-
-
-def _scale(scale: Json, now: datetime) -> list[Any]:
-    desired = (scale.get("spec") or {}).get("replicas", 0)
-    current = (scale.get("status") or {}).get("replicas", 0)
-    return [scale["metadata"]["name"], desired, current, age(scale["metadata"].get("creationTimestamp"), now)]
-
-
 # --- endpoints ---------------------------------------------------------------------------------------------------
 
 
@@ -358,8 +337,18 @@ _CELLS: dict[str, Cells] = {
     "ServiceCIDR": _around_age(lambda obj: ",".join((obj.get("spec") or {}).get("cidrs") or ())),
     "Node": _node,
     "Namespace": _around_age(lambda obj: (obj.get("status") or {}).get("phase", "")),
-    "Deployment": _deployment,
-    "ReplicaSet": _replica_set,
+    "Deployment": workloads.deployment,
+    "ReplicaSet": workloads.replica_set,
+    "ReplicationController": workloads.replica_set,
+    "DaemonSet": workloads.daemon_set,
+    "StatefulSet": workloads.stateful_set,
+    "ControllerRevision": _around_age(workloads.revision_owner, lambda obj: obj.get("revision", 0)),
+    "Job": workloads.job,
+    "CronJob": workloads.cron_job,
+    "PersistentVolumeClaim": storage.claim,
+    "PersistentVolume": storage.volume,
+    "ResourceQuota": storage.quota,
+    "LimitRange": _role,
     "EndpointSlice": _around_age(lambda obj: obj.get("addressType", ""), _slice_ports, _slice_endpoints),
     "Endpoints": _around_age(_endpoints),
     "ConfigMap": _around_age(_data_size),
@@ -379,5 +368,5 @@ _CELLS: dict[str, Cells] = {
     "RoleBinding": _binding,
     "ClusterRoleBinding": _binding,
     "Event": _event,
-    "Scale": _scale,
+    "Scale": workloads.scale,
 }

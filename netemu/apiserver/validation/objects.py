@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from netemu.apiserver.validation.batch import validate_cronjob, validate_job
 from netemu.apiserver.validation.certificates import validate_csr
 from netemu.apiserver.validation.cluster import (
     validate_configmap,
@@ -34,7 +35,19 @@ from netemu.apiserver.validation.pod import validate_pod
 from netemu.apiserver.validation.policy import validate_poddisruptionbudget
 from netemu.apiserver.validation.rbac import validate_binding, validate_role
 from netemu.apiserver.validation.service import validate_service
-from netemu.apiserver.validation.workloads import validate_deployment, validate_replicaset
+from netemu.apiserver.validation.storage import (
+    validate_claim,
+    validate_limitrange,
+    validate_persistentvolume,
+    validate_resourcequota,
+)
+from netemu.apiserver.validation.workloads import (
+    validate_daemonset,
+    validate_deployment,
+    validate_replicaset,
+    validate_replicationcontroller,
+    validate_statefulset,
+)
 from netemu.client.base import Obj
 from netemu.model.errors import FieldError
 from netemu.model.resources import Resource
@@ -50,9 +63,18 @@ _RULES: dict[tuple[str, str], _Rule] = {
     ("", "ConfigMap"): validate_configmap,
     ("", "Secret"): validate_secret,
     ("", "Event"): validate_event,
+    ("", "LimitRange"): validate_limitrange,
+    ("", "PersistentVolume"): validate_persistentvolume,
+    ("", "PersistentVolumeClaim"): validate_claim,
+    ("", "ReplicationController"): validate_replicationcontroller,
+    ("", "ResourceQuota"): validate_resourcequota,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): validate_definition,
+    ("apps", "DaemonSet"): validate_daemonset,
     ("apps", "Deployment"): validate_deployment,
     ("apps", "ReplicaSet"): validate_replicaset,
+    ("apps", "StatefulSet"): validate_statefulset,
+    ("batch", "CronJob"): validate_cronjob,
+    ("batch", "Job"): validate_job,
     ("certificates.k8s.io", "CertificateSigningRequest"): validate_csr,
     ("coordination.k8s.io", "Lease"): validate_lease,
     ("discovery.k8s.io", "EndpointSlice"): validate_endpointslice,

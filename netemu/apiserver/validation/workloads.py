@@ -1,4 +1,4 @@
-"""What is wrong with Deployments and ReplicaSets (`pkg/apis/apps/validation`)."""
+"""What is wrong with Deployments and others that keep Pods there (`pkg/apis/apps/validation`)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from netemu.apiserver.validation.fields import (
     label_selector,
     not_negative,
     not_supported,
+    one_of,
     required,
 )
 from netemu.apiserver.validation.pod import validate_template
@@ -53,6 +54,60 @@ def validate_replicaset(obj: Obj, old: Obj | None) -> list[FieldError]:
     return errors
 
 
+def validate_replicationcontroller(obj: Obj, old: Obj | None) -> list[FieldError]:
+    """Errors of a ReplicationController, whose selector is a map of labels (`pkg/apis/core/validation`)."""
+    spec: Obj = obj.get("spec") or {}
+    errors = not_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
+    if not spec.get("selector"):
+        errors.append(required("spec.selector"))
+    errors += not_negative("spec.replicas", spec.get("replicas"))
+    return errors + _template({**spec, "selector": {"matchLabels": spec.get("selector")}}, "ReplicationController")
+
+
+def validate_daemonset(obj: Obj, old: Obj | None) -> list[FieldError]:
+    """Errors of a DaemonSet."""
+    spec: Obj = obj.get("spec") or {}
+    errors = _selector(spec, "daemonset") + _template(spec, "DaemonSet")
+    errors += not_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
+    errors += _daemon_strategy("spec.updateStrategy", spec.get("updateStrategy") or {})
+    errors += not_negative("spec.revisionHistoryLimit", spec.get("revisionHistoryLimit"))
+    if old is not None:
+        errors += _same_selector(spec, old)
+    return errors
+
+
+def validate_statefulset(obj: Obj, old: Obj | None) -> list[FieldError]:
+    """Errors of a StatefulSet."""
+    spec: Obj = obj.get("spec") or {}
+    policy, strategy = spec.get("podManagementPolicy") or "", spec.get("updateStrategy") or {}
+    errors: list[FieldError] = []
+    if policy not in ("OrderedReady", "Parallel"):
+        errors.append(invalid("spec.podManagementPolicy", policy, "must be 'OrderedReady' or 'Parallel'"))
+    if strategy.get("type") not in _WAYS:
+        errors.append(invalid("spec.updateStrategy", strategy, "must be 'RollingUpdate' or 'OnDelete'"))
+    partition = (strategy.get("rollingUpdate") or {}).get("partition")
+    errors += not_negative("spec.updateStrategy.rollingUpdate.partition", partition)
+    for moment, what in (spec.get("persistentVolumeClaimRetentionPolicy") or {}).items():
+        errors += one_of(f"spec.persistentVolumeClaimRetentionPolicy.{moment}", what, ("Delete", "Retain"))
+    errors += not_negative("spec.replicas", spec.get("replicas"))
+    errors += not_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
+    errors += _selector(spec, "statefulset") + _template(spec, "StatefulSet")
+    before: Obj = (old or obj).get("spec") or {}
+    if {**spec, **{key: before.get(key) for key in _CHANGES}} != {**before, **{k: before.get(k) for k in _CHANGES}}:
+        errors.append(forbidden("spec", _NO_OTHERS))
+    return errors
+
+
+_WAYS = ("RollingUpdate", "OnDelete")
+_CHANGES = (
+    "replicas", "ordinals", "template", "updateStrategy", "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
+)  # fmt: skip
+_NO_OTHERS = (
+    f"updates to statefulset spec for fields other than {', '.join(go(key) for key in _CHANGES[:-1])} "
+    f"and {go(_CHANGES[-1])} are forbidden"
+).replace('"', "'")
+
+
 def _selector(spec: Obj, what: str) -> list[FieldError]:
     selector: Obj | None = spec.get("selector")
     if selector is None:
@@ -63,7 +118,7 @@ def _selector(spec: Obj, what: str) -> list[FieldError]:
     return errors
 
 
-def _template(spec: Obj) -> list[FieldError]:
+def _template(spec: Obj, what: str = "ReplicaSet") -> list[FieldError]:
     template: Obj = spec.get("template") or {}
     if not template:
         return [required("spec.template")]
@@ -80,7 +135,7 @@ def _template(spec: Obj) -> list[FieldError]:
     if policy and policy != "Always":
         errors.append(not_supported("spec.template.spec.restartPolicy", policy, ("Always",)))
     if pod.get("activeDeadlineSeconds") is not None:
-        text = "activeDeadlineSeconds in ReplicaSet is not Supported"
+        text = f"activeDeadlineSeconds in {what} is not Supported"
         errors.append(forbidden("spec.template.spec.activeDeadlineSeconds", text))
     return errors
 
@@ -103,6 +158,28 @@ def _strategy(path: str, strategy: Obj) -> list[FieldError]:
         text = "may not be 0 when `maxSurge` is 0"
         errors.append(invalid(f"{path}.rollingUpdate.maxUnavailable", unavailable, text))
     return errors + at_most_all(f"{path}.rollingUpdate.maxUnavailable", unavailable)
+
+
+def _daemon_strategy(path: str, strategy: Obj) -> list[FieldError]:
+    errors = one_of(f"{path}.type", strategy.get("type") or "", _WAYS)
+    rolling = strategy.get("rollingUpdate")
+    if errors or strategy["type"] == "OnDelete":
+        return errors
+    if rolling is None:
+        return [required(f"{path}.rollingUpdate")]
+    for key in ("maxUnavailable", "maxSurge"):
+        amount = rolling.get(key, 0)
+        errors += int_or_percent(f"{path}.rollingUpdate.{key}", amount) or at_most_all(
+            f"{path}.rollingUpdate.{key}", amount
+        )
+    if errors:
+        return errors
+    surge, unavailable = rolling.get("maxSurge", 0), rolling.get("maxUnavailable", 0)
+    if not _is_zero(surge) and not _is_zero(unavailable):
+        return [invalid(f"{path}.rollingUpdate.maxSurge", surge, "may not be set when maxUnavailable is non-zero")]
+    if _is_zero(surge) and _is_zero(unavailable):
+        return [required(f"{path}.rollingUpdate.maxUnavailable", "cannot be 0 when maxSurge is 0")]
+    return []
 
 
 def _is_zero(value: Any) -> bool:
