@@ -267,6 +267,21 @@ def capture(
     )
 
 
+@app.command()
+def rules(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Name of the node")],
+    service: Annotated[
+        str, typer.Option(metavar="[NAMESPACE/]NAME[:PORT]", help="Only what carries this Service, rule by rule")
+    ] = "",
+    lab: Lab = "",
+    output: Output = Format.table,
+) -> None:
+    """Show a node's rules as the kernel has them, in a packet's order, each in words, and what is off about them."""
+    from netemu.cli import rules
+
+    rules.rules(lab, node, service, output)
+
+
 @app.command("test")
 def run_checks(
     file: Annotated[Path, typer.Argument(help="Topology file with spec.checks")],

@@ -85,9 +85,10 @@ class IptablesTool:
         except KernelError as error:
             raise naming_line(error, text) from error
 
-    async def save(self, table: str = "") -> str:
-        """See Iptables."""
-        return await self._run(f"{self.prefix}-save", *(("-t", table) if table else ()))
+    async def save(self, table: str = "", *, counters: bool = False) -> str:
+        """See Iptables. With counters, each rule begins with `[PACKETS:BYTES]`."""
+        options = (*(("-t", table) if table else ()), *(("-c",) if counters else ()))
+        return await self._run(f"{self.prefix}-save", *options)
 
     async def has_chain(self, table: str, chain: str) -> bool:
         """See Iptables."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,10 @@ import pytest
 from netemu.kernel import netns
 from netemu.kernel.iptables import parse_save
 from netemu.kernel.ipvs import IpvsNetlink
+from netemu.observe.read_rules import read_rules
+from netemu.observe.rules import of_service
+from netemu.observe.rules_check import findings
+from netemu.observe.rules_words import Words
 from netemu.proxy.modes import Site, mode_of
 from netemu.proxy.services import Family
 from netemu.proxy.tracker import Tracker
@@ -18,6 +23,7 @@ from tests.kernel.proxy_bed import configuration, sh
 from tests.unit.ipvs_dump import dump, sort_saved, sort_servers
 from tests.unit.ipvs_world import OWN
 from tests.unit.proxy_world import DATA, NODE, world
+from tests.unit.rules_world import SERVICES, SLICES, TEST_NODE, world_names, world_rules
 
 PLACE = "t-vm-golden"
 
@@ -68,3 +74,9 @@ async def test_a_kernel_holds_the_golden_dump(tmp_path: Path) -> None:
     await programmer.program(tracker.table, NODE, None)
 
     assert printed().splitlines() == (DATA / "ipvs-world.dump").read_text().splitlines()
+    rules, told = await read_rules(PLACE, world_names()), await asyncio.to_thread(world_rules, "ipvs")
+    off = findings(rules, TEST_NODE, SERVICES, SLICES, Words(world_names()))
+    assert (rules.mode, off) == ("ipvs", [])
+    for service in SERVICES:
+        here = [each.line.sentence for each in of_service(rules, service.key)]
+        assert sorted(here) == sorted(each.line.sentence for each in of_service(told, service.key))

@@ -1,0 +1,102 @@
+"""`netemu rules` on a running lab, the proxy's mode changed under it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from netemu.model.resources import SERVICES
+from tests.cluster.labs import api, netemu, netemu_json, run, up
+
+TOPOLOGY = """\
+apiVersion: netemu.dev/v1alpha1
+kind: Topology
+metadata: {name: t-rules}
+spec:
+  nodes: [{name: one}, {name: two}]
+  ipFamily: dual
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: near, labels: {app: web}}
+spec: {nodeName: one, containers: [{name: c, image: echo, ports: [{containerPort: 8080}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: far, labels: {app: web}}
+spec: {nodeName: two, containers: [{name: c, image: echo, ports: [{containerPort: 8080}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: NodePort
+  ipFamilyPolicy: RequireDualStack
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: empty}
+spec: {selector: {app: nobody}, ports: [{port: 80}]}
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Two nodes with a Pod each behind one Service."""
+    with up("t-rules", TOPOLOGY, tmp_path_factory.mktemp("lab")) as name:
+        yield name
+
+
+def told(lab: str, service: str) -> list[dict[str, Any]]:
+    """The rules of a Service on node one, of either family, each as JSON; nothing must be off."""
+    families = netemu_json("rules", "one", "--lab", lab, "--service", service)["families"]
+    assert [family["off"] for family in families] == [[], []]
+    return [rule for family in families for rule in family["rules"]]
+
+
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+def test_a_services_rules_are_told_in_every_mode(lab: str, mode: str) -> None:
+    netemu("proxy-mode", "one", mode, "--lab", lab)
+    address = api(lab).get(SERVICES, "web", "default")["spec"]["clusterIP"]
+    netemu("probe", "--lab", lab, "node/one", f"{address}:80")
+
+    rules = told(lab, "web")
+
+    said = " | ".join(rule["sentence"] for rule in rules)
+    assert "half of new connections to" in said
+    assert all(f"Pod default/{pod} on {node} (" in said for pod, node in (("near", "one"), ("far", "two")))
+    assert all(f"({start}" in said for start in ("10.244.", "[fd00:10:244"))
+    assert {port for rule in rules for port in rule["ports"]} == {"default/web:http"}
+    counted = [rule["packets"] for rule in rules if rule["text"].startswith("-p tcp") and "DNAT" in rule["text"]]
+    assert (sum(counted) > 0) if mode == "iptables" else (counted == [])
+
+
+def test_the_summary_has_every_service_and_says_what_is_off(lab: str) -> None:
+    address = api(lab).get(SERVICES, "web", "default")["spec"]["clusterIP"]
+    netemu("proxy-mode", "one", "iptables", "--lab", lab)
+    netemu("exec", "--lab", lab, "node/one", "--", "iptables", "-t", "nat", "-N", "KUBE-SVC-AAAAAAAAAAAAAAAA")
+    netemu("exec", "--lab", lab, "node/one", "--", "iptables", "-t", "nat", "-A", "KUBE-SVC-AAAAAAAAAAAAAAAA",
+           "-m", "comment", "--comment", "old/gone:http -> 10.244.9.9:80", "-j", "ACCEPT")  # fmt: skip
+    netemu("exec", "--lab", lab, "node/one", "--", "iptables", "-I", "FORWARD", "-i", "eth7", "-j", "DROP")
+
+    said = netemu("rules", "one", "--lab", lab)
+
+    assert f"{address}:80/tcp" in said
+    assert "Not kube-proxy's:\n\nWhat is forwarded (forward)\n  filter FORWARD 1: drops what comes in by eth7" in said
+    assert "old/gone:http: no Service explains KUBE-SVC-AAAAAAAAAAAAAAAA 1" in said
+
+
+def test_what_is_not_there_is_refused_in_one_line(lab: str) -> None:
+    service, port, node = (
+        run("rules", "one", "--lab", lab, "--service", "wab"),
+        run("rules", "one", "--lab", lab, "--service", "web:htpp"),
+        run("rules", "three", "--lab", lab),
+    )
+
+    assert service.stderr == "error: no Service default/wab; did you mean default/web?\n"
+    assert port.stderr == "error: Service default/web has no port 'htpp'; did you mean http?\n"
+    assert (node.returncode, node.stderr.count("\n")) == (1, 1)
