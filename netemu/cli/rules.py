@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from netemu.cli.labs import pick
 from netemu.cli.output import Format, say, say_json, table
 from netemu.cli.root import need_root
 from netemu.lab.node_rules import RulesFound, find_service, rules_of_node
-from netemu.observe.rules import Met, NodeRules, fixed, of_service, others, targets_from
+from netemu.observe.rules import Met, fixed, of_service, others
+from netemu.observe.rules_told import by_port, told
 
 _FAMILIES = {"ip": "IPv4", "ip6": "IPv6"}
-_STAGES = {
-    "prerouting": "What comes in, from outside and from Pods (prerouting)",
-    "input": "What is for this node (input)",
-    "forward": "What is forwarded (forward)",
-    "output": "What this node sends itself (output)",
-    "postrouting": "What leaves (postrouting)",
-}
 
 
 def rules(lab: str, node: str, service: str, output: Format) -> None:
@@ -45,10 +40,9 @@ def _of_one(found: RulesFound, service: str) -> Iterator[str]:
 
 def _of_all(found: RulesFound) -> Iterator[str]:
     yield ""
-    yield from table(("SERVICE", "RULES", "TAKEN", "ENDPOINTS", "AT"), (
-        (row["port"], row["rules"], "-" if row["packets"] is None else row["packets"], row["endpoints"],
-         ", ".join(row["places"])) for row in summary(found.rules)
-    ))  # fmt: skip
+    rows = [(r.port, r.rules, "-" if r.packets is None else r.packets, len(r.endpoints), ", ".join(r.places))
+            for r in by_port(found.rules)]  # fmt: skip
+    yield from table(("SERVICE", "RULES", "TAKEN", "ENDPOINTS", "AT"), rows)
     yield ""
     yield "There whatever Services exist:"
     yield from told(fixed(found.rules), texts=False)
@@ -59,43 +53,11 @@ def _of_all(found: RulesFound) -> Iterator[str]:
     yield from _off(found.off)
 
 
-def told(met: Iterable[Met], *, texts: bool = True) -> Iterator[str]:
-    """Lines for people: where, what it does, how often it did, and the rule itself."""
-    stage = ""
-    for each in met:
-        if each.stage != stage:
-            stage = each.stage
-            yield ""
-            yield _STAGES[stage]
-        line, indent = each.line, "  " * (each.depth + 1)
-        count = f"  [{line.packets} packets]" if line.packets else ""
-        above = " (see above)" if each.seen else ""
-        yield f"{indent}{each.table} {each.chain} {each.number}: {line.sentence}{above}{count}"
-        if texts:
-            yield f"{indent}    {line.text}"
-
-
 def _off(found: Sequence[tuple[str, str]]) -> Iterator[str]:
     if found:
         yield ""
         yield "What is off:"
         yield from (f"  {port}: {what}" for port, what in found)
-
-
-def summary(found: NodeRules) -> list[dict[str, Any]]:
-    """A row per Service port: how many rules, places, endpoints, and packets taken (None where nothing counts)."""
-    rows: dict[str, dict[str, Any]] = {}
-    targets: dict[str, set[str]] = {}
-    for chain in found.chains.values():
-        for line in chain.lines:
-            for port in line.ports:
-                row = rows.setdefault(port, {"port": port, "rules": 0, "packets": None, "places": []})
-                row["rules"] += 1
-                if line.takes:
-                    row["places"] += [line.takes] if line.takes not in row["places"] else []
-                    row["packets"] = line.packets if row["packets"] is None else row["packets"] + (line.packets or 0)
-                    targets.setdefault(port, set()).update(targets_from(found, chain.table, line))
-    return [{**row, "endpoints": len(targets.get(port, ()))} for port, row in sorted(rows.items())]
 
 
 def _as_json(found: RulesFound, service: str) -> dict[str, Any]:
@@ -106,7 +68,7 @@ def _as_json(found: RulesFound, service: str) -> dict[str, Any]:
         return {**common, "rules": [_met(each) for each in of_service(found.rules, service)], "off": off}
     return {
         **common,
-        "services": summary(found.rules),
+        "services": [{**asdict(row), "endpoints": sorted(row.endpoints)} for row in by_port(found.rules)],
         "fixed": [_met(each) for each in fixed(found.rules)],
         "others": [_met(each) for each in others(found.rules)],
         "off": [finding._asdict() for finding in found.off],

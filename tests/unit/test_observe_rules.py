@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
+import msgspec
 import pytest
 
 from netemu.model import nft
 from netemu.model.nft import Field
 from netemu.model.objects import EndpointSlice, Service
+from netemu.observe.evidence import Backend, MapHit, RuleHit
 from netemu.observe.names import names_of
 from netemu.observe.rules import NodeRules, fixed, of_service, others, share_text, shares
 from netemu.observe.rules_check import Finding, findings
 from netemu.observe.rules_iptables import chains_of_iptables, options_of
 from netemu.observe.rules_nftables import chains_of_nftables
+from netemu.observe.rules_told import by_port, meaning, told
 from netemu.observe.rules_words import Words
 from tests.unit.proxy_world import DATA, endpoint_slice
 from tests.unit.rules_world import SERVICES, SLICES, TEST_NODE, world_names, world_rules
@@ -207,6 +211,58 @@ def test_a_rule_is_found_by_what_a_trace_says_of_it() -> None:
     assert masquerading.handle
     assert table.with_handle("kube-proxy", "masquerading", masquerading.handle) is masquerading
     assert (table.with_handle("kube-proxy", "masquerading", 99999), table.line("nat", "KUBE-X", 1)) == (None, None)
+
+
+def hit(table: str, chain: str, **where: Any) -> RuleHit:
+    backend: Backend = "nft" if table == "kube-proxy" else "iptables-nft"
+    return RuleHit(
+        seconds=0.0, place="node/test-node", leg="there", backend=backend, family="ip", table=table, chain=chain,
+        verdict="jump", **where,
+    )  # fmt: skip
+
+
+def test_what_a_trace_hit_is_told_with_the_same_sentences() -> None:
+    say = {mode: meaning({"node/test-node": [world_rules(mode)]}) for mode in MODES}
+    handle = world_rules("nftables").chains["kube-proxy", "masquerading"].lines[0].handle
+    vip, port = "172.30.0.10 . tcp . 80", "172.30.0.10,tcp:80"
+    element = MapHit(
+        seconds=0.0, place="node/test-node", leg="there", kind="map", family="ip", table="kube-proxy",
+        name="service-ips", key=vip,
+    )  # fmt: skip
+    member = msgspec.structs.replace(element, kind="ipset", family="", table="", name="KUBE-CLUSTER-IP", key=port)
+
+    assert say["iptables"](hit("nat", "KUBE-MARK-MASQ", number=1)) == "sets the mark that means: masquerade on leaving"
+    assert say["nftables"](hit("kube-proxy", "masquerading", handle=handle)).startswith("masquerades what is marked")
+    assert say["nftables"](element).startswith("sends what goes to cluster IP 172.30.0.10:80/tcp of default/web:http")
+    assert say["ipvs"](member) == "cluster IP 172.30.0.10:80/tcp of default/web:http is a cluster IP"
+    elsewhere = msgspec.structs.replace(element, place="shop/client")
+    assert [say["nftables"](elsewhere), say["iptables"](hit("nat", "OUTPUT", policy=True))] == ["", ""]
+
+
+def test_a_walk_becomes_indented_lines_with_what_was_counted() -> None:
+    rules = saved(SAVED.replace("-A PREROUTING", "[1:60] -A PREROUTING"))
+
+    lines = list(told(of_service(rules, "default/empty"), texts=False))
+
+    assert lines[:4] == [
+        "",
+        "What is for this node (input)",
+        "  filter INPUT 4: of what begins a connection, asks whether it goes to an external address or node port "
+        "without endpoints",
+        "    filter KUBE-EXTERNAL-SERVICES 2: refuses what goes to an address of this node and goes to node port "
+        "30099/tcp of default/empty:p80: it has no endpoints",
+    ]
+    assert "  nat PREROUTING 1: asks whether it goes to a Service  [1 packet]" in told(of_service(rules, "default/web"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_of_each_service_port_it_is_known_where_it_is_taken_and_where_to(mode: str) -> None:
+    rows = {row.port: row for row in by_port(world_rules(mode))}
+
+    local = rows["prod/lb-local:p80"]
+    assert {"172.30.0.13:80/tcp", "5.6.7.8:80/tcp", "192.168.99.22:80/tcp", ":30090/tcp"} == set(local.places)
+    assert (local.endpoints, local.packets) == ({"10.180.0.4:80", "10.180.1.4:80"}, None)
+    assert (rows["default/empty:p80"].endpoints, len(rows)) == (set(), 11)
 
 
 def test_without_comments_endpoints_are_known_by_who_leads_to_them() -> None:
