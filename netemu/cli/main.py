@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from netemu.cli.output import Format
+from netemu.cli.output import Format, ReportFormat
 from netemu.model.errors import NetemuError, UserError
 
 app = typer.Typer(
@@ -220,6 +220,23 @@ def probe(
     pace = Pace(number, duration, rate, concurrency or (1000 if rate else 8), timeout, keep_alive)
     change = observe.Change(during, margin) if during else None
     observe.probe(lab, source, namespace, destination, pace=pace, udp=udp, over=over, change=change, output=output)
+
+
+@app.command()
+def matrix(
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Only Services of this namespace")] = "",
+    service: Annotated[str, typer.Option(help="Only this Service: NAMESPACE/NAME, or NAME in --namespace")] = "",
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for silence where it is expected")] = 2.0,
+    lab: Lab = "",
+    output: Annotated[
+        ReportFormat, typer.Option("--output", "-o", help="table, json, junit or html")
+    ] = ReportFormat.table,
+    file: Annotated[Path | None, typer.Option("-w", help="Write the output there, and print only a summary")] = None,
+) -> None:
+    """Measure from every vantage to every Service, and compare with what should happen; exit with 1 if that differs."""
+    from netemu.cli import matrix
+
+    matrix.matrix(lab, namespace, service, timeout=timeout, output=output, file=file)
 
 
 @app.command()

@@ -17,6 +17,15 @@ class Format(StrEnum):
     json = "json"
 
 
+class ReportFormat(StrEnum):
+    """`-o` of what is a test, too."""
+
+    table = "table"
+    json = "json"
+    junit = "junit"
+    html = "html"
+
+
 def say(text: str) -> None:
     """A line of the result, to standard output."""
     sys.stdout.write(f"{text}\n")
@@ -30,7 +39,12 @@ def note(text: str) -> None:
 
 def say_json(value: Any) -> None:
     """A value, structs included, as indented JSON."""
-    say(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    say(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """The same as text."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterable[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import quoteattr
 
+from netemu.cli.junit import Case
+from netemu.cli.junit import junit as xml
 from netemu.cli.labs import pick
 from netemu.cli.output import Format, note, say, say_json
 from netemu.cli.root import need_root
@@ -47,7 +47,7 @@ def test(file: Path, *, lab: str, keep: bool, junit: Path | None, output: Format
     if keep and not lab:
         note(f"lab {name} is left as it is; `netemu down {name}` removes it")
     if junit:
-        junit.write_text(_junit(str(file), results))
+        junit.write_text(xml(str(file), [Case(each.name, each.seconds, each.why) for each in results]))
     failed = sum(not result.passed for result in results)
     if output == Format.json:
         say_json({"file": str(file), "checks": results})
@@ -61,15 +61,3 @@ def _print(number: int, result: CheckResult) -> None:
     say(f"{'ok  ' if result.passed else 'FAIL'} {number:3}  {result.name}  ({result.seconds:.2f} s)")
     if not result.passed:
         say(f"          {result.why}")
-
-
-def _junit(suite: str, results: Sequence[CheckResult]) -> str:
-    """What CI systems read."""
-    failed = sum(not result.passed for result in results)
-    lines = ['<?xml version="1.0" encoding="utf-8"?>']
-    lines.append(f'<testsuite name={quoteattr(suite)} tests="{len(results)}" failures="{failed}">')
-    for result in results:
-        head = f'  <testcase name={quoteattr(result.name)} time="{result.seconds}"'
-        failure = f"><failure message={quoteattr(result.why)}/></testcase>" if not result.passed else "/>"
-        lines.append(head + failure)
-    return "\n".join([*lines, "</testsuite>", ""])

@@ -1,0 +1,51 @@
+"""The truth table of a running lab: predicted from what its API server has, measured from its own namespaces."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from netemu.lab.api import LabApi
+from netemu.lab.cluster_view import read_cluster, senders
+from netemu.lab.config import load_config
+from netemu.lab.rules import rules_behind
+from netemu.lab.targets import find_target
+from netemu.model.errors import UserError
+from netemu.model.suggest import instead
+from netemu.observe.cluster import Cluster
+from netemu.observe.matrix import Cell, Matrix, plan
+from netemu.observe.measure import Ask, measure
+from netemu.observe.predict import Outcome
+
+_DNS = 53
+
+
+def run_matrix(lab: str, *, namespace: str = "", service: str = "", timeout: float = 2.0) -> Matrix:
+    """Predict, measure, compare. Raises UserError where there is nothing to look at."""
+    began = time.monotonic()
+    cluster = read_cluster(lab)
+    _check(cluster, namespace, service)
+    table = plan(cluster, senders(cluster), namespace=namespace, service=service)
+    late = rules_behind(LabApi(lab), [node.name for node in load_config(lab).nodes])
+    places = {each.name: find_target(lab, each.name).netns for each in table.vantages}
+    asks = [_ask(cell, places[cell.vantage.name]) for cell in table.cells]
+    found = asyncio.run(measure(asks, timeout=timeout))
+    by_cell = {(cell.vantage.name, cell.row): each for cell, each in zip(table.cells, found, strict=True)}
+    return table.measured(by_cell, time.monotonic() - began).noting(late)
+
+
+def _check(cluster: Cluster, namespace: str, service: str) -> None:
+    if service and service not in (known := [each.key for each in cluster.services]):
+        raise UserError(f"no Service {service!r}; {instead(service, known, 'Services here')}")
+    if namespace and namespace not in (known := [each.namespace for each in cluster.services]):
+        raise UserError(
+            f"no Services in namespace {namespace!r}; {instead(namespace, sorted({*known}), 'with Services')}"
+        )
+
+
+def _ask(cell: Cell, netns: str) -> Ask:
+    row, said = cell.row, cell.predicted
+    refusals = (each.steps for each in said.endings if each.outcome is Outcome.REFUSED)
+    by_rules = any(step.verdict == "reject" for steps in refusals for step in steps)
+    speaks_dns = row.port == _DNS or row.port_name.startswith("dns")
+    return Ask(netns, row.address, row.port, row.protocol, said.outcomes, by_rules, speaks_dns)
