@@ -10,6 +10,7 @@ from netemu.controllers.bootstraptokens import BootstrapSigner, TokenCleaner
 from netemu.controllers.cache import Cache
 from netemu.controllers.certificates import CertificateController, Signer
 from netemu.controllers.clusterroles import ClusterRoleAggregation
+from netemu.controllers.daemonset import DaemonSetController
 from netemu.controllers.deployment import DeploymentController
 from netemu.controllers.disruption import DisruptionController, StalePodDisruption
 from netemu.controllers.endpoints import EndpointsController
@@ -43,6 +44,7 @@ def controllers(
     return (
         DeploymentController(cache),
         ReplicaSetController(cache),
+        DaemonSetController(cache),
         EndpointSliceController(cache, service_pods),
         EndpointsController(cache, service_pods),
         EndpointSliceMirroringController(cache),

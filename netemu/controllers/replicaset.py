@@ -18,7 +18,7 @@ from netemu.controllers.cache import Cache
 from netemu.controllers.loop import Queue
 from netemu.model import times
 from netemu.model.meta import encode
-from netemu.model.objects import ReplicaSet, ReplicaSetStatus
+from netemu.model.objects import DaemonSet, ReplicaSet, ReplicaSetStatus
 from netemu.model.pods import Pod
 from netemu.model.resources import PODS, REPLICASETS
 from netemu.model.selectors import LabelSelector
@@ -42,7 +42,7 @@ def reconcile(rs: ReplicaSet, pods: Iterable[Pod], related: Sequence[Pod], now: 
     return actions
 
 
-def claim(rs: ReplicaSet, pods: Iterable[Pod]) -> tuple[list[Pod], Actions]:
+def claim(rs: ReplicaSet | DaemonSet, pods: Iterable[Pod]) -> tuple[list[Pod], Actions]:
     """The Pods that belong to `rs`, and the patches that make orphans its own and let go of strangers."""
     selector = LabelSelector.of_spec(encode(rs.spec.selector))
     mine: list[Pod] = []
@@ -56,7 +56,7 @@ def claim(rs: ReplicaSet, pods: Iterable[Pod]) -> tuple[list[Pod], Actions]:
                 actions.append(_own(pod, [ref for ref in _references(pod) if ref["uid"] != rs.metadata.uid]))
         elif not owner and matches and not rs.deleting and not pod.deleting and not pod.finished:
             mine.append(pod)
-            actions.append(_own(pod, [*_references(pod), owner_reference(rs, "apps/v1", "ReplicaSet")]))
+            actions.append(_own(pod, [*_references(pod), owner_reference(rs, "apps/v1", type(rs).__name__)]))
     return mine, actions
 
 
@@ -82,7 +82,7 @@ def available_in(pod: Pod, min_ready_seconds: int, now: datetime) -> float:
     return max(0.0, min_ready_seconds - (now - since).total_seconds()) if since else min_ready_seconds
 
 
-def pod_of(rs: ReplicaSet) -> dict[str, Any]:
+def pod_of(rs: ReplicaSet | DaemonSet) -> dict[str, Any]:
     """A Pod made from the template of `rs`."""
     template = rs.spec.template
     meta = template.get("metadata") or {}
@@ -94,7 +94,7 @@ def pod_of(rs: ReplicaSet) -> dict[str, Any]:
             "generateName": f"{rs.name}-",
             "namespace": rs.namespace,
             **kept,
-            "ownerReferences": [owner_reference(rs, "apps/v1", "ReplicaSet")],
+            "ownerReferences": [owner_reference(rs, "apps/v1", type(rs).__name__)],
         },
         "spec": template.get("spec") or {},
     }

@@ -11,8 +11,9 @@ from netemu.controllers.cache import Cache
 from netemu.controllers.loop import Queue
 from netemu.model import times
 from netemu.model.meta import encode
+from netemu.model.node_selection import tolerates
 from netemu.model.objects import Node, Taint
-from netemu.model.pods import Pod, Toleration
+from netemu.model.pods import Pod
 from netemu.model.resources import NODES, PODS
 
 
@@ -43,7 +44,7 @@ def time_left(pod: Pod, taints: Sequence[Taint], now: datetime) -> float | None:
     """Seconds until eviction; None for never, because every taint is tolerated without limit."""
     limits: list[float] = []
     for taint in taints:
-        matching = [t for t in pod.spec.tolerations if _tolerates(t, taint)]
+        matching = [t for t in pod.spec.tolerations if tolerates([t], taint)]
         if not matching:
             return 0.0
         seconds = [t.toleration_seconds for t in matching if t.toleration_seconds is not None]
@@ -51,14 +52,6 @@ def time_left(pod: Pod, taints: Sequence[Taint], now: datetime) -> float | None:
             since = times.parse(taint.time_added) if taint.time_added else now
             limits.append(max(0.0, min(seconds) - (now - since).total_seconds()))
     return min(limits, default=None)
-
-
-def _tolerates(toleration: Toleration, taint: Taint) -> bool:
-    return (
-        toleration.effect in ("", taint.effect)
-        and toleration.key in ("", taint.key)
-        and (toleration.operator == "Exists" or (bool(toleration.key) and toleration.value == taint.value))
-    )
 
 
 class TaintEvictionController:

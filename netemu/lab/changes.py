@@ -23,10 +23,10 @@ from netemu.lab.check_spec import Exec, Reference, Run
 from netemu.lab.claims import Failed, expect
 from netemu.lab.manifests import resource_of
 from netemu.lab.paths import LabPaths
-from netemu.lab.readiness import endpoints_missing, terminating, workloads_missing
+from netemu.lab.readiness import daemons_missing, endpoints_missing, terminating, workloads_missing
 from netemu.lab.rules import wait_for_rules
 from netemu.model.errors import NotFound
-from netemu.model.resources import CONFIGMAPS, DEPLOYMENTS, ENDPOINTSLICES, PODS, SERVICES, by_kind
+from netemu.model.resources import CONFIGMAPS, DAEMONSETS, DEPLOYMENTS, ENDPOINTSLICES, PODS, SERVICES, by_kind
 
 SETTLED_ANNOTATION = "netemu.dev/settled"
 """On the Service `kubernetes`, for `settle`."""
@@ -108,7 +108,7 @@ def settle(api: LabApi) -> None:
     def ready() -> bool:
         pods = api.list(PODS)[0]
         missing[:] = workloads_missing(api.list(DEPLOYMENTS)[0], pods)
-        missing.extend(terminating(pods))
+        missing.extend(daemons_missing(api.list(DAEMONSETS)[0]) + terminating(pods))
         missing.extend(endpoints_missing(api.list(SERVICES)[0], api.list(ENDPOINTSLICES)[0], pods))
         return not missing
 

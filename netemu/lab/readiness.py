@@ -35,6 +35,19 @@ def workloads_missing(deployments: Sequence[Obj], pods: Sequence[Obj]) -> list[s
     return lines
 
 
+def daemons_missing(daemon_sets: Sequence[Obj]) -> list[str]:
+    """A line per DaemonSet that has not rolled out to each of its nodes."""
+    lines = []
+    for obj in daemon_sets:
+        status = obj.get("status") or {}
+        behind = status.get("observedGeneration", 0) < obj["metadata"].get("generation", 0)
+        wanted = status.get("desiredNumberScheduled", 0)
+        reached = min(status.get("numberAvailable", 0), status.get("updatedNumberScheduled", 0))
+        if behind or reached < wanted:
+            lines.append(f"daemonset {_key(obj)}: {reached} of {wanted} nodes have an available Pod of it")
+    return lines
+
+
 def terminating(pods: Sequence[Obj]) -> list[str]:
     """A line per Pod that has been deleted and is not gone yet."""
     return [f"pod {_key(pod)}: terminating" for pod in pods if pod["metadata"].get("deletionTimestamp")]

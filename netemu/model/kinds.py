@@ -8,6 +8,8 @@ from netemu.model.meta import KubeObject
 from netemu.model.objects import (
     ClusterRole,
     ConfigMap,
+    ControllerRevision,
+    DaemonSet,
     Deployment,
     Endpoints,
     EndpointSlice,
@@ -23,8 +25,9 @@ from netemu.model.objects import (
 from netemu.model.pods import Pod
 
 _TYPES: tuple[type[KubeObject], ...] = (
-    CertificateSigningRequest, ClusterRole, ConfigMap, CustomResourceDefinition, Deployment, EndpointSlice, Endpoints,
-    Lease, Namespace, Node, Pod, PodDisruptionBudget, ReplicaSet, Secret, Service, ServiceCIDR,
+    CertificateSigningRequest, ClusterRole, ConfigMap, ControllerRevision, CustomResourceDefinition, DaemonSet,
+    Deployment, EndpointSlice, Endpoints, Lease, Namespace, Node, Pod, PodDisruptionBudget, ReplicaSet, Secret, Service,
+    ServiceCIDR,
 )  # fmt: skip
 
 KINDS: dict[str, type[KubeObject]] = {kind.__name__: kind for kind in _TYPES}

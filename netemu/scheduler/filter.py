@@ -7,11 +7,12 @@ rest of the cluster.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from netemu.model.node_selection import selects, tolerates
 from netemu.model.objects import Taint
-from netemu.model.pods import Pod, Toleration
+from netemu.model.pods import Pod
 from netemu.model.selectors import LabelSelector
 from netemu.scheduler.resources import requests
 from netemu.scheduler.state import ClusterState, NodeState, affinity, anti_affinity, host_ports
@@ -46,59 +47,6 @@ def explain(reasons: Mapping[str, str]) -> str:
     return f"0/{count} nodes are available: {', '.join(parts)}. {tail}"
 
 
-def tolerates(tolerations: Iterable[Toleration], taint: Taint) -> bool:
-    """Whether some toleration covers the taint (`Toleration.ToleratesTaint`)."""
-    return any(
-        (not t.effect or t.effect == taint.effect)
-        and (not t.key or t.key == taint.key)
-        and (t.operator == "Exists" or ((t.operator or "Equal") == "Equal" and t.key and t.value == taint.value))
-        for t in tolerations
-    )
-
-
-def matches_node(pod: Pod, node: NodeState) -> bool:
-    """nodeSelector and required node affinity."""
-    labels = node.labels
-    if not (pod.spec.node_selector or {}).items() <= labels.items():
-        return False
-    required = ((pod.spec.affinity or {}).get("nodeAffinity") or {}).get(
-        "requiredDuringSchedulingIgnoredDuringExecution"
-    )
-    if not required:
-        return True
-    return any(matches_term(term, node) for term in required.get("nodeSelectorTerms") or ())
-
-
-def matches_term(term: Mapping[str, Any], node: NodeState) -> bool:
-    """One nodeSelectorTerm: all its expressions; an empty term matches nothing."""
-    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
-    if not expressions and not fields:
-        return False
-    return all(_expression(e, node.labels) for e in expressions) and all(
-        _expression(e, {"metadata.name": node.name}) for e in fields
-    )
-
-
-def _expression(term: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    operator = term["operator"]
-    values: Sequence[str] = term.get("values") or ()
-    value = labels.get(term["key"])
-    match operator:
-        case "In":
-            return value is not None and value in values
-        case "NotIn":
-            return value is None or value not in values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-    try:
-        number, limit = int(value or ""), int(values[0])
-    except (ValueError, IndexError):
-        return False
-    return number > limit if operator == "Gt" else number < limit
-
-
 def _unschedulable(pod: Pod, node: NodeState, _: ClusterState) -> str | None:
     cordoned = node.node is not None and node.node.spec.unschedulable
     return "node(s) were unschedulable" if cordoned and not tolerates(pod.spec.tolerations, _UNSCHEDULABLE) else None
@@ -112,7 +60,7 @@ def _taints(pod: Pod, node: NodeState, _: ClusterState) -> str | None:
 
 
 def _affinity(pod: Pod, node: NodeState, _: ClusterState) -> str | None:
-    return None if matches_node(pod, node) else "node(s) didn't match Pod's node affinity/selector"
+    return None if selects(pod.spec, node.name, node.labels) else "node(s) didn't match Pod's node affinity/selector"
 
 
 def _ports(pod: Pod, node: NodeState, _: ClusterState) -> str | None:
@@ -160,7 +108,9 @@ def spread_counts(pod: Pod, constraint: Mapping[str, Any], state: ClusterState) 
     counts: Counter[str] = Counter()
     for node in state.known():
         domain = node.labels.get(key)
-        if domain is None or (constraint.get("nodeAffinityPolicy") != "Ignore" and not matches_node(pod, node)):
+        if domain is None or (
+            constraint.get("nodeAffinityPolicy") != "Ignore" and not selects(pod.spec, node.name, node.labels)
+        ):
             continue
         counts[domain] += sum(
             other.namespace == pod.namespace and not other.deleting and selector.matches(other.labels)

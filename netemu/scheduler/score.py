@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from netemu.model.node_selection import matches_term, tolerates
 from netemu.model.pods import Pod
-from netemu.scheduler.filter import matches_term, spread_counts, tolerates
+from netemu.scheduler.filter import spread_counts
 from netemu.scheduler.resources import requests
 from netemu.scheduler.state import ClusterState, NodeState, group_of
 
@@ -54,7 +55,7 @@ def group_by_zone(pod: Pod, state: ClusterState) -> Counter[str]:
 
 def _preference(pod: Pod, node: NodeState) -> int:
     terms: Iterable[Mapping[str, Any]] = ((pod.spec.affinity or {}).get("nodeAffinity") or {}).get(_PREFERRED) or ()
-    return sum(term["weight"] for term in terms if matches_term(term.get("preference") or {}, node))
+    return sum(term["weight"] for term in terms if matches_term(term.get("preference") or {}, node.name, node.labels))
 
 
 def _skew(pod: Pod, node: NodeState, state: ClusterState) -> int:

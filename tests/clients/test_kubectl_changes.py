@@ -390,6 +390,46 @@ def test_drain_waits_until_the_disruption_budget_lets_go(web: LabKubectl, minor:
     assert node not in nodes_of(web, "app=web")
 
 
+AGENT = """
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent}
+spec:
+  selector: {matchLabels: {app: agent}}
+  template:
+    metadata: {labels: {app: agent}}
+    spec: {terminationGracePeriodSeconds: 0, containers: [{name: agent, image: "agent:1"}]}
+"""
+
+
+def test_a_daemon_set_has_a_pod_on_every_node_that_takes_it(web: LabKubectl) -> None:
+    def nodes() -> list[str]:
+        return sorted(nodes_of(web, "app=agent"))
+
+    web("apply", "-f", "-", stdin=AGENT)
+    web("rollout", "status", "ds/agent", "--timeout=40s")
+    assert nodes() == ["worker-1", "worker-2"]  # the third node's taint is not tolerated
+    assert web("get", "ds", "agent", "--no-headers").split()[1:7] == ["2", "2", "2", "2", "2", "<none>"]
+
+    web("set", "image", "ds/agent", "agent=agent:2")
+    web("rollout", "status", "ds/agent", "--timeout=40s")
+    assert {pod["spec"]["containers"][0]["image"] for pod in web.get("pods", "-l", "app=agent")["items"]} == {"agent:2"}
+    assert [line.split()[0] for line in web("rollout", "history", "ds/agent").splitlines()[2:4]] == ["1", "2"]
+    web("rollout", "undo", "ds/agent")
+    web("rollout", "status", "ds/agent", "--timeout=40s")
+    assert {pod["spec"]["containers"][0]["image"] for pod in web.get("pods", "-l", "app=agent")["items"]} == {"agent:1"}
+
+    web("patch", "ds", "agent", "-p", '{"spec": {"template": {"spec": {"nodeSelector": {"agent": "here"}}}}}')
+    web("label", "node", "worker-2", "agent=here")
+    web("rollout", "status", "ds/agent", "--timeout=40s")
+    eventually(lambda: nodes() == ["worker-2"], "a Pod on worker-2 alone")
+    refused = web.run("drain", "worker-2", "--pod-selector=app=agent", "--dry-run=server")
+    web("uncordon", "worker-2")
+    web("label", "node", "worker-2", "agent-")
+    web("delete", "ds", "agent", "--timeout=20s")
+    assert "cannot delete DaemonSet-managed Pods" in refused.stderr
+
+
 def test_a_service_cidr_gives_addresses_and_goes_when_none_is_left(web: LabKubectl) -> None:
     more = "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: more}\nspec: {cidrs: [10.97.0.0/24]}"
     why = '.status.conditions[?(@.type=="Ready")].reason'

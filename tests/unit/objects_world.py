@@ -22,6 +22,13 @@ def deployment(name: str = "web", replicas: int = 3, image: str = "one", **spec:
     }
 
 
+def daemon_set(name: str = "web", image: str = "one", pod: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    made = deployment(name, image=image, **spec)
+    del made["spec"]["replicas"]
+    made["spec"]["template"]["spec"] |= pod or {}
+    return {**made, "kind": "DaemonSet"}
+
+
 def service(name: str = "web", **spec: Any) -> dict[str, Any]:
     meta = {"name": name, "namespace": "shop", "uid": f"uid-{name}", **spec.pop("metadata", {})}
     spec = {"selector": {"app": name}, "ports": [{"port": 80}], "clusterIP": "10.96.0.9", **spec}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from netemu.lab.readiness import (
+    daemons_missing,
     endpoints_missing,
     nodes_missing,
     pod_state,
@@ -44,6 +45,21 @@ def test_deployment_counts_only_once_its_newest_spec_was_seen() -> None:
     }
 
     assert workloads_missing([deployment], []) == ["deployment shop/web: 3 of 3 Pods available"]
+
+
+def test_a_daemon_set_has_rolled_out_once_all_its_nodes_have_its_newest_pod() -> None:
+    def lines(generation: int, **counts: int) -> list[str]:
+        status = {"observedGeneration": 1, "desiredNumberScheduled": 3, **counts}
+        return daemons_missing(
+            [{"metadata": {"namespace": "a", "name": "b", "generation": generation}, "status": status}]
+        )
+
+    assert lines(1, updatedNumberScheduled=3, numberAvailable=3) == []
+    assert lines(2, updatedNumberScheduled=3, numberAvailable=3) != []
+    assert lines(1, updatedNumberScheduled=1, numberAvailable=3) == lines(
+        1, updatedNumberScheduled=3, numberAvailable=1
+    )
+    assert lines(1) == ["daemonset a/b: 0 of 3 nodes have an available Pod of it"]
 
 
 def test_deployment_has_rolled_out_once_no_pod_of_an_older_template_is_left() -> None:
