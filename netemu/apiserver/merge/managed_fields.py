@@ -33,12 +33,18 @@ MAX_UPDATE_MANAGERS = 10
 """Above, the oldest entries of updates become one."""
 _ANCIENT = "ancient-changes"
 
-_METADATA = ("name", "namespace", "creationTimestamp", "selfLink", "uid", "clusterName", "generation", "managedFields")
+_TYPE = frozenset({"apiVersion", "kind"})
+_METADATA = frozenset(
+    {
+        "clusterName", "creationTimestamp", "generation", "managedFields", "name", "namespace", "resourceVersion",
+        "selfLink", "uid",
+    }
+)  # fmt: skip
+"""With the type: the fields that the server keeps and nobody owns."""
 _NOBODYS = union(
-    of_paths([["f:apiVersion"], ["f:kind"], ["f:metadata"], ["f:metadata", "f:resourceVersion"]]),
+    of_paths([["f:metadata"], *(["f:" + name] for name in _TYPE)]),
     of_paths(["f:metadata", f"f:{name}"] for name in _METADATA),
 )
-"""Fields that the server keeps and nobody owns."""
 
 
 class Manager(NamedTuple):
@@ -77,6 +83,12 @@ def applier(name: str, subresource: str = "") -> Manager:
 def owned(fields: FieldSet) -> FieldSet:
     """Less what nobody owns."""
     return difference(fields, _NOBODYS)
+
+
+def _ownable(obj: Obj) -> Obj:
+    """An object without the fields that nobody owns."""
+    metadata = {name: value for name, value in obj.get("metadata", EMPTY).items() if name not in _METADATA}
+    return {name: value for name, value in obj.items() if name not in _TYPE} | {"metadata": metadata}
 
 
 def decoded(entries: Any) -> Managers | None:
@@ -167,7 +179,7 @@ def after_update(typed: Typed, managers: Managers, who: Manager, old: Obj, new: 
     if not managers and old:
         return managers
     try:
-        changed, removed = map(owned, compared(typed, old, new))
+        changed, removed = compared(typed, _ownable(old), _ownable(new))
     except Unfit:
         return managers
     if not changed and not removed:

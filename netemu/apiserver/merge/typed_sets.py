@@ -188,10 +188,11 @@ def _put(step: str, nodes: _Nodes, changed: FieldSet, removed: FieldSet) -> None
 
 def _whole(typed: Typed, value: Any) -> FieldSet:
     """Everything that came or went with a value, itself included."""
-    if value is None or form_of(typed, value) is Form.LEAF or not value:
+    form = form_of(typed, value)
+    if not value or form is Form.LEAF:
         return EMPTY
     found: FieldSet = {SELF: EMPTY}
-    if form_of(typed, value) is Form.MAP:
+    if form is Form.MAP:
         fields = typed.fields
         for name, inner in value.items():
             below = fields.get(name) or typed.element
