@@ -62,7 +62,7 @@ def externally_accessible(spec: Obj) -> bool:
 
 def settled(obj: Obj, old: Obj | None) -> Obj:
     """A copy of `obj` with clusterIP and clusterIPs in step, and with what it takes over from `old`."""
-    result: Obj = duplicate(obj)
+    result = {**obj, "spec": duplicate(obj.get("spec") or {})}
     settle(result, old)
     return result
 

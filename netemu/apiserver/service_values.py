@@ -15,8 +15,9 @@ from contextlib import asynccontextmanager
 from netemu.apiserver.allocation import Value, values_of
 from netemu.apiserver.cacher import Cacher
 from netemu.apiserver.claims import Claims
-from netemu.apiserver.json_values import duplicate
+from netemu.apiserver.json_values import decode
 from netemu.apiserver.rules import Allocator
+from netemu.apiserver.watchcache import encode
 from netemu.client.base import Obj
 from netemu.model.errors import ApiError, Invalid
 from netemu.model.resources import SERVICECIDRS, SERVICES
@@ -60,11 +61,12 @@ class ServiceValues:
         except BaseException:
             await self._settle(new, claimed)
             raise
-        await self._settle(new, claimed | (values_of(old) if old and not dry_run else set()))
+        if old or dry_run:  # a new Service that is written has just what it took
+            await self._settle(new, claimed | (values_of(old) if old and not dry_run else set()))
 
     async def _take(self, new: Obj, old: Obj | None, dry_run: bool) -> set[Value]:
         """Allocate, and claim what is new; what was claimed."""
-        given = duplicate(new["spec"])
+        given = encode(new["spec"])
         elsewhere: set[Value] = set()
         while True:
             self._use_cidrs()
@@ -82,7 +84,7 @@ class ServiceValues:
             await self._claims.give_back(ours)
             self._refresh(new)
             elsewhere |= lost
-            new["spec"] = duplicate(given)
+            new["spec"] = decode(given)
 
     def _use_cidrs(self) -> None:
         """Let the allocator know of ServiceCIDRs that came or went."""
