@@ -241,6 +241,8 @@ class WatchCache:
             if not self._objects[namespace]:
                 del self._objects[namespace]
         self.remember(written)
+        if not self._watchers:
+            return
         change = Change(written.revision, old, new)
         for bucket in (None, *change.buckets()):
             for watcher in tuple(self._watchers.get(bucket, ())):

@@ -46,6 +46,7 @@ _BODY = 3 * 2**20
 _LINE = 64 * 1024
 """Bytes of the request line and of one header: long selectors and tokens."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_REVIEWS = frozenset(REVIEWS)
 _GOODBYE = 0.2
 """Seconds that requests under way get at the end."""
 
@@ -184,7 +185,7 @@ class ApiServer:
         if connects(target):
             return await self._connects.handle(verb, request, target)
         token = self._tokens is not None and (target.resource, target.subresource) == (SERVICEACCOUNTS, "token")
-        if target.resource not in REVIEWS and not token:
+        if target.resource not in _REVIEWS and not token:
             return await self._resources.handle(verb, request, target)
         if verb != "create" or (target.name and not token):
             raise MethodNotAllowed("the server does not allow this method on the requested resource")

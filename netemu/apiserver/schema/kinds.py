@@ -156,7 +156,7 @@ class Schema:
     def unknown_fields(self, resource: Resource, obj: Obj) -> list[str]:
         """`unknown field "spec.containers[0].foo"` for each field that the kind does not have, in document order."""
         root = self.root(resource)
-        return [f'unknown field "{path}"' for path in _unknown(self, root, obj, "")] if root else []
+        return [f'unknown field "{path[1:]}"' for path in _unknown(self, root, obj)] if root else []
 
     def decoded(self, resource: Resource, obj: Obj) -> Obj:
         """`obj`, changed in place to the form in which it is kept (`decoding`). Raises BadRequest.
@@ -199,19 +199,20 @@ def _promoted(raw: msgspec.Raw) -> msgspec.Raw:
     return msgspec.Raw(text)
 
 
-def _unknown(schema: Schema, shape: Shape, value: Any, path: str) -> Iterator[str]:
-    shape = schema.resolve(shape)
+def _unknown(schema: Schema, shape: Shape, value: Any) -> list[str]:
+    """The paths from here (`.spec.foo`, `[0].foo`) to fields that there are not. There are hardly ever any."""
+    shape, found = schema.resolve(shape), list[str]()
     if isinstance(value, dict):
+        properties, values = shape.properties or {}, shape.additional_shape
         for key, inner in value.items():
-            where = f"{path}.{key}" if path else key
-            field = schema.field(shape, key)
-            if field is not None:
-                yield from _unknown(schema, field, inner, where)
-            elif shape.closed:
-                yield where
+            if (field := properties.get(key, values)) is None:
+                found += [f".{key}"] if shape.closed else ()
+            elif isinstance(inner, (dict, list)):
+                found += [f".{key}{path}" for path in _unknown(schema, field, inner)]
     elif isinstance(value, list) and shape.items is not None:
         for index, inner in enumerate(value):
-            yield from _unknown(schema, shape.items, inner, f"{path}[{index}]")
+            found += [f"[{index}]{path}" for path in _unknown(schema, shape.items, inner)]
+    return found
 
 
 def _references(shape: Shape) -> Iterator[str]:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -111,8 +112,12 @@ def invalid_for(path: str, value: Any, reasons: Iterable[str]) -> list[FieldErro
 # --- texts ----------------------------------------------------------------------------------------------------------
 
 
+_compiled = cache(re.compile)
+"""There are a dozen patterns; every text of every object is held against some of them."""
+
+
 def _matches(pattern: str, value: str) -> bool:
-    return re.fullmatch(pattern, value) is not None
+    return _compiled(pattern).fullmatch(value) is not None
 
 
 def _regex_error(text: str, pattern: str, *examples: str) -> str:
@@ -188,15 +193,10 @@ def dns1035_label(value: str) -> list[str]:
 
 def qualified_name(value: str) -> list[str]:
     """Reasons why this is no label or annotation key: an optional DNS prefix, `/`, and a name."""
-    name_text = (
-        "must consist of alphanumeric characters, '-', '_' or '.', "
-        "and must start and end with an alphanumeric character"
-    )
-    name_error = _regex_error(name_text, _QUALIFIED, "MyName", "my.name", "123-abc")
     parts = value.split("/")
     if len(parts) > 2:
         return [
-            f"a qualified name {name_error} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            f"a qualified name {_NAME_ERROR} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
         ]
     reasons: list[str] = []
     if len(parts) == 2:
@@ -210,8 +210,14 @@ def qualified_name(value: str) -> list[str]:
     elif len(name) > 63:
         reasons += [f"name part {reason}" for reason in _too_long_reason(name, 63)]
     if not _matches(_QUALIFIED, name):
-        reasons.append(f"name part {name_error}")
+        reasons.append(f"name part {_NAME_ERROR}")
     return reasons
+
+
+_NAME_ERROR = _regex_error(
+    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character",
+    _QUALIFIED, "MyName", "my.name", "123-abc",
+)  # fmt: skip
 
 
 def label_value(value: str) -> list[str]:
