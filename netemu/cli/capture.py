@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -15,6 +14,7 @@ import msgspec
 from netemu.cli.labs import pick
 from netemu.cli.output import Format, note, say
 from netemu.cli.root import need_root
+from netemu.cli.watching import Watching, limits
 from netemu.lab.addresses import CurrentNames
 from netemu.lab.places import describer, find_places
 from netemu.model.errors import UserError, reason
@@ -22,9 +22,6 @@ from netemu.observe import pcapng
 from netemu.observe.capture import Capture
 from netemu.observe.packet_text import Told, read_frame
 from netemu.observe.pcapng import Packet
-
-_LOOK = 1.0
-"""Seconds between looks whether the lab is still there."""
 
 
 def capture(
@@ -37,17 +34,20 @@ def capture(
     places = find_places(lab, where, namespace)
     names = CurrentNames(lab)
     program = _compiled(expression, names)
-    end = _End(count, duration)
     with _stream(file) as stream, Capture(
         places, program, expression=expression, describe=describer(lab)
     ) as running:  # fmt: skip
         sink = _sink(stream, output, running, names)
-        note(f"capturing at {', '.join(map(str, places))}; {_until(count, duration)}")
-        with contextlib.suppress(BrokenPipeError), end.on_signals():
-            for packets in running.packets(lambda: end.reached(running), sink.reader):
-                sink.write(end.take(packets))
+        note(f"capturing at {', '.join(map(str, places))}; {limits(duration, count)}")
+        taken = 0
+        with Watching(duration, lambda: running.gone) as watching:
+            for packets in _first(count, running.packets(watching.over, sink.reader)):
+                sink.write(packets)
+                taken += len(packets)
             sink.end()
-        _tell(running, end, lab)
+        if watching.gone:
+            note(f"lab {lab}, or what was captured of it, went away")
+        _tell(running, taken)
 
 
 def _compiled(expression: str, names: CurrentNames) -> bytes:
@@ -56,55 +56,18 @@ def _compiled(expression: str, names: CurrentNames) -> bytes:
     return compile_filter(names.now.in_filter(expression)) if expression else b""
 
 
-def _until(count: int, duration: float) -> str:
-    limits = [f"{count} packets"] * bool(count) + [f"{duration:g} s"] * bool(duration)
-    return f"ends after {' or '.join(limits)}" if limits else "Ctrl-C ends it"
+def _first(count: int, batches: Iterable[list[Packet]]) -> Iterator[list[Packet]]:
+    """So many packets; 0: all."""
+    left = count or sys.maxsize
+    for packets in batches:
+        yield packets[:left]
+        left -= len(packets)
+        if left <= 0:
+            return
 
 
-class _End:
-    """When it is enough: so many packets, so many seconds, a signal, or the end of the places."""
-
-    def __init__(self, count: int, duration: float) -> None:
-        self.taken = 0
-        self._left = count or sys.maxsize
-        self._deadline = time.monotonic() + duration if duration else float("inf")
-        self._asked, self._gone, self._next = False, False, 0.0
-
-    @contextlib.contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """An interruption is one way to end; the second, while nobody reads what is written, breaks off."""
-
-        def ask(number: int, _: object) -> None:
-            self._asked = True
-            signal.signal(number, signal.default_int_handler)
-
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def reached(self, running: Capture) -> bool:
-        """Whether to stop."""
-        now = time.monotonic()
-        if now > self._next:
-            self._next, self._gone = now + _LOOK, running.gone
-        return self._asked or self._gone or not self._left or now > self._deadline
-
-    def take(self, packets: Sequence[Packet]) -> Sequence[Packet]:
-        """Those that still count."""
-        taken = packets[: self._left]
-        self._left -= len(taken)
-        self.taken += len(taken)
-        return taken
-
-
-def _tell(running: Capture, end: _End, lab: str) -> None:
-    if running.gone:
-        note(f"lab {lab}, or what was captured of it, went away")
-    dropped = running.count().dropped
-    note(f"{end.taken} packets captured, {dropped} dropped by the kernel")
+def _tell(running: Capture, taken: int) -> None:
+    note(f"{taken} packets captured, {running.count().dropped} dropped by the kernel")
     for place, counts in running.counts.items():
         if counts.dropped:
             note(f"  {place}: {counts.dropped} of {counts.taken + counts.dropped} came faster than they were read")

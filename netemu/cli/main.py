@@ -299,6 +299,50 @@ def rules(
     rules.rules(lab, node, service, output)
 
 
+_SERVICE = "Only what goes to this Service: NAME or NAMESPACE/NAME, with :PORT one port of it"
+_OF = "Only what this is an end of: POD, NAMESPACE/POD, node/NAME or client/NAME"
+
+
+@app.command()
+def flows(
+    service: Annotated[str, typer.Option(help=_SERVICE)] = "",
+    of: Annotated[str, typer.Option("--of", metavar="WHO", help=_OF)] = "",
+    others: Annotated[bool, typer.Option("--all", help="Also what goes to no Service")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print connections as they begin, change and end")
+    ] = False,
+    duration: Annotated[float, typer.Option(min=0, help="Follow for so many seconds")] = 0.0,
+    namespace: Namespace = "default",
+    lab: Lab = "",
+    output: Output = Format.table,
+) -> None:
+    """Show the connections that all nodes track as flows: client, Service, endpoint, state, packets, bytes, age."""
+    from netemu.cli import flows
+
+    flows.flows(
+        lab, service=service, of=of, namespace=namespace, others=others, follow=follow, duration=duration, output=output
+    )
+
+
+@app.command()
+def conntrack(
+    node: Annotated[str, typer.Argument(metavar="[NODE]", help="Node")] = "",
+    all_nodes: Annotated[bool, typer.Option("--all", help="Of all nodes")] = False,
+    service: Annotated[str, typer.Option(help=_SERVICE)] = "",
+    of: Annotated[str, typer.Option("--of", metavar="WHO", help=_OF)] = "",
+    delete: Annotated[bool, typer.Option("--delete", help="Forget the entries; what was forgotten is listed")] = False,
+    namespace: Namespace = "default",
+    lab: Lab = "",
+    output: Output = Format.table,
+) -> None:
+    """List the entries of a node's conntrack table in its own form, with names beside them; or forget some."""
+    from netemu.cli import flows
+
+    flows.conntrack(
+        lab, node, all_nodes=all_nodes, service=service, of=of, namespace=namespace, delete=delete, output=output
+    )
+
+
 @app.command("test")
 def run_checks(
     file: Annotated[Path, typer.Argument(help="Topology file with spec.checks")],

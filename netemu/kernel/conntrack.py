@@ -46,6 +46,15 @@ class Flow:
     """What names the entry to the kernel."""
 
 
+class Entry(Protocol):
+    """What can be forgotten: a `Flow`, or a `conntrack_events.Tracked`."""
+
+    @property
+    def handle(self) -> bytes:
+        """What names the entry to the kernel."""
+        ...
+
+
 class Conntrack(Protocol):
     """The flows of one namespace. Implemented by `ConntrackNetlink` and `netemu.testing.conntrack.FakeConntrack`."""
 
@@ -71,7 +80,7 @@ class ConntrackNetlink:
             self._send(sock, _GET, _REQUEST | _DUMP, family, b"")
             return [f for body in self._answers(sock, "list flows") if (f := _flow(body)) and f.protocol == protocol]
 
-    def delete(self, flows: Iterable[Flow], *, ipv6: bool = False) -> int:
+    def delete(self, flows: Iterable[Entry], *, ipv6: bool = False) -> int:
         """See Conntrack."""
         family, deleted = socket.AF_INET6 if ipv6 else socket.AF_INET, 0
         with self._socket() as sock:

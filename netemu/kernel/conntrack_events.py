@@ -1,4 +1,5 @@
-"""Connections of one namespace as conntrack begins, changes and forgets them, told by netlink as it happens.
+"""Connections of one namespace, whole: those that conntrack holds, and what it begins, changes and forgets, as it
+happens.
 
 The kernel keeps no events for connections that began before somebody listened, and, with sysctl nf_conntrack_events 2
 (the default since Linux 5.19), none while nobody does. Where the socket's buffer overflows, what did not fit is lost,
@@ -10,14 +11,15 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
 
 from netemu.kernel import netns as namespaces
 from netemu.kernel.nfnetlink import (
     NETLINK_NETFILTER,
     NLM_F_ACK,
     NLM_F_REQUEST,
+    Nfnetlink,
     attribute,
     attributes,
     message,
@@ -44,11 +46,14 @@ _SOL_NETLINK, _ADD_MEMBERSHIP, _SO_RCVBUFFORCE = 270, 1, 33
 _BUFFER: Final = 8 << 20
 _ERROR: Final = 2
 _ORIGINAL, _REPLY, _STATUS, _PROTOINFO, _TIMEOUT, _MARK = 1, 2, 3, 4, 7, 8
-_COUNTERS_ORIGINAL, _COUNTERS_REPLY, _ID, _ZONE = 9, 10, 12, 18
+_COUNTERS_ORIGINAL, _COUNTERS_REPLY, _USE, _ID, _ZONE, _TIMESTAMP = 9, 10, 11, 12, 18, 20
 _SOURCES, _DESTINATIONS = (1, 3), (2, 4)
 _PROTOCOL, _SOURCE_PORT, _PORT = 1, 2, 3
 _ECHO_ID, _ECHO_TYPE, _ECHO_CODE = (4, 7), (5, 8), (6, 9)
 _COUNTER_PACKETS, _COUNTER_BYTES = 1, 2
+_TIMESTAMP_START: Final = 1
+
+Handle: TypeAlias = bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,8 @@ class Tuple:
     source_port: int
     destination: str
     port: int
+    icmp: tuple[int, int] | None = field(default=None, compare=False)
+    """Type and code of an echo and its like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,12 @@ class Tracked:
     zone: int = 0
     packets: tuple[int, int] = (0, 0)
     bytes: tuple[int, int] = (0, 0)
+    began: int = 0
+    """Nanoseconds since the epoch; known with nf_conntrack_timestamp only."""
+    use: int = 0
+    """References that the kernel holds."""
+    handle: Handle = field(default=b"", repr=False, compare=False)
+    """What names the entry to the kernel."""
 
 
 class ConntrackEvents:
@@ -116,6 +129,17 @@ class ConntrackEvents:
         self._socket.close()
 
 
+def entries(netns: str, *, ipv6: bool = False) -> list[Tracked]:
+    """All connections of a family that a namespace tracks. Raises KernelNotFound, KernelDenied."""
+    family = socket.AF_INET6 if ipv6 else socket.AF_INET
+    netlink = Nfnetlink(netns)
+    try:
+        answers = netlink.ask(_SUBSYSTEM | _GET, family, b"", dump=True, operation="list connections")
+    finally:
+        netlink.close()
+    return [tracked(_SUBSYSTEM | _NEW, 0, bytes(4) + answer) for answer in answers]
+
+
 def find(netns: str, original: Tuple) -> Tracked | None:
     """The connection that packets with these addresses belong to, in either direction. None where there is none."""
     family = socket.AF_INET6 if ":" in original.source else socket.AF_INET
@@ -148,7 +172,15 @@ def tracked(kind: int, flags: int, payload: bytes) -> Tracked:
         zone=_number(at, _ZONE),
         packets=(_number(counts[0], _COUNTER_PACKETS), _number(counts[1], _COUNTER_PACKETS)),
         bytes=(_number(counts[0], _COUNTER_BYTES), _number(counts[1], _COUNTER_BYTES)),
+        began=_number(attributes(at.get(_TIMESTAMP, b"")), _TIMESTAMP_START),
+        use=_number(at, _USE),
+        handle=_handle(at),
     )
+
+
+def _handle(at: dict[int, bytes]) -> bytes:
+    """The id keeps a new connection with the same addresses from being taken for the old one."""
+    return nested(_ORIGINAL, at[_ORIGINAL]) + b"".join(attribute(kind, at[kind]) for kind in (_ID, _ZONE) if kind in at)
 
 
 def _open(netns: str, kind: int) -> socket.socket:
@@ -167,12 +199,14 @@ def _tuple(data: bytes) -> Tuple:
     ip, proto = attributes(parts[1]), attributes(parts[2])
     number = proto[_PROTOCOL][0]
     echo = next((_number(proto, kind) for kind in _ECHO_ID if kind in proto), 0)
+    kinds = [proto[kind][0] for kind in (*_ECHO_TYPE, *_ECHO_CODE) if kind in proto]
     return Tuple(
         PROTOCOLS.get(number, str(number)),
         _address(ip, _SOURCES),
         _number(proto, _SOURCE_PORT) or echo,
         _address(ip, _DESTINATIONS),
         _number(proto, _PORT) or echo,
+        (kinds[0], kinds[1]) if len(kinds) == 2 else None,
     )
 
 

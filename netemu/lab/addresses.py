@@ -8,6 +8,7 @@ from typing import Final
 
 from netemu.lab.api import LabApi
 from netemu.lab.config import LabConfig, load_config
+from netemu.lab.network_plan import network_plan
 from netemu.lab.paths import LabPaths
 from netemu.model.errors import ApiError, UserError
 from netemu.model.meta import decode
@@ -55,7 +56,8 @@ def _machines(config: LabConfig) -> Iterator[tuple[str, Party]]:
             yield address, Party(NODE, node.name)
     for client in config.clients:
         yield from ((address, Party(CLIENT, client.name)) for address in client.addresses)
-    yield from ((first_address(network), Party(UNDERLAY, UNDERLAY)) for network in config.node_cidrs)
+    for network in (*config.node_cidrs, *network_plan(config).client_networks):
+        yield first_address(network), Party(UNDERLAY, UNDERLAY)
 
 
 def _pods(lab: str) -> Iterator[tuple[str, Party]]:

@@ -31,6 +31,11 @@ IPV6: Final[Mapping[str, str | int]] = {
     "net.ipv6.conf.all.disable_ipv6": 0,
     "net.ipv6.conf.default.disable_ipv6": 0,
 }
+COUNTED: Final[Mapping[str, str | int]] = {
+    "net.netfilter.nf_conntrack_acct": 1,
+    "net.netfilter.nf_conntrack_timestamp": 1,
+}
+"""Conntrack counts packets and bytes, and notes when connections began: `netemu flows` tells it."""
 ROUTER: Final[Mapping[str, str | int]] = {"net.ipv4.ip_forward": 1, **LOOSE}
 ROUTER_IPV6: Final[Mapping[str, str | int]] = {**IPV6, "net.ipv6.conf.all.forwarding": 1}
 

@@ -68,7 +68,8 @@ def build(plan: NetworkPlan) -> None:
         # Sysctls before links: an interface starts with the namespace's defaults.
         is_node = machine.startswith(f"{plan.lab}.node.")
         of_family = (node.ROUTER_IPV6 if is_node else node.IPV6) if plan.ipv6 else {}
-        _prepare(machine, {**(node.ROUTER if is_node else node.LOOSE), **of_family}, node.QUIET)
+        optional = {**node.QUIET, **node.COUNTED} if is_node else node.QUIET
+        _prepare(machine, {**(node.ROUTER if is_node else node.LOOSE), **of_family}, optional)
     with Netlink(netns) as router:
         _lay(plan, router)
         for each in plan.nodes:

@@ -1,4 +1,4 @@
-"""What crosses the links of a lab, and what its nodes remember of it: capture."""
+"""What crosses the links of a lab, and what its nodes remember of it: capture, flows, conntrack."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from netemu.model.resources import SERVICES
+from netemu.model.resources import NODES, SERVICES
 from netemu.network import names
-from tests.cluster.labs import ROOT, api, eventually, netemu, run, start
+from tests.cluster.labs import ROOT, api, eventually, netemu, netemu_json, run, start
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +28,13 @@ def lab() -> Iterator[str]:
 
 
 class Running:
-    """A `netemu capture` in the background that has its sockets open."""
+    """A `netemu capture`, or `flows --follow`, in the background that has its sockets open."""
 
     def __init__(self, lab: str, folder: Path, *args: str) -> None:
         self.out, self._err = folder / "out", folder / "err"
         with self.out.open("wb") as out, self._err.open("wb") as err:
-            self._process = start("capture", "--lab", lab, "-n", "shop", *args, stdout=out, stderr=err)
-        eventually(lambda: "capturing at" in self.said or self._process.poll() is not None, "sockets are open")
+            self._process = start(*args, "--lab", lab, "-n", "shop", stdout=out, stderr=err)
+        eventually(lambda: "; " in self.said or self._process.poll() is not None, "sockets are open")
 
     @property
     def said(self) -> str:
@@ -67,8 +67,10 @@ def address_of(lab: str, service: str) -> str:
 
 
 def test_a_connection_is_seen_on_every_link_in_order_and_with_names(lab: str, tmp_path: Path) -> None:
-    nodes = ("node/control-plane", "node/worker-1", "node/worker-2")
-    running = Running(lab, tmp_path, "client", *nodes, "-o", "json", "--filter", "tcp[tcpflags] & tcp-syn != 0")
+    nodes = ("node/worker-1", "node/worker-2")
+    running = Running(
+        lab, tmp_path, "capture", "client", *nodes, "-o", "json", "--filter", "tcp[tcpflags] & tcp-syn != 0"
+    )
     ask(lab)
     running.interrupt()
     lines = running.lines()
@@ -94,7 +96,7 @@ def test_a_file_has_places_names_and_directions_and_scapy_reads_it(lab: str, tmp
     file = tmp_path / "capture.pcapng"
     link = "shop/client eth0"
     expression = "tcp port 80 and host service/shop/web"
-    running = Running(lab, tmp_path, "client", "node/worker-1", "-w", str(file), "--filter", expression)
+    running = Running(lab, tmp_path, "capture", "client", "node/worker-1", "-w", str(file), "--filter", expression)
     ask(lab)
     said = running.interrupt()
     with PcapNgReader(str(file)) as reader:
@@ -117,7 +119,7 @@ def test_a_file_has_places_names_and_directions_and_scapy_reads_it(lab: str, tmp
 
 
 def test_it_ends_after_so_many_packets_and_lines_are_to_be_read(lab: str, tmp_path: Path) -> None:
-    running = Running(lab, tmp_path, "client:eth0", "--count", "2", "--filter", "udp port 53")
+    running = Running(lab, tmp_path, "capture", "client:eth0", "--count", "2", "--filter", "udp dst port 53")
     ask(lab)
 
     assert "2 packets captured" in running.wait()
@@ -152,7 +154,7 @@ def test_it_ends_with_the_reader_of_its_pipe(lab: str) -> None:
 
 def test_a_link_is_found_by_its_name_alone(lab: str, tmp_path: Path) -> None:
     link = names.host_veth(names.pod_netns(lab, "shop", "client"))
-    running = Running(lab, tmp_path, link, "--count", "1", "-o", "json", "--filter", "udp port 53")
+    running = Running(lab, tmp_path, "capture", link, "--count", "1", "-o", "json", "--filter", "udp dst port 53")
     ask(lab)
     running.wait()
     (line,) = running.lines()
@@ -182,7 +184,7 @@ def test_a_mistake_is_told_in_one_line(lab: str, args: list[str], said: str) -> 
 
 
 def test_nothing_is_left_of_one_that_was_killed(lab: str, tmp_path: Path) -> None:
-    running = Running(lab, tmp_path, "client")
+    running = Running(lab, tmp_path, "capture", "client")
     before = sockets_of_packets(lab)
     running.kill()
 
@@ -194,3 +196,103 @@ def sockets_of_packets(lab: str) -> int:
     head, *rest = netemu("exec", "--lab", lab, "-n", "shop", "client", "--", "cat", "/proc/net/packet").splitlines()
     assert head.startswith("sk")
     return len(rest)
+
+
+def test_a_connection_is_a_flow_from_client_to_service_to_endpoint(lab: str) -> None:
+    netemu("exec", "--lab", lab, "client/laptop", "--", "curl", "-s", f"http://{node_address(lab)}:30080")
+    ask(lab)
+    flows = netemu_json("flows", "--lab", lab, "--service", "shop/web")
+    inside = next(flow for flow in flows if flow["client"]["name"] == "shop/client")
+    outside = next(flow for flow in flows if flow["client"]["name"] == "client/laptop")
+
+    assert (inside["service"], inside["via"]) == ("shop/web:80", "cluster IP")
+    assert inside["destination"] == {"name": "service/shop/web", "address": address_of(lab, "web"), "port": 80}
+    assert inside["endpoint"]["name"].startswith("shop/web-")
+    assert inside["sourceSeen"] == inside["client"]
+    assert inside["there"]["packets"] >= 4
+    assert inside["there"]["bytes"] > 200
+    assert inside["back"]["packets"] >= 3
+    assert 0 <= inside["age"] < 60
+    assert (outside["service"], outside["via"]) == ("shop/web:80", "node port")
+    assert outside["sourceSeen"]["name"] == "node/worker-1"
+    assert outside["node"] == "worker-1"
+
+
+def node_address(lab: str) -> str:
+    """Of worker-1."""
+    addresses = api(lab).get(NODES, "worker-1")["status"]["addresses"]
+    return str(next(each["address"] for each in addresses if each["type"] == "InternalIP"))
+
+
+def test_flows_as_a_table_and_only_those_that_are_asked_for(lab: str) -> None:
+    ask(lab)
+    table = netemu("flows", "--lab", lab, "-n", "shop", "--of", "client").splitlines()
+    everything = netemu_json("flows", "--lab", lab, "--all")
+
+    assert table[0].split() == [
+        "PROTO",
+        "CLIENT",
+        "SERVICE",
+        "ENDPOINT",
+        "SOURCE",
+        "NODE",
+        "STATE",
+        "PACKETS",
+        "BYTES",
+        "AGE",
+    ]
+    assert all(line.split()[1].startswith("shop/client:") for line in table[1:])
+    assert {line.split()[2] for line in table[1:]} == {"shop/web:80", "kube-system/kube-dns:53"}
+    assert {"", "shop/web:80", "default/kubernetes:443"} <= {flow["service"] for flow in everything}
+
+
+def test_a_connection_is_followed_from_its_beginning_to_its_end(lab: str, tmp_path: Path) -> None:
+    running = Running(lab, tmp_path, "flows", "--follow", "-o", "json", "--service", "web")
+    ask(lab)
+    eventually(lambda: "TIME_WAIT" in running.out.read_text(), "the connection is over")
+    port = running.lines()[0]["client"]["port"]
+    netemu("conntrack", "--lab", lab, "--all", "--service", "shop/web", "--delete")
+    # Of connections that were there before nothing is told.
+    eventually(lambda: '"destroy"' in running.out.read_text(), "it is forgotten")
+    running.interrupt()
+    mine = [line for line in running.lines() if line["client"]["port"] == port]
+
+    assert [line["event"] for line in mine] == ["new", *["update"] * (len(mine) - 2), "destroy"]
+    assert [line["state"] for line in mine][:3] == ["SYN_SENT", "SYN_RECV", "ESTABLISHED"]
+    assert mine[-1]["there"]["packets"] >= 4
+    assert all(line["service"] == "shop/web:80" and line["client"]["name"] == "shop/client" for line in mine)
+
+
+def test_entries_of_a_node_are_listed_in_their_own_form_with_names_and_forgotten(lab: str) -> None:
+    ask(lab)
+    args = ("conntrack", "--all", "--lab", lab, "--service", "shop/web", "--of", "shop/client")
+    lines = netemu(*args).splitlines()
+    listed = netemu_json(*args)
+    address = address_of(lab, "web")
+
+    assert lines
+    assert all(f" dst={address} sport=" in line and " dport=80 " in line for line in lines)
+    assert all("  # shop/client:" in line and " > service/shop/web:80 > shop/web-" in line for line in lines)
+    assert len(listed) == len(lines)
+    assert {entry["original"]["destination"] for entry in listed} == {address}
+    gone = run(*args, "--delete")
+    assert (gone.returncode, len(gone.stdout.splitlines())) == (0, len(lines))
+    assert gone.stderr == f"{len(lines)} {'entry' if len(lines) == 1 else 'entries'} forgotten\n"
+    assert netemu(*args) == ""
+    assert netemu("flows", "--lab", lab, "--service", "shop/web", "--of", "shop/client") == "no flows\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (["conntrack"], 2, "name one node, or say --all"),
+        (["conntrack", "worker-9"], 1, "no node 'worker-9'; did you mean worker-2?"),
+        (["flows", "--service", "shop/wbe"], 1, "no Service shop/wbe; did you mean shop/web?"),
+        (["flows", "--duration", "5"], 2, "--duration: says how long to --follow"),
+    ],
+)
+def test_what_cannot_be_asked_of_tables(lab: str, args: list[str], code: int, said: str) -> None:
+    done = run(*args, "--lab", lab)
+
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in " ".join(done.stderr.split())

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from netemu.kernel import netns
+from netemu.kernel import netns, sysctl
 from netemu.kernel.conntrack import ConntrackNetlink
+from netemu.kernel.conntrack_events import entries
+from netemu.network.node import COUNTED
+from netemu.observe.conntrack_text import line
 from tests.kernel.proxy_bed import in_ns, sh
 from tests.unit.conntrack_contract import ADDRESSES, CONTRACT, FAMILIES, Target, Wires
 
@@ -65,3 +71,64 @@ def wires() -> Iterator[KernelWires]:
 @CONTRACT
 def test_contract(wires: KernelWires, check: Callable[[Wires, bool], None], ipv6: bool) -> None:
     check(wires, ipv6)
+
+
+def told_as_entries(ipv6: bool) -> list[str]:
+    return sorted(without_times(line(each, time.time())) for each in entries(NAMESPACE, ipv6=ipv6))
+
+
+def listed_by_the_tool(ipv6: bool) -> list[str]:
+    """What `conntrack -L` prints."""
+    family = "ipv6" if ipv6 else "ipv4"
+    command = ["nsenter", f"--net={netns.path(NAMESPACE)}", "conntrack", "-L", "-f", family]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return sorted(map(without_times, printed.splitlines()))
+
+
+def without_times(line: str) -> str:
+    """Without the seconds that are left and those that are over."""
+    words = line.split()
+    return re.sub(r"delta-time=\d+", "delta-time=N", " ".join([*words[:2], *words[3:]]))
+
+
+@FAMILIES
+def test_all_entries_are_listed_as_the_tool_lists_them(wires: KernelWires, ipv6: bool) -> None:
+    sender, one, other, service = ADDRESSES[ipv6]
+    sysctl.write(COUNTED, NAMESPACE)
+    for protocol in ("udp", "tcp"):
+        wires.translate(protocol, (service, 53), (one, 5353))
+        wires.send(protocol, (sender, 4444), (service, 53))
+    wires.send("udp", (sender, 4444), (other, 9))
+    echo(one)
+    told, listed = told_as_entries(ipv6), listed_by_the_tool(ipv6)
+    while told != (after := told_as_entries(ipv6)):  # the connection is still closing
+        told, listed = after, listed_by_the_tool(ipv6)
+    held = entries(NAMESPACE, ipv6=ipv6)
+
+    assert {each.original.protocol for each in held} >= {"udp", "tcp", "icmpv6" if ipv6 else "icmp"}
+    assert told == listed
+    assert all(abs(time.time() - each.began / 1e9) < 60 for each in held)
+    assert all(each.packets[0] > 0 for each in held)
+
+
+def echo(address: str) -> None:
+    """Ask for an echo; without a checksum the kernel's own loopback answers not, and tracks it all the same."""
+    family, protocol, kind = (socket.AF_INET, 1, 8) if ":" not in address else (socket.AF_INET6, 58, 128)
+    body = bytes((kind, 0)) + (0xFFFF - (kind << 8) - 7).to_bytes(2, "big") + bytes((0, 7, 0, 0))
+    with in_ns(NAMESPACE, lambda: socket.socket(family, socket.SOCK_RAW, protocol)) as sock:
+        sock.sendto(body, (address, 0))
+
+
+@FAMILIES
+def test_entries_of_any_kind_can_be_forgotten(wires: KernelWires, ipv6: bool) -> None:
+    sender, one, other, service = ADDRESSES[ipv6]
+    wires.translate("udp", (service, 53), (one, 5353))
+    wires.send("udp", (sender, 4444), (one, 9))
+    wires.send("udp", (sender, 4444), (other, 9))
+    echo(one)
+    held = entries(NAMESPACE, ipv6=ipv6)
+    gone = [each for each in held if each.original.destination == one]
+
+    assert wires.table.delete(gone, ipv6=ipv6) == len(gone) >= 2
+    assert [each.id for each in entries(NAMESPACE, ipv6=ipv6)] == [each.id for each in held if each not in gone]
+    assert wires.table.delete(gone, ipv6=ipv6) == 0
