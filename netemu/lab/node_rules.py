@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 from netemu.lab.addresses import address_names
 from netemu.lab.api import LabApi
+from netemu.lab.cluster_view import read_cluster
 from netemu.lab.config import load_config
 from netemu.lab.targets import find_target
 from netemu.model.errors import UserError
-from netemu.model.meta import decode
-from netemu.model.objects import EndpointSlice, Node, Service
-from netemu.model.resources import ENDPOINTSLICES, NODES, SERVICES
+from netemu.model.resources import SERVICES
 from netemu.model.suggest import instead
 from netemu.observe.names import Names
 from netemu.observe.read_rules import read_rules
@@ -32,14 +31,12 @@ class RulesFound(NamedTuple):
 def rules_of_node(lab: str, node: str) -> list[RulesFound]:
     """One entry for each IP family of the lab. Raises UserError, ApiError, KernelError."""
     place = find_target(lab, node if node.startswith("node/") else f"node/{node}")
-    api, names = LabApi(lab), address_names(lab)
-    this = decode(api.get(NODES, place.name.removeprefix("node/")), Node)
-    services = [decode(each, Service) for each in api.list(SERVICES)[0]]
-    slices = [decode(each, EndpointSlice) for each in api.list(ENDPOINTSLICES)[0]]
+    cluster, names = read_cluster(lab), address_names(lab)
     families = [":" in cidr for cidr in load_config(lab).service_cidrs]
     read = asyncio.run(_read(place.netns, names, families))
     words = Words(names)
-    return [RulesFound(rules, findings(rules, this, services, slices, words)) for rules in read]
+    view = cluster.nodes[place.name.removeprefix("node/")].view
+    return [RulesFound(rules, findings(rules, view, cluster.services, cluster.slices, words)) for rules in read]
 
 
 def service_rules_text(lab: str, service: str) -> list[str]:

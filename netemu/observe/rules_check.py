@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from netemu.model.objects import EndpointSlice, Node, Service, ServicePort
+from netemu.model.objects import EndpointSlice, Service, ServicePort
 from netemu.observe.cluster import endpoint_text
 from netemu.observe.oracle import NodeView, Origin, Settings, Source, judge
 from netemu.observe.rules import Line, NodeRules, targets_from
 from netemu.observe.rules_words import Words
 from netemu.observe.service_ports import Via, balancer_ips_of, cluster_ip_of, external_ips_of, proxied
-
-_ZONE = "topology.kubernetes.io/zone"
 
 
 class Finding(NamedTuple):
@@ -25,19 +23,12 @@ class Finding(NamedTuple):
     what: str
 
 
-def node_view(node: Node) -> NodeView:
-    """The node as the oracle wants it."""
-    ips = tuple(address.address for address in node.status.addresses if address.type == "InternalIP")
-    cidrs = node.spec.pod_cidrs or tuple(filter(None, [node.spec.pod_cidr]))
-    return NodeView(node.metadata.name, ips, ips, node.labels.get(_ZONE, ""), cidrs)
-
-
 def findings(
-    rules: NodeRules, node: Node, services: Sequence[Service], slices: Sequence[EndpointSlice], words: Words
+    rules: NodeRules, node: NodeView, services: Sequence[Service], slices: Sequence[EndpointSlice], words: Words
 ) -> list[Finding]:
     """What is off, by Service port."""
     mine = [service for service in services if proxied(service)]
-    wrong = _wrong(rules, node_view(node), mine, slices, words)
+    wrong = _wrong(rules, node, mine, slices, words)
     return [*dict.fromkeys((*_unexplained(rules), *_missing(rules, mine), *wrong))]
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 
 from netemu.model import nft
-from netemu.model.meta import decode
-from netemu.model.objects import Node
 from netemu.observe.names import NODE, POD, Names, Party, names_of
+from netemu.observe.oracle import NodeView
 from netemu.observe.rules import Chain, NodeRules
 from netemu.observe.rules_iptables import chains_of_iptables
 from netemu.observe.rules_ipvs import chains_of_ipvs
@@ -30,14 +29,7 @@ from tests.unit.proxy_world import DATA, world
 from tests.unit.proxy_world import NODE as FACTS
 
 SERVICES, SLICES = world()
-TEST_NODE = decode(
-    {
-        "metadata": {"name": "test-node", "labels": {"topology.kubernetes.io/zone": "zone-a"}},
-        "spec": {"podCIDRs": ["10.180.0.0/24"]},
-        "status": {"addresses": [{"type": "InternalIP", "address": "192.168.0.2"}]},
-    },
-    Node,
-)
+TEST_NODE = NodeView("test-node", ("192.168.0.2",), ("192.168.0.2",), "zone-a", ("10.180.0.0/24",))
 
 
 def world_names() -> Names:
