@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from netemu.cli.output import Format, ReportFormat
+from netemu.cli.output import Drawing, Format, ReportFormat
 from netemu.model.errors import NetemuError, UserError
 
 app = typer.Typer(
@@ -341,6 +341,26 @@ def conntrack(
     flows.conntrack(
         lab, node, all_nodes=all_nodes, service=service, of=of, namespace=namespace, delete=delete, output=output
     )
+
+
+@app.command()
+def graph(
+    drawing: Annotated[
+        Drawing | None, typer.Option("--format", "-o", help="Default: by the name of FILE, else dot")
+    ] = None,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Only Pods and Services of this one")] = "",
+    service: Annotated[
+        str, typer.Option(metavar="[NAMESPACE/]NAME", help="Only this Service and what it leads to")
+    ] = "",
+    write: Annotated[
+        Path | None, typer.Option("--write", "-w", metavar="FILE", help="Write it there instead of printing it")
+    ] = None,
+    lab: Lab = "",
+) -> None:
+    """Draw the lab: nodes, Pods, Services and their endpoints, links, clients; dot, mermaid, SVG or HTML."""
+    from netemu.cli import graph
+
+    graph.graph(lab, drawing, namespace, service, write)
 
 
 @app.command("test")

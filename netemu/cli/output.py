@@ -26,6 +26,16 @@ class ReportFormat(StrEnum):
     html = "html"
 
 
+class Drawing(StrEnum):
+    """`--format` of `netemu graph`."""
+
+    dot = "dot"
+    mermaid = "mermaid"
+    svg = "svg"
+    html = "html"
+    json = "json"
+
+
 def say(text: str) -> None:
     """A line of the result, to standard output."""
     sys.stdout.write(f"{text}\n")

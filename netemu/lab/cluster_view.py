@@ -28,8 +28,8 @@ def read_cluster(lab: str) -> Cluster:
     modes = {name: each.get("proxy", {}).get("mode", "") for name, each in agent_status(lab).get("nodes", {}).items()}
     return cluster_of(
         config, modes,
-        nodes=_all(api, NODES, Node), pods=_all(api, PODS, Pod), services=_all(api, SERVICES, Service),
-        slices=_all(api, ENDPOINTSLICES, EndpointSlice), cidrs=_all(api, SERVICECIDRS, ServiceCIDR),
+        nodes=read_all(api, NODES, Node), pods=read_all(api, PODS, Pod), services=read_all(api, SERVICES, Service),
+        slices=read_all(api, ENDPOINTSLICES, EndpointSlice), cidrs=read_all(api, SERVICECIDRS, ServiceCIDR),
     )  # fmt: skip
 
 
@@ -71,7 +71,8 @@ def senders(cluster: Cluster) -> list[Sender]:
     return [*pods, *nodes, *(Sender(host.name, host.addresses) for host in cluster.clients)]
 
 
-def _all(api: LabApi, resource: Resource, kind: type[K]) -> list[K]:
+def read_all(api: LabApi, resource: Resource, kind: type[K]) -> list[K]:
+    """All objects of a resource. Raises UserError, ApiError."""
     return [decode(obj, kind) for obj in api.list(resource)[0]]
 
 

@@ -1,9 +1,11 @@
-"""`netemu rules` on a running lab, the proxy's mode changed under it."""
+"""`netemu rules` and `netemu graph` on a running lab, the proxy's mode changed under it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -15,7 +17,8 @@ apiVersion: netemu.dev/v1alpha1
 kind: Topology
 metadata: {name: t-rules}
 spec:
-  nodes: [{name: one}, {name: two}]
+  nodes: [{name: one, zone: west}, {name: two, link: {mtu: 1400}}]
+  clients: [{name: laptop}]
   ipFamily: dual
 ---
 apiVersion: v1
@@ -100,3 +103,34 @@ def test_what_is_not_there_is_refused_in_one_line(lab: str) -> None:
     assert service.stderr == "error: no Service default/wab; did you mean default/web?\n"
     assert port.stderr == "error: Service default/web has no port 'htpp'; did you mean http?\n"
     assert (node.returncode, node.stderr.count("\n")) == (1, 1)
+
+
+def test_the_lab_is_drawn_with_links_as_the_kernel_has_them(lab: str, tmp_path: Path) -> None:
+    netemu("exec", "--lab", lab, "node/two", "--", "ip", "link", "set", "eth0", "mtu", "1300")
+    picture = tmp_path / "lab.svg"
+
+    drawn = netemu_json("graph", "--lab", lab)
+    netemu("graph", "--lab", lab, "-w", str(picture), "--service", "web")
+
+    links = {edge["source"]: edge["labels"] for edge in drawn["edges"] if edge["kind"] == "link"}
+    assert links == {"node/one": ["mtu 1400"], "node/two": ["mtu 1300"], "client/laptop": ["mtu 1400"]}
+    reached = {edge["target"] for edge in drawn["edges"] if edge["source"] == "service/default/web"}
+    assert reached == {"pod/default/near", "pod/default/far"}
+    root = ElementTree.parse(picture).getroot()
+    services = [each.get("data-id") for each in root.iter() if "service" in str(each.get("class"))]
+    assert services == ["service/default/web"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["-w", "x.bmp"], "x.bmp: give --format, or a name that ends in .dot"),
+        (["-w", "/nowhere/x.svg"], "error: /nowhere/x.svg: No such file or directory"),
+        (["-n", "a", "--service", "web"], "--namespace and --service: give one of them"),
+        (["--service", "wab"], "error: no Service default/wab; did you mean default/web?"),
+    ],
+)
+def test_a_drawing_that_cannot_be_is_refused(lab: str, options: list[str], said: str) -> None:
+    done = run("graph", "--lab", lab, *options)
+
+    assert (done.returncode in (1, 2), said in done.stderr) == (True, True), done.stderr
