@@ -69,15 +69,16 @@ def spawn(
     *,
     env: Mapping[str, str],
     cwd: str = "/",
+    stdin: int | None = None,
     stdout: int,
     stderr: int,
 ) -> Process:
-    """Start a command in a view of its own, in a session of its own, reading from /dev/null.
+    """Start a command in a view of its own, in a session of its own, reading from /dev/null if from nothing else.
 
     Blocks for some milliseconds. The command is found by the PATH of `env`. Raises KernelNotFound, as containerd
     words it, for a command that is not there; KernelError naming the step when the view cannot be built.
     """
-    pid = on_own_thread("spawn", lambda: _spawn_here(argv, sandbox, env, cwd or "/", stdout, stderr))
+    pid = on_own_thread("spawn", lambda: _spawn_here(argv, sandbox, env, cwd or "/", (stdin, stdout, stderr)))
     # Read from here: the thread shared the view, in which the command has mounted a /proc of its own by now.
     return Process(pid, start_time(pid))
 
@@ -138,7 +139,7 @@ def _forward(child: int) -> None:
 
 
 def _spawn_here(
-    argv: Sequence[str], sandbox: Sandbox, env: Mapping[str, str], cwd: str, stdout: int, stderr: int
+    argv: Sequence[str], sandbox: Sandbox, env: Mapping[str, str], cwd: str, streams: tuple[int | None, int, int]
 ) -> int:
     _leave_mounts()
     _name(sandbox)
@@ -149,8 +150,10 @@ def _spawn_here(
     os.chdir(cwd)
     # From here on, children of this thread are numbered anew, the first one from 1.
     libc.unshare(libc.CLONE_NEWPID)
+    stdin, stdout, stderr = streams
+    nothing = (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
     actions = [
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        nothing if stdin is None else (os.POSIX_SPAWN_DUP2, stdin, 0),
         (os.POSIX_SPAWN_DUP2, stdout, 1),
         (os.POSIX_SPAWN_DUP2, stderr, 2),
     ]

@@ -173,6 +173,21 @@ async def _give_output(end: Output, name: str, client: RemoteStreams, session: S
         return
 
 
+async def write_all(fd: int, data: bytes) -> None:
+    """Write to what does not block, and wait for as long as there is no room. Raises BrokenPipeError, OSError."""
+    loop, rest = asyncio.get_running_loop(), memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:
+            ready = asyncio.Event()
+            loop.add_writer(fd, ready.set)
+            try:
+                await ready.wait()
+            finally:
+                loop.remove_writer(fd)
+
+
 class Output:
     """The reading end of a command's output."""
 
@@ -268,17 +283,8 @@ class _Ends:
 
     async def write(self, data: bytes) -> None:
         """To the command's input. Raises BrokenPipeError, OSError."""
-        loop, rest = asyncio.get_running_loop(), memoryview(data)
-        while rest and self._input >= 0:
-            try:
-                rest = rest[os.write(self._input, rest) :]
-            except BlockingIOError:
-                ready = asyncio.Event()
-                loop.add_writer(self._input, ready.set)
-                try:
-                    await ready.wait()
-                finally:
-                    loop.remove_writer(self._input)
+        if self._input >= 0:
+            await write_all(self._input, data)
 
     def end_input(self) -> None:
         """The client sends no more; a terminal stays open."""

@@ -49,6 +49,7 @@ class Materials:
             {n: _texts(volumes.data_of(o, secret=True)) for n, o in (await self._fetch(SECRETS, secrets, pod)).items()},
         )
         variables = env.environment(pod, container, place, self._services(), sources)
+        ephemeral = container in pod.spec.ephemeral_containers
         return ContainerConfig(
             name=container.name,
             image=container.image,
@@ -61,8 +62,9 @@ class Materials:
             ports=ports(container),
             init=init,
             stdin=container.stdin,
+            ephemeral=ephemeral,
             # An ephemeral container is a session, though `kubectl debug`, unlike `kubectl run`, does not say so.
-            stdin_once=container.stdin and (container.stdin_once or container in pod.spec.ephemeral_containers),
+            stdin_once=container.stdin and (container.stdin_once or ephemeral),
         )
 
     async def _fetch(self, resource: Resource, names: Iterable[str], pod: Pod) -> dict[str, Mapping[str, Any]]:

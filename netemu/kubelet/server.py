@@ -135,7 +135,7 @@ class KubeletServer:
         async def status() -> ContainerStatus | None:
             return await runtime.container_status(container.id)
 
-        return await serve_attach(request, wanted, path, status)
+        return await serve_attach(request, wanted, path, runtime.container_input_path(container.id), status)
 
     async def _interactive(
         self, request: web.Request, runtime: Runtime, container_id: str, wanted: Wanted, path: Path

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from netemu.client.upgrade import accept
 from netemu.kernel.inside import Stdio
 from netemu.kernel.pidfd import Process
 from netemu.kubelet.container_logs import entries
-from netemu.kubelet.execution import SUCCESS, RemoteStreams, Session, Wanted, execute
+from netemu.kubelet.execution import SUCCESS, RemoteStreams, Session, Wanted, execute, write_all
 from netemu.kubelet.remote import CHANNEL_PROTOCOLS, SPDY_PROTOCOLS, ChannelStreams, SpdyStreams
 from netemu.kubelet.spdy_session import SpdySession
 from netemu.runtime.cri import ContainerState, ContainerStatus
@@ -41,11 +42,15 @@ async def serve_command(
 
 
 async def serve_attach(
-    request: web.Request, wanted: Wanted, log: Path | None, status: Callable[[], Awaitable[ContainerStatus | None]]
+    request: web.Request,
+    wanted: Wanted,
+    log: Path | None,
+    pipe: Path | None,
+    status: Callable[[], Awaitable[ContainerStatus | None]],
 ) -> web.StreamResponse:
     """Answer a request to `/attach`: what a container writes to its log, until it ends. Raises HTTPException.
 
-    Such a container reads nothing, so what a client sends goes nowhere.
+    What the client sends goes into the `pipe` that the container reads from, if it has one.
     """
     position = log.stat().st_size if log is not None and log.exists() else 0
     response, client = await _client_of(request, wanted)
@@ -54,13 +59,26 @@ async def serve_attach(
             return response
         following = asyncio.create_task(_follow(log, position, wanted, status, streams))
         leaving = asyncio.create_task(streams.gone())
+        tasks = [following, leaving]
+        if wanted.stdin and pipe is not None:
+            tasks.append(asyncio.create_task(_feed(pipe, streams)))
         try:
             await asyncio.wait([following, leaving], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (following, leaving):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(following, leaving, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
     return response
+
+
+async def _feed(pipe: Path, client: RemoteStreams) -> None:
+    with contextlib.suppress(OSError):  # the container has ended
+        fd = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            while data := await client.read_stdin():
+                await write_all(fd, data)
+        finally:
+            os.close(fd)
 
 
 async def _follow(

@@ -73,6 +73,8 @@ class ContainerConfig(Struct, frozen=True):
     """Whether the container must run to its end before others start; an emulated one then ends at once."""
     stdin: bool = False
     """Whether it reads what somebody who attaches to it types; an emulated one then runs its command for them."""
+    ephemeral: bool = False
+    """Whether it was added to a running Pod; where it says no command it is a shell, as images for that are."""
     stdin_once: bool = False
     """Whether it does so for the first one only, and ends with them; a process then begins when they come."""
 
@@ -205,12 +207,17 @@ class Runtime(Protocol):
     async def attach(self, container_id: str, stdio: Stdio) -> Process:
         """Run the command of an interactive container; the caller waits for its end, and tells.
 
-        Raises RuntimeFailure, KernelError; the container has then ended.
+        Raises RuntimeFailure (AttachError) where somebody else has been faster, which changes nothing; for any other
+        RuntimeFailure and for KernelError the container has ended.
         """
         ...
 
     async def attached_exited(self, container_id: str, exit_code: int) -> None:
         """That command has ended, and the container ends with it."""
+        ...
+
+    def container_input_path(self, container_id: str) -> Path | None:
+        """The named pipe that a running container reads from, where it reads what those who attach send."""
         ...
 
     def container_log_path(self, container_id: str) -> Path | None:

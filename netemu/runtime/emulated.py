@@ -165,6 +165,7 @@ class EmulatedRuntime:
 
     async def attach(self, container_id: str, stdio: Stdio) -> Process:
         """See cri.Runtime."""
+        self._shells.claim(container_id)
         try:
             return await self._shells.attach(container_id, stdio)
         except (NetemuError, OSError) as error:
@@ -182,6 +183,10 @@ class EmulatedRuntime:
         self._shut(container_id)
         await self._shells.end(container_id)
         self._records.exited(container_id, code, reason=reason, message=message)
+
+    def container_input_path(self, container_id: str) -> Path | None:
+        """See cri.Runtime; what is emulated reads nothing."""
+        return None
 
     def container_log_path(self, container_id: str) -> Path | None:
         """See cri.Runtime."""

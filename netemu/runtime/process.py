@@ -6,11 +6,11 @@ copy-on-write view (`kernel.sandbox`). PATH begins with the directory of the run
 
 A container outlives this process: it writes to named pipes that it holds open at both ends itself, so a missing
 reader neither ends nor loses anything (a full pipe makes it wait), and a restarted runtime adopts it by process
-number and start time and reads on. Its input is empty.
+number and start time and reads on. With `stdin: true` its input is a third such pipe, into which goes what those who
+attach send; it has no end. Any other reads nothing.
 
-What reads is therefore no such process: a container of one session (`stdinOnce`, or ephemeral), or one that has a
-shell for want of a command, waits for somebody to attach, runs for them in a view that is held meanwhile, and ends
-with them (`shells`).
+A container of one session (`stdinOnce`, or ephemeral), or one that has a shell for want of a command, is no such
+process: it waits for somebody to attach, runs for them in a view that is held meanwhile, and ends with them (`shells`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from netemu.runtime.cri import (
 from netemu.runtime.logs import Splitter
 from netemu.runtime.records import Records
 from netemu.runtime.sandboxes import Container, Sandbox
-from netemu.runtime.shells import Shells
+from netemu.runtime.shells import Shells, command_of
 from netemu.runtime.views import environment_of, view_of
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class ProcessRuntime:
 
     async def create_container(self, sandbox_id: str, config: ContainerConfig) -> str:
         """See cri.Runtime."""
-        if not config.command and not config.args and not config.stdin:
+        if not (config.command or config.args or config.stdin or config.ephemeral):
             raise RuntimeFailure(
                 "CreateContainerError", "no command specified: process containers need command or args"
             )
@@ -210,6 +210,7 @@ class ProcessRuntime:
 
     async def attach(self, container_id: str, stdio: Stdio) -> Process:
         """See cri.Runtime."""
+        self._shells.claim(container_id)
         try:
             return await self._shells.attach(container_id, stdio)
         except (NetemuError, OSError) as error:
@@ -219,6 +220,14 @@ class ProcessRuntime:
     async def attached_exited(self, container_id: str, exit_code: int) -> None:
         """See cri.Runtime."""
         await self._end(container_id, exit_code)
+
+    def container_input_path(self, container_id: str) -> Path | None:
+        """See cri.Runtime."""
+        if container_id not in self._running:
+            return None
+        container = self._records.entry(container_id).container
+        directory = self._records.sandbox(container.sandbox_id).directory
+        return _pipe_path(directory, container_id, "stdin") if container.config.stdin else None
 
     def container_log_path(self, container_id: str) -> Path | None:
         """See cri.Runtime."""
@@ -322,11 +331,11 @@ def _pipe_path(directory: Path, container_id: str, stream: str) -> Path:
 
 
 def _start(sandbox: Sandbox, container: Container) -> tuple[Process, list[int]]:
-    """Start the process, its output going to fresh named pipes, whose ends come along open. Blocking."""
+    """Start the process on fresh named pipes, whose ends come along open. Blocking."""
     config = container.config
     ends: list[int] = []
     try:
-        for stream in ("stdout", "stderr"):
+        for stream in ("stdout", "stderr", *(["stdin"] if config.stdin else [])):
             path = _pipe_path(sandbox.directory, container.id, stream)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
@@ -335,10 +344,11 @@ def _start(sandbox: Sandbox, container: Container) -> tuple[Process, list[int]]:
             with contextlib.suppress(OSError):  # over the user's limit: a smaller pipe does as well
                 fcntl.fcntl(ends[-1], fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         process = spawn(
-            (*config.command, *config.args),
+            command_of(config),
             view_of(sandbox, config),
             env=environment_of(config, sandbox.config.hostname),
             cwd=config.working_dir or "/",
+            stdin=ends[2] if config.stdin else None,
             stdout=ends[0],
             stderr=ends[1],
         )

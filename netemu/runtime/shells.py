@@ -54,13 +54,15 @@ class Shells:
             return False
         return self._waits(entry.container.config) and container_id not in self._attached
 
-    async def attach(self, container_id: str, stdio: Stdio) -> Process:
-        """Start that command. Raises RuntimeFailure, KernelError."""
+    def claim(self, container_id: str) -> None:
+        """Somebody attaches, and nobody else may. Raises RuntimeFailure where they come too late."""
         if not self.interactive(container_id):
             raise RuntimeFailure("AttachError", f"container {container_id} has somebody attached, or has ended")
         self._attached.add(container_id)
-        config = self._records.entry(container_id).container.config
-        return await self.exec(container_id, (*config.command, *config.args) or _SHELL, stdio)
+
+    async def attach(self, container_id: str, stdio: Stdio) -> Process:
+        """Start that command, for whoever has claimed the container. Raises RuntimeFailure, KernelError."""
+        return await self.exec(container_id, command_of(self._records.entry(container_id).container.config), stdio)
 
     async def end(self, container_id: str) -> None:
         """Kill what holds the view of a container, if anything does, and everything in it."""
@@ -103,6 +105,11 @@ class Shells:
         for task in list(self._reaping):
             task.cancel()
         await asyncio.gather(*self._reaping, return_exceptions=True)
+
+
+def command_of(config: ContainerConfig) -> tuple[str, ...]:
+    """What a container runs, a shell where it does not say."""
+    return (*config.command, *config.args) or _SHELL
 
 
 def _hold(view: View) -> Process:

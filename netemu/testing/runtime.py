@@ -165,6 +165,10 @@ class FakeRuntime:
     async def attached_exited(self, container_id: str, exit_code: int) -> None:
         """See cri.Runtime."""
 
+    def container_input_path(self, container_id: str) -> Path | None:
+        """See cri.Runtime; there are none."""
+        return None
+
     def container_log_path(self, container_id: str) -> Path | None:
         """See cri.Runtime; there are none."""
         return None

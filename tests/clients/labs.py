@@ -44,12 +44,17 @@ class LabKubectl:
         assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}{done.stdout}"
         return done.stdout
 
-    def start(self, *arguments: str, tty: int | None = None) -> subprocess.Popen[str]:
-        """For commands that do not end by themselves, or shall run beside others; `tty`: on that terminal."""
+    def start(self, *arguments: str, tty: int | None = None, piped: bool = False) -> subprocess.Popen[str]:
+        """For commands that do not end by themselves, or shall run beside others; `tty`: on that terminal; `piped`:
+        who started them writes to them."""
         return subprocess.Popen(
             [self.program, *self._options, *arguments],
-            stdin=tty, stdout=tty or subprocess.PIPE, stderr=tty or subprocess.PIPE, text=True, env=self._environment,
-        )  # fmt: skip
+            stdin=subprocess.PIPE if piped else tty,
+            stdout=tty or subprocess.PIPE,
+            stderr=tty or subprocess.PIPE,
+            text=True,
+            env=self._environment,
+        )
 
     def get(self, *arguments: str) -> Any:
         """`kubectl get ... -o json`."""

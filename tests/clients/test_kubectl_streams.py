@@ -449,6 +449,32 @@ def test_debug_of_a_process_reads_its_input(kubectl: LabKubectl, minor: int, com
     assert kubectl("logs", "talker", "-c", name) == f"talker in {network}"
 
 
+def test_debug_without_input_is_over_at_once(kubectl: LabKubectl) -> None:
+    kubectl("debug", "talker", "--image=busybox", "-c", "brief")
+
+    assert eventually(lambda: exit_codes(kubectl, "talker", "brief"), "its end") == [0]
+
+
+@pytest.mark.parametrize("minor", [29, 33])
+def test_a_process_reads_what_whoever_attaches_types(kubectl: LabKubectl, minor: int) -> None:
+    name, script = f"reader-{minor}", "while read line; do echo got $line; [ $line = end ] && exit; done"
+    reader = {"name": "c", "image": "x", "command": ["sh", "-c", script], "stdin": True}
+    spec = {"spec": {"runtimeClassName": "process", "restartPolicy": "Never", "containers": [reader]}}
+    kubectl("run", name, "--image=x", "--restart=Never", f"--overrides={json.dumps(spec)}")
+    kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=20s")
+    with of_version(kubectl, minor).start("attach", "-i", name, piped=True) as first:
+        assert first.stdin is not None
+        assert first.stdout is not None
+        first.stdin.write("one\n")
+        first.stdin.flush()
+        assert first.stdout.readline() == "got one\n"
+        kubectl("attach", "-i", name, stdin="two\nend\n")  # a second one, beside it
+        assert first.stdout.read() == "got two\ngot end\n"
+
+    assert kubectl("logs", name) == "got one\ngot two\ngot end\n"
+    kubectl("delete", "pod", name, "--now")
+
+
 def test_debug_with_a_terminal_is_a_shell_in_the_pod_of_a_process(kubectl: LabKubectl) -> None:
     dns = kubectl.within("kube-system")
     pod = dns.field("pods", "-l", "k8s-app=kube-dns", path=".items[0].metadata.name")
