@@ -144,10 +144,11 @@ def _lab_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(prog="bench", description="Measure netemu on this machine. Needs root.")
-    parser.add_argument("what", nargs="?", choices=["lab", "api", "proxy", "dns"], default="lab",
+    parser.add_argument("what", nargs="?", choices=["lab", "api", "proxy", "dns", "observe"], default="lab",
                         help="lab: up, apply, memory, down; api: how fast the API server creates, lists and tells; "
                              "proxy: how fast rules are programmed; "
-                             "dns: how fast names are answered, beside unbound and dnsmasq if installed")  # fmt: skip
+                             "dns: how fast names are answered, beside unbound and dnsmasq if installed; "
+                             "observe: how fast netemu shows what packets do")  # fmt: skip
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--manifest", type=Path, default=ROOT / "topologies/shop.yaml",
                         help="the application that is applied (with kubectl, if NETEMU_KUBECTL names one)")  # fmt: skip
@@ -188,6 +189,10 @@ def _rows(options: argparse.Namespace) -> list[dict[str, Any]]:
         from bench_dns import bench_dns
 
         return bench_dns(options.peer, options.seconds)
+    if options.what == "observe":
+        from bench_observe import bench_observe
+
+        return bench_observe(options.runs)
     return _lab_rows(options)
 
 

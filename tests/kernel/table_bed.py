@@ -15,7 +15,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from netemu.kernel import netns, sysctl
@@ -37,7 +37,8 @@ _ROUTES = (
     f"fd00:10:181::/64 via {PEER6}", f"::/0 via {CLIENT6}",
 )  # fmt: skip
 _NEIGHBOURS = {
-    "out": (CLIENT, CLIENT6, "203.0.113.200"), "eth0": (PEER, PEER6), "veth1": ("10.180.0.1", "fd00:10:180::1"),
+    "out": (CLIENT, CLIENT6, "203.0.113.200"), "eth0": (PEER, PEER6, "192.168.0.77"),
+    "veth1": ("10.180.0.1", "fd00:10:180::1"),
     "veth9": ("10.180.0.9",), "cbr0": ("10.180.0.200", "fd00:10:180::200"),
 }  # fmt: skip
 _SYSCTLS: dict[str, str | int] = {
@@ -238,3 +239,17 @@ def _judge(shots: Sequence[_Shot]) -> Fate:
     if not reached and refused in (0, len(shots)):
         return Fate("reject" if refused else "drop")
     return Fate(f"of {len(shots)}: {reached} delivered, {refused} refused")
+
+
+@contextmanager
+def wired(silence: float = Wire.silence) -> Iterator[Wire]:
+    """A bed of its own with one wire, on which no two packets are of one connection."""
+    destroy()
+    try:
+        build()
+        wire = Wire()
+        wire.silence = silence
+        yield wire
+        wire.close()
+    finally:
+        destroy()

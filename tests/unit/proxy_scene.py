@@ -17,7 +17,7 @@ from typing import Any
 
 from netemu.model.meta import KubeObject, decode
 from netemu.model.objects import EndpointSlice, Node, Service
-from netemu.observe.oracle import NodeView, Origin, Settings, Source, judge
+from netemu.observe.oracle import Judgement, NodeView, Origin, Settings, Source, judge
 from netemu.testing.packets import Fate, Packet
 from tests.unit.proxy_world import endpoint_slice, port_of, service
 
@@ -204,18 +204,15 @@ def node_object() -> Node:
     )
 
 
+def judgement(world: World, mode: str, source: Source, to: To) -> Judgement:
+    """The oracle's word."""
+    where, protocol = in_mode(mode, world), to.protocol.upper()
+    return judge(world.services, world.slices, NODE, where, source, to.address, to.port, protocol)
+
+
 def judged(world: World, mode: str, source: Source, to: To) -> Fate:
-    """The oracle's word, put as tracers put it."""
-    said = judge(
-        world.services,
-        world.slices,
-        NODE,
-        in_mode(mode, world),
-        source,
-        to.address,
-        to.port,
-        to.protocol.upper(),
-    )
+    """The same, put as tracers put it."""
+    said = judgement(world, mode, source, to)
     assert said.reason
     assert said.masqueraded in (frozenset(), said.endpoints), "the source decides over each endpoint on its own"
     verdict = "accept" if said.verdict == "none" else said.verdict

@@ -40,7 +40,7 @@ spec: {nodeName: control-plane, containers: [{name: c, image: echo, ports: [{con
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: far, labels: {app: web}}
+metadata: {name: far, labels: {app: web, run: far}}
 spec: {nodeName: worker-1, containers: [{name: c, image: echo, ports: [{containerPort: 8080}]}]}
 ---
 apiVersion: v1
@@ -51,6 +51,16 @@ spec:
   clusterIP: 10.96.0.80
   selector: {app: web}
   ports: [{port: 80, targetPort: 8080, nodePort: 30080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: local}
+spec:
+  type: LoadBalancer
+  externalTrafficPolicy: Local
+  internalTrafficPolicy: Local
+  selector: {run: far}
+  ports: [{port: 80, targetPort: 8080}]
 """
 VIP, FAR_NODE = ("10.96.0.80", 80), ("172.18.0.3", 30080)
 WAYS = {
@@ -104,6 +114,18 @@ def test_ipvs_leads_to_every_endpoint_from_inside_and_outside(lab: str) -> None:
     assert inside["servers"].keys() == outside["servers"].keys() == {"near", "far"}
     assert "create KUBE-CLUSTER-IP hash:ip,port" in sets
     assert "KUBE-SVC-" not in rules
+
+
+def test_every_connection_is_as_the_oracle_predicts_for_ipvs(lab: str) -> None:
+    done = run("matrix", "--lab", lab, "-n", "default", "--timeout", "10", "-o", "json", timeout=600)
+    told = json.loads(done.stdout)
+
+    wrong = [
+        (one["vantage"], one["destination"], one["difference"]) for one in told["connections"] if "difference" in one
+    ]
+    assert wrong == []
+    astray = [one for one in told["connections"] if one["reason"] == "answer-astray"]
+    assert {one["measured"] for one in astray} == {"dropped"}  # IPVS falls back to other nodes' endpoints
 
 
 def test_changes_of_mode_cut_no_connection(lab: str) -> None:

@@ -1,0 +1,110 @@
+"""How fast netemu shows what packets do, on labs made for it. One function for each thing measured; see MEASURES."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+NETEMU = [sys.executable, "-m", "netemu"]
+LAB = f"bench-observe-{os.getpid()}"
+NODES, PODS, SERVICES = 5, 10, 50
+"""A Pod on each node and the node itself are ten vantages."""
+
+
+def netemu(*args: str, fails: tuple[int, ...] = (0,)) -> str:
+    """The standard output of a command."""
+    done = subprocess.run([*NETEMU, *args], capture_output=True, text=True)
+    if done.returncode not in fails:
+        raise SystemExit(f"netemu {' '.join(args)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+@contextmanager
+def lab(file: Path) -> Iterator[str]:
+    """A lab of that file, up; its name."""
+    try:
+        netemu("up", str(file), "--name", LAB, "--timeout", "120")
+        yield LAB
+    finally:
+        subprocess.run([*NETEMU, "down", LAB], capture_output=True)
+
+
+def many_services(folder: Path) -> Path:
+    """A topology of five nodes, ten Pods and fifty Services of all kinds, three Pods behind each."""
+    topology = {
+        "apiVersion": "netemu.dev/v1alpha1",
+        "kind": "Topology",
+        "metadata": {"name": LAB},
+        "spec": {"nodes": [{"name": "node", "count": NODES}]},
+    }
+    pods = [_pod(number) for number in range(PODS)]
+    services = [_service(number, ("ClusterIP", "NodePort", "LoadBalancer")[number % 3]) for number in range(SERVICES)]
+    file = folder / "observe.yaml"
+    file.write_text(yaml.safe_dump_all([topology, *pods, *services]))
+    return file
+
+
+def _pod(number: int) -> dict[str, Any]:
+    labels = {f"s{(number + step) % PODS}": "yes" for step in range(3)}
+    spec = {
+        "nodeName": f"node-{number % NODES + 1}",
+        "containers": [{"name": "web", "image": "web", "ports": [{"containerPort": 8080}]}],
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"web-{number}", "labels": labels}, "spec": spec}
+
+
+def _service(number: int, kind: str) -> dict[str, Any]:
+    spec = {"type": kind, "selector": {f"s{number % PODS}": "yes"}, "ports": [{"port": 80, "targetPort": 8080}]}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"service-{number:02}"}, "spec": spec}
+
+
+def bench_matrix(runs: int) -> Iterator[dict[str, Any]]:
+    """The truth table of a shop on three nodes, and of 50 Services from 10 vantages."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield _matrix("Online Boutique on three nodes", ROOT / "topologies/shop.yaml", runs, 20)
+        yield _matrix(f"{SERVICES} Services x {2 * NODES} vantages", many_services(Path(folder)), runs, 60)
+
+
+def _matrix(what: str, file: Path, runs: int, aim: float) -> dict[str, Any]:
+    times, count = [], 0
+    with lab(file) as name:
+        for _ in range(runs):
+            begin = time.perf_counter()
+            told = json.loads(netemu("matrix", "--lab", name, "-o", "json", fails=(0, 1)))
+            times.append(time.perf_counter() - begin)
+            count = told["count"]
+            if told["different"]:
+                raise SystemExit(f"matrix of {what}: {told['different']} of {count} connections are not as predicted")
+    return row(f"matrix of {what}: {count} connections, s", times, aim)
+
+
+def row(measure: str, values: list[float], aim: float) -> dict[str, Any]:
+    """As `scripts/bench` prints it."""
+    return {
+        "measure": measure,
+        "min": round(min(values), 3),
+        "median": round(statistics.median(values), 3),
+        "max": round(max(values), 3),
+        "aim": aim,
+    }
+
+
+MEASURES: tuple[Callable[[int], Iterator[dict[str, Any]]], ...] = (bench_matrix,)
+"""Each takes the number of runs and gives rows."""
+
+
+def bench_observe(runs: int) -> list[dict[str, Any]]:
+    """All of it."""
+    return [each for measure in MEASURES for each in measure(runs)]
