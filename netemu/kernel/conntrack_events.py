@@ -68,6 +68,11 @@ class Tuple:
     icmp: tuple[int, int] | None = field(default=None, compare=False)
     """Type and code of an echo and its like."""
 
+    @property
+    def reversed(self) -> Tuple:
+        """The other way."""
+        return Tuple(self.protocol, self.destination, self.port, self.source, self.source_port)
+
 
 @dataclass(frozen=True, slots=True)
 class Tracked:

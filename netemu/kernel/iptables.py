@@ -90,6 +90,10 @@ class IptablesTool:
         options = (*(("-t", table) if table else ()), *(("-c",) if counters else ()))
         return await self._run(f"{self.prefix}-save", *options)
 
+    async def counted(self) -> str:
+        """All rules, each behind what it has counted: `[PACKETS:BYTES] -A CHAIN ...`."""
+        return await self._run(f"{self.prefix}-save", "-c")
+
     async def has_chain(self, table: str, chain: str) -> bool:
         """See Iptables."""
         try:
@@ -172,11 +176,6 @@ def fuller(tables: Mapping[str, str]) -> str:
 async def _used(netns: str) -> list[str]:
     """Kinds that may hold rules; a new namespace is known to hold none without starting a tool."""
 
-    def legacy() -> bool:
-        with namespaces.entered(netns):
-            files = (Path(f"/proc/thread-self/net/{name}_tables_names") for name in ("ip", "ip6"))
-            return any(file.exists() and file.read_text() for file in files)
-
     nft = NftNetlink(netns)
     try:
         generations = await nft.generation()
@@ -184,7 +183,14 @@ async def _used(netns: str) -> list[str]:
         generations = 0
     finally:
         nft.close()
-    return ["nft"] * (generations > 1) + ["legacy"] * await asyncio.to_thread(legacy)
+    return ["nft"] * (generations > 1) + ["legacy"] * await asyncio.to_thread(has_xtables, netns)
+
+
+def has_xtables(netns: str = "", families: Sequence[str] = ("ip", "ip6")) -> bool:
+    """Whether there are tables of x_tables, even empty ones."""
+    with namespaces.entered(netns):
+        files = (Path(f"/proc/thread-self/net/{family}_tables_names") for family in families)
+        return any(file.exists() and file.read_text() for file in files)
 
 
 async def _text(tool: IptablesTool, table: str) -> str:

@@ -117,6 +117,13 @@ class Netlink:
         """The routes of a table, of both families."""
         return [route for route in self._dump(wire.RTM_GETROUTE, answers.parse_route) if route.table == table]
 
+    def route_to(self, destination: str, *, source: str = "", in_index: int = 0, mark: int = 0) -> Route:
+        """What routing says to one packet: one that came in on a link, or (0) begins here. Its `src` is what a
+        socket without an address takes. Raises KernelError with the errno that a sender gets.
+        """
+        body = wire.route_query(destination, source, in_index, mark)
+        return answers.parse_route(self._ask(wire.RTM_GETROUTE, body, f"find route to {destination}"))
+
     def neighbours(self) -> list[Neighbour]:
         """The ARP and neighbour discovery tables."""
         return self._dump(wire.RTM_GETNEIGH, answers.parse_neighbour)

@@ -112,7 +112,7 @@ class NftTrace:
         return self._socket.fileno()
 
     def read(self) -> tuple[list[Step], int]:
-        """What has been told since the last call, without our own table; how often messages were lost."""
+        """What has been told since the last call, our own table's chains included; how often messages were lost."""
         steps: list[Step] = []
         lost = 0
         while True:
@@ -125,8 +125,7 @@ class NftTrace:
                     raise
                 lost += 1
                 continue
-            told = (step(payload) for _, kind, _, payload in split(raw) if kind == _TRACE)
-            steps += [each for each in told if each.table != TABLE]
+            steps += [step(payload) for _, kind, _, payload in split(raw) if kind == _TRACE]
 
     def close(self) -> None:
         """Listen no more, and let the kernel remove the table."""

@@ -316,6 +316,18 @@ def dump_request(kind: int, family: int) -> bytes:
     return bytes([family]) + bytes(size - 1)
 
 
+def route_query(to: str, source: str, in_index: int, mark: int) -> bytes:
+    """The body of RTM_GETROUTE for one packet: on which link it came in (0: it begins here), and its mark."""
+    family, packed, length = _family(to), _packed(to), 8 * len(_packed(to))
+    parts = attribute(_RTA_DST, packed)
+    parts += attribute(_RTA_SRC, _packed(source)) if source else b""
+    parts += _u32(_RTA_IIF, in_index) if in_index else b""
+    parts += _u32(_RTA_MARK, mark) if mark else b""
+    flags = _RTM_F_LOOKUP_TABLE if family == socket.AF_INET else 0  # for IPv6 it is refused
+    head = struct.pack("=BBBBBBBBI", family, length, length if source else 0, 0, 0, 0, 0, 0, flags)
+    return head + parts
+
+
 def attribute(kind: int, value: bytes) -> bytes:
     """One attribute, padded."""
     return struct.pack("=HH", len(value) + 4, kind) + value + bytes(-len(value) % 4)
@@ -339,6 +351,7 @@ _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFLA_BR_FORWARD_DELAY, _IFLA_BR_STP_STATE, _IFLA_BR_MCAST_SNOOPING = 1, 5, 23
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_MULTIPATH, _RTA_TABLE = 1, 4, 5, 7, 9, 15
+_RTA_SRC, _RTA_IIF, _RTA_MARK, _RTM_F_LOOKUP_TABLE = 2, 3, 16, 0x1000
 _NDA_DST, _NDA_LLADDR = 1, 2
 
 

@@ -15,7 +15,7 @@ PROTOCOLS: Final = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 _PAYLOAD: Final = 8
 """Where the payload of a datagram and of an echo begins, and how long an ICMP error's own header is."""
 _SEQUENCE, _ACKNOWLEDGED = 4, 8
-_LONGEST: Final = 8
+_LONGEST: Final = 16
 
 
 @dataclass(frozen=True, slots=True)

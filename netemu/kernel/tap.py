@@ -9,6 +9,9 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from netemu.kernel import netns as namespaces
@@ -50,6 +53,32 @@ class Frame(NamedTuple):
     def seconds(self) -> float:
         """Its time in seconds."""
         return self.nanoseconds / 1e9
+
+
+def wait_for_stamps(timeout: float = 1.0) -> None:
+    """Return once the kernel stamps packets as they come, which it begins to do a moment after a tap asked for it.
+
+    A packet without a stamp gets one when it is read, which is too late. On this process's own loopback a datagram has
+    arrived when it is sent, so a stamp that is later than that was made by reading. Where that loopback does not work,
+    nothing is waited for.
+    """
+    deadline = time.monotonic() + timeout
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(timeout)
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        sock.bind(("127.0.0.1", 0))
+        while time.monotonic() < deadline:
+            sock.sendto(b"", sock.getsockname())
+            sent = time.time_ns()
+            _, ancillary, _, _ = sock.recvmsg(1, 64)
+            if _nanoseconds(ancillary) <= sent:
+                return
+            time.sleep(0.0005)  # a worker of the kernel's turns them on, and tells nobody
+
+
+def _nanoseconds(ancillary: Sequence[tuple[int, int, bytes]]) -> int:
+    seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2]) if ancillary else (0, 0)
+    return int(seconds * 1_000_000_000 + nanoseconds)
 
 
 def port_filter(port: int) -> bytes:
@@ -154,10 +183,7 @@ class Tap:
                 data, ancillary, _, address = self._socket.recvmsg(_LARGEST, 64)
             except BlockingIOError:
                 break
-            seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2]) if ancillary else (0, 0)
-            frames.append(
-                Frame(seconds * 1_000_000_000 + nanoseconds, address[0], address[2] == _PACKET_OUTGOING, data)
-            )
+            frames.append(Frame(_nanoseconds(ancillary), address[0], address[2] == _PACKET_OUTGOING, data))
         return frames
 
     def lost(self) -> int:

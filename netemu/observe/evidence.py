@@ -92,7 +92,7 @@ class Flow(msgspec.Struct, frozen=True):
         return Flow(self.destination, self.port, self.source, self.source_port)
 
     def __str__(self) -> str:
-        return f"{_pair(self.source, self.source_port)} -> {_pair(self.destination, self.port)}"
+        return f"{pair(self.source, self.source_port)} -> {pair(self.destination, self.port)}"
 
 
 class Counter(msgspec.Struct, frozen=True):
@@ -122,7 +122,8 @@ class RuleHit(_Event, frozen=True, kw_only=True, tag="rule"):
     """A rule that acted on the packet, or a base chain's policy (`policy`): rules that did not match do not appear."""
 
     backend: Backend
-    family: Literal["ip", "ip6", "inet", "arp", "bridge", "netdev"]
+    family: str
+    """`ip`, `ip6`, `inet`."""
     table: str
     chain: str
     verdict: str
@@ -252,6 +253,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(event for event in self.events if event.place == place and leg in (None, event.leg))
 
 
-def _pair(address: str, port: int) -> str:
+def pair(address: str, port: int) -> str:
+    """`10.0.0.1:80`, `[fd00::1]:80`; without a port only the address."""
     shown = f"[{address}]" if ":" in address and port else address
     return f"{shown}:{port}" if port else shown

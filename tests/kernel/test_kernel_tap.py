@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from netemu.kernel import netns
-from netemu.kernel.tap import Frame, Tap, port_filter
+from netemu.kernel.tap import Frame, Tap, port_filter, wait_for_stamps
 from netemu.model.errors import KernelNotFound
 
 NAME = "t-tap-a"
@@ -84,6 +85,13 @@ def test_the_kernel_tells_the_time(tap: Tap) -> None:
 
     assert times == sorted(times)
     assert times[0] > 1_600_000_000
+
+
+def test_packets_bear_the_time_at_which_they_came_not_that_at_which_they_were_read(tap: Tap) -> None:
+    wait_for_stamps()
+    send(b"one.", "127.0.0.1", 53)
+    sent = time.time_ns()
+    assert [frame.nanoseconds <= sent for frame in tap.read()] == [True] * 4  # out and in, and the error about it
 
 
 def test_what_is_lost_is_counted(tap: Tap) -> None:

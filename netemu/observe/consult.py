@@ -1,0 +1,262 @@
+"""What the kernel says of a packet's way through one place when it is asked, right behind the packet.
+
+Rules come by themselves; the rest is looked up: the route for the packet as it was at that point, the elements of maps
+and ipsets by which its rules decided, the real server that IPVS chose, what conntrack holds of the flow. The answers
+are the kernel's; that they are the same as a moment before is assumed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address, ip_network
+from typing import Final, Literal
+
+from msgspec.structs import replace
+
+from netemu.kernel import conntrack_events, ipvs_connections
+from netemu.kernel.conntrack_events import Tracked, Tuple
+from netemu.kernel.ipset import Entry, IpSet, IpsetNetlink
+from netemu.kernel.ipvs import IpvsNetlink, ServerKey
+from netemu.model import nft
+from netemu.model.errors import KernelError
+from netemu.model.nft import Field
+from netemu.observe.evidence import Balanced, Event, Flow, Headers, MapHit, Routed, RuleHit, Translation, pair
+from netemu.observe.passages import RANKS, Passage, Run
+from netemu.observe.rule_texts import Rules
+from netemu.observe.watching import Watcher
+
+_MATCH_SET: Final = re.compile(r"(!\s)?--match-set (\S+) (\S+)")
+_DNAT_TARGET: Final = re.compile(r"(?:dnat to|--to-destination) \[?([0-9a-f.:]+?)\]?(?::\d+)?(?: |$)")
+_REFUSING: Final = ("drop", "reject")
+
+
+class Consultant:
+    """Asks about one place."""
+
+    def __init__(self, watcher: Watcher, rules: Rules) -> None:
+        self._watcher, self._rules = watcher, rules
+        self._place = watcher.place
+        self._ipsets: dict[str, IpSet | None] = {}
+
+    async def notes(self, passage: Passage) -> list[Event]:
+        """Everything between the passage's frames, in order. Times are still missing."""
+        found: list[Event] = []
+        headers = passage.headers
+        if headers is None or passage.bridged:
+            return found
+        inner = [run for run in passage.runs if RANKS[run.hook] > RANKS["prerouting"]]
+        # IPVS works in hook input, for what begins here in hook output, behind all rules of kube-proxy there.
+        balancing = next((run for run in reversed(inner) if run.hook == ("input" if passage.entry else "output")), None)
+        if not passage.entry:
+            found.append(self._route(passage, headers.destination, headers.source, 0))
+        for run in passage.runs:
+            if run is (inner[0] if inner else None) and passage.entry:
+                found.append(self._route(passage, run.headers.destination, passage.entry.headers.source, run.mark))
+            for hit in run.hits:
+                found += await self._hit(hit, run)
+            if run is balancing:
+                found += self._balanced(passage, headers)
+        if passage.entry and not inner and not _refused(found):
+            translated = _translated(found) or headers.destination
+            found.append(self._route(passage, translated, headers.source, 0))
+        elif not passage.entry and passage.leaving and passage.leaving.destination != headers.destination:
+            found.append(self._route(passage, passage.leaving.destination, "", 0))
+        return [*found, *self._translation(passage, headers)]
+
+    # --- rules and what they look things up in ---
+
+    async def _hit(self, hit: RuleHit, run: Run) -> list[Event]:
+        told, rule = await self._rules.told(hit)
+        if rule:
+            return [told, *self._elements(told, rule, run)]
+        return [told, *self._ipset_entries(told)]
+
+    def _elements(self, hit: RuleHit, rule: nft.Rule, run: Run) -> Iterator[MapHit]:
+        for key, name, kind in looked_up(rule):
+            wanted = tuple(value for part in key if (value := _value(part, hit, run)) is not None)
+            if len(wanted) != len(key):
+                continue  # a random number, or what no packet bears
+            if element := self._rules.reader.element(hit.family, hit.table, name, wanted):
+                data = nft.values_text(element.data) if isinstance(element.data, tuple) else ""
+                if isinstance(element.data, nft.Verdict):
+                    data = element.data.text()
+                yield MapHit(
+                    seconds=0.0, place=hit.place, leg=hit.leg, kind=kind, family=hit.family, table=hit.table, name=name,
+                    key=nft.values_text(element.key), data=data, comment=element.comment,
+                )  # fmt: skip
+
+    def _ipset_entries(self, hit: RuleHit) -> Iterator[MapHit]:
+        for negated, name, directions in _MATCH_SET.findall(hit.text):
+            held = self._ipset(name)
+            if negated or held is None or not hit.headers:
+                continue
+            wanted = wanted_entry(held.spec.type, directions.split(","), hit.headers)
+            entry = next((entry for entry in held.entries if _covers(entry, wanted)), None)
+            if entry:
+                yield MapHit(
+                    seconds=0.0, place=hit.place, leg=hit.leg, kind="ipset", family=hit.family, table="", name=name,
+                    key=str(entry), comment=held.comments.get(entry, ""),
+                )  # fmt: skip
+
+    def _ipset(self, name: str) -> IpSet | None:
+        if name not in self._ipsets:
+            ipsets = IpsetNetlink(self._place.netns)
+            try:
+                self._ipsets[name] = ipsets.get(name)
+            except KernelError:  # it went away meanwhile
+                self._ipsets[name] = None
+            finally:
+                ipsets.close()
+        return self._ipsets[name]
+
+    # --- routes ---
+
+    def _route(self, passage: Passage, destination: str, source: str, mark: int) -> Routed:
+        link = passage.entry.link if passage.entry else ""
+        index = next((index for index, name in self._watcher.seen.links.items() if name == link), 0)
+        asked = Routed(
+            seconds=0.0, place=passage.place, leg=passage.leg, destination=destination, source=source, in_link=link,
+            mark=mark,
+        )  # fmt: skip
+        return self._answered(asked, index)
+
+    def _answered(self, asked: Routed, in_index: int) -> Routed:
+        try:
+            # What begins here may bear an address that is not this place's (yet); routing would refuse to look.
+            route = self._watcher.netlink.route_to(
+                asked.destination, source=asked.source if in_index else "", in_index=in_index, mark=asked.mark
+            )
+        except KernelError as error:
+            return replace(asked, error=os.strerror(error.code) if error.code else str(error))
+        hop = route.hops[0] if route.hops else None
+        out = self._watcher.seen.links.get(hop.index, "") if hop else ""
+        return replace(
+            asked, type=route.type, out_link=out, via=hop.via if hop else "", preferred=route.src,
+            mtu=self._watcher.mtus.get(out, 0),
+        )  # fmt: skip
+
+    # --- connections ---
+
+    def _translation(self, passage: Passage, headers: Headers) -> Iterator[Translation]:
+        if headers.about or (passage.leg == "back" and headers.what.startswith("echo request")):
+            return
+        flow = _tuple(headers)
+        told = [each for each in self._watcher.tracked if flow in (each.original, each.reply)]
+        held = told[0] if told else self._find(flow)
+        if held is None:
+            return
+        there = passage.leg == "there"
+        kinds: list[Literal["dnat", "snat"]] = ["dnat"] if held.status & conntrack_events.DESTINATION_NAT else []
+        kinds += ["snat"] if held.status & conntrack_events.SOURCE_NAT else []
+        yield Translation(
+            seconds=0.0, place=passage.place, leg=passage.leg, before=_flow(held.original if there else held.reply),
+            after=_flow((held.reply if there else held.original).reversed), protocol=headers.protocol,
+            kinds=tuple(kinds), new=there and any(each.event == "new" and each.id == held.id for each in told),
+        )  # fmt: skip
+
+    def _find(self, flow: Tuple) -> Tracked | None:
+        try:
+            return conntrack_events.find(self._place.netns, flow)
+        except KernelError:  # a kernel without conntrack
+            return None
+
+    def _balanced(self, passage: Passage, headers: Headers) -> Iterator[Balanced]:
+        if passage.leg != "there":
+            return
+        flow = headers.flow
+        for each in ipvs_connections.connections(self._place.netns):
+            if (each.server, each.server_port) != (flow.destination, flow.port) or each.client_port != flow.source_port:
+                continue
+            scheduler, weight = self._server(each)
+            yield Balanced(
+                seconds=0.0, place=passage.place, leg=passage.leg,
+                server=f"{each.protocol.upper()} {pair(each.server, each.server_port)}", scheduler=scheduler,
+                destination=pair(each.destination, each.destination_port), weight=weight, state=each.state,
+                client=pair(each.client, each.client_port),
+            )  # fmt: skip
+
+    def _server(self, connection: ipvs_connections.Connection) -> tuple[str, int]:
+        key = ServerKey(connection.protocol, connection.server, connection.server_port)
+        ipvs = IpvsNetlink(self._place.netns)
+        try:
+            scheduler = next((each.scheduler for each in ipvs.servers() if each.key == key), "")
+            target = (connection.destination, connection.destination_port)
+            found = (each for each in ipvs.destinations(key) if (each.address, each.port) == target)
+            return scheduler, next((each.weight for each in found), 0)
+        except KernelError:  # the server went away meanwhile
+            return "", 0
+        finally:
+            ipvs.close()
+
+
+# --- pure ------------------------------------------------------------------------------------------------------------
+
+
+def looked_up(rule: nft.Rule) -> Iterator[tuple[nft.Key, str, Literal["map", "set"]]]:
+    """Key, name and kind of each set and map that a rule found something in, if it acted."""
+    for expression in rule.expressions:
+        if isinstance(expression, nft.Vmap | nft.DnatMap) and expression.map:
+            yield expression.key, expression.map, "map"
+        elif isinstance(expression, nft.Lookup) and not expression.negated:
+            yield expression.key, expression.set, "set"
+
+
+def _value(part: nft.KeyPart, hit: RuleHit, run: Run) -> nft.Value | None:
+    """What the packet has where a key asks; None for what no packet has."""
+    headers = run.headers
+    protocol = {"icmpv6": "ipv6-icmp"}.get(headers.protocol, headers.protocol)
+    values: dict[nft.KeyPart, nft.Value] = {
+        Field.IP_SADDR: headers.source, Field.IP6_SADDR: headers.source, Field.IP_DADDR: headers.destination,
+        Field.IP6_DADDR: headers.destination, Field.L4PROTO: protocol, Field.TH_SPORT: headers.source_port,
+        Field.TH_DPORT: headers.port, Field.TCP_DPORT: headers.port, Field.UDP_DPORT: headers.port,
+        Field.MARK: hit.mark, Field.IIFNAME: run.in_link, Field.OIFNAME: run.out_link,
+    }  # fmt: skip
+    return values.get(part)
+
+
+def wanted_entry(kind: str, directions: Sequence[str], headers: Headers) -> Entry:
+    """The entry that a packet would be, in an ipset of a type, looked at in these directions (`src`, `dst`)."""
+    addresses = {"src": headers.source, "dst": headers.destination}
+    ports = {"src": headers.source_port, "dst": headers.port}
+    address = protocol = other = ""
+    port = 0
+    parts = kind.partition(":")[2].split(",")
+    for part, direction in zip(parts, directions, strict=False):
+        if part == "port":
+            port, protocol = ports[direction], "" if kind.startswith("bitmap") else headers.protocol
+        elif not address:
+            address = addresses[direction]
+        else:
+            other = addresses[direction]
+    return Entry(address, protocol, port, other)
+
+
+def _covers(entry: Entry, wanted: Entry) -> bool:
+    if entry == wanted:
+        return True
+    if "/" not in entry.other or entry[:3] != wanted[:3]:
+        return False
+    return ip_address(wanted.other) in ip_network(entry.other)
+
+
+def _refused(found: Sequence[Event]) -> bool:
+    last = next((event for event in reversed(found) if isinstance(event, RuleHit)), None)
+    return bool(last and last.verdict in _REFUSING)
+
+
+def _translated(found: Sequence[Event]) -> str:
+    """The destination that the last rule gave, for a packet that no later witness saw."""
+    texts = [match[1] for event in found if isinstance(event, RuleHit) and (match := _DNAT_TARGET.search(event.text))]
+    return texts[-1] if texts else ""
+
+
+def _tuple(headers: Headers) -> Tuple:
+    port = headers.source_port if headers.protocol.startswith("icmp") else headers.port
+    return Tuple(headers.protocol, headers.source, headers.source_port, headers.destination, port)
+
+
+def _flow(held: Tuple) -> Flow:
+    port = 0 if held.protocol.startswith("icmp") else held.port
+    return Flow(held.source, held.source_port, held.destination, port)
