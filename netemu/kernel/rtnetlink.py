@@ -30,6 +30,9 @@ RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 MAIN_TABLE: Final = 254
 _IFF_UP: Final = 0x1
 _NUD_PERMANENT: Final = 0x80
+_NUD_NOARP: Final = 0x40
+_NTF_MASTER: Final = 0x04
+_AF_BRIDGE: Final = 7
 _IFA_F_NODAD: Final = 0x02
 _IFA_F_PERMANENT: Final = 0x80
 _IFA_F_NOPREFIXROUTE: Final = 0x200
@@ -299,9 +302,27 @@ class DelNeighbour:
         return 0, _neighbour_body(self.address, index_of(self.dev), 0)
 
 
+@dataclass(frozen=True, slots=True)
+class AddBridgeEntry:
+    """`mac` is behind `port` of its bridge, for ever: frames to it are not flooded until the bridge has learnt it."""
+
+    mac: str
+    port: str
+
+    kind: ClassVar[int] = RTM_NEWNEIGH
+
+    def __str__(self) -> str:
+        return f"add bridge entry {self.mac} dev {self.port}"
+
+    def encode(self, index_of: IndexOf) -> tuple[int, bytes]:
+        """Flags and body of the message. An entry that is there is overwritten."""
+        body = struct.pack("=BxxxiHBB", _AF_BRIDGE, index_of(self.port), _NUD_NOARP, _NTF_MASTER, 0)
+        return _CREATE | _REPLACE, body + _mac(_NDA_LLADDR, self.mac)
+
+
 Request = (
     AddVeth | AddBridge | AddDummy | SetLink | DelLink | AddAddress | DelAddress
-    | AddRoute | DelRoute | AddNeighbour | DelNeighbour
+    | AddRoute | DelRoute | AddNeighbour | DelNeighbour | AddBridgeEntry
 )  # fmt: skip
 
 

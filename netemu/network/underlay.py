@@ -18,6 +18,7 @@ from netemu.kernel.netlink import Netlink
 from netemu.kernel.rtnetlink import (
     AddAddress,
     AddBridge,
+    AddBridgeEntry,
     AddNeighbour,
     AddRoute,
     AddVeth,
@@ -91,7 +92,7 @@ def _lay(plan: NetworkPlan, router: Netlink) -> None:
         with suppress(KernelNotFound):
             router.apply(DelLink(port))
         present.remove(port)
-    router.apply(*switches(plan, present), *ports(plan, present), *routing(plan))
+    router.apply(*switches(plan, present), *ports(plan, present), *behind_ports(plan), *routing(plan))
 
 
 def destroy(lab: str) -> None:
@@ -133,6 +134,13 @@ def ports(plan: NetworkPlan, present: set[str]) -> list[Request]:
         for netns, (addresses, bridge) in machines.items()
         if (port := plan.ports[netns]) not in present
     ]
+
+
+def behind_ports(plan: NetworkPlan) -> list[Request]:
+    """Which machine is behind which port. A switch that has not learnt it yet would flood frames to every machine."""
+    machines = [(names.node_netns(plan.lab, each.name), each.addresses) for each in plan.nodes]
+    machines += [(names.client_netns(plan.lab, each.name), each.addresses) for each in plan.clients]
+    return [AddBridgeEntry(plans.machine_mac(addresses), plan.ports[netns]) for netns, addresses in machines]
 
 
 def routing(plan: NetworkPlan) -> list[Request]:

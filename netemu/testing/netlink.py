@@ -260,6 +260,12 @@ def _del_neighbour(client: FakeNetlink, request: wire.DelNeighbour) -> None:
     raise _Refused(errno.ENOENT)
 
 
+def _add_bridge_entry(client: FakeNetlink, request: wire.AddBridgeEntry) -> None:
+    # Nothing can be read back: what a switch knows changes nothing about where frames arrive in the end.
+    if not client.space.links[client.space.index(request.port)].master:
+        raise _Refused(errno.EINVAL)
+
+
 _HANDLERS: dict[type[Any], Callable[[FakeNetlink, Any], None]] = {
     wire.AddVeth: _add_veth,
     wire.AddBridge: _add_bridge,
@@ -272,6 +278,7 @@ _HANDLERS: dict[type[Any], Callable[[FakeNetlink, Any], None]] = {
     wire.DelRoute: _del_route,
     wire.AddNeighbour: _add_neighbour,
     wire.DelNeighbour: _del_neighbour,
+    wire.AddBridgeEntry: _add_bridge_entry,
 }
 
 

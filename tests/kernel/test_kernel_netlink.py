@@ -14,6 +14,7 @@ from netemu.kernel.netlink import Netlink, Rtnetlink
 from netemu.kernel.rtnetlink import (
     AddAddress,
     AddBridge,
+    AddBridgeEntry,
     AddDummy,
     AddNeighbour,
     AddRoute,
@@ -186,6 +187,14 @@ def test_neighbour_is_permanent_and_can_be_overwritten(open_in: Open) -> None:
     ]
 
 
+def test_bridge_entry_is_of_a_port_and_can_be_written_again(open_in: Open) -> None:
+    here = open_in(HERE)
+
+    here.apply(*BRIDGE, AddVeth("v", "e", THERE, master="br0"), *2 * [AddBridgeEntry("02:42:ac:12:00:02", "v")])
+
+    assert "v" in [link.name for link in here.links()]
+
+
 def test_address_is_added_twice_with_replace(open_in: Open) -> None:
     here = open_in(HERE)
 
@@ -232,6 +241,10 @@ def test_ipv6_address_is_usable_at_once(open_in: Open) -> None:
         pytest.param([DelRoute("10.0.0.0/8")], KernelNotFound, "No such process", id="delete a missing route"),
         pytest.param([AddRoute("10.0.0.0/8", dev="br0", src="1.1.1.1")], KernelError, "prefsrc", id="foreign source"),
         pytest.param([AddNeighbour("1.1.1.1", "02:00:00:00:00:01", "none")], KernelNotFound, "No such", id="no link"),
+        pytest.param([AddBridgeEntry("02:00:00:00:00:01", "none")], KernelNotFound, "No such", id="entry of no port"),
+        pytest.param(
+            [AddBridgeEntry("02:00:00:00:00:01", "lo")], KernelError, "add bridge", id="entry of no bridge's port"
+        ),
         pytest.param([DelNeighbour("172.18.0.9", "br0")], KernelNotFound, "No such file", id="a missing neighbour"),
     ],
 )
