@@ -90,6 +90,13 @@ def _matrix(what: str, file: Path, runs: int, aim: float) -> dict[str, Any]:
     return row(f"matrix of {what}: {count} connections, s", times, aim)
 
 
+def capture(runs: int) -> Iterator[dict[str, Any]]:
+    """Packets of ten Pods at a steady rate; whether they all come into the file."""
+    from bench_capture import bench_capture
+
+    yield from bench_capture(runs)
+
+
 def row(measure: str, values: list[float], aim: float) -> dict[str, Any]:
     """As `scripts/bench` prints it."""
     return {
@@ -101,7 +108,7 @@ def row(measure: str, values: list[float], aim: float) -> dict[str, Any]:
     }
 
 
-MEASURES: tuple[Callable[[int], Iterator[dict[str, Any]]], ...] = (bench_matrix,)
+MEASURES: tuple[Callable[[int], Iterator[dict[str, Any]]], ...] = (bench_matrix, capture)
 """Each takes the number of runs and gives rows."""
 
 
