@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,13 +16,18 @@ from netemu.cli.root import need_root
 from netemu.cli.watching import Watching, limits
 from netemu.kernel.conntrack_events import ASSURED, SEEN_REPLY, Tracked
 from netemu.lab.addresses import CurrentNames
+from netemu.lab.api import LabApi
+from netemu.lab.cluster_view import read_all
 from netemu.lab.config import load_config
 from netemu.lab.connections import Followed, count_traffic, forget, held_by
 from netemu.lab.node_rules import find_service
 from netemu.lab.targets import find_target
+from netemu.model.objects import EndpointSlice
+from netemu.model.resources import ENDPOINTSLICES
 from netemu.observe import conntrack_text
 from netemu.observe.flows import Counts, End, Held, ServiceFlow, concerns, flow_of, flows_of, state
 from netemu.observe.names import Names
+from netemu.observe.stale import stale_entries
 
 _Wanted = Callable[[Tracked, Names], bool]
 
@@ -50,8 +55,9 @@ def flows(
 
 
 def conntrack(
-    lab: str, node: str, *, all_nodes: bool, service: str, of: str, namespace: str, delete: bool, output: Format
-) -> None:
+    lab: str, node: str, *, all_nodes: bool, service: str, of: str, namespace: str, stale: bool, delete: bool,
+    output: Format,
+) -> None:  # fmt: skip
     """`netemu conntrack`."""
     if bool(node) == all_nodes:
         raise typer.BadParameter("name one node, or say --all")
@@ -61,12 +67,17 @@ def conntrack(
     names = CurrentNames(lab).now
     wanted = _wanted(lab, service, of, namespace, names, others=True)
     held = [(where, entry) for where, entry in held_by(lab, nodes) if wanted(entry, names)]
+    whys: dict[tuple[str, int], str] = {}
+    if stale:
+        found = stale_entries(held, names, read_all(LabApi(lab), ENDPOINTSLICES, EndpointSlice))
+        held = [(each.node, each.entry) for each in found]
+        whys = {(each.node, each.entry.id): each.why for each in found}
     if delete:
         held = forget(lab, held)
     if output == Format.json:
-        say_json([_as_json(where, entry, names) for where, entry in held])
+        say_json([_as_json(where, entry, names, whys.get((where, entry.id), "")) for where, entry in held])
     else:
-        for line in _lines(held, names, with_node=all_nodes):
+        for line in _lines(held, names, whys, with_node=all_nodes):
             say(line)
     if delete:
         note(f"{len(held)} {'entry' if len(held) == 1 else 'entries'} forgotten")
@@ -167,14 +178,18 @@ def _event(flow: ServiceFlow, now: float) -> str:
     return f"{line}  {flow.state}"
 
 
-def _lines(held: Iterable[Held], names: Names, *, with_node: bool) -> Iterable[str]:
+def _lines(
+    held: Iterable[Held], names: Names, whys: Mapping[tuple[str, int], str], *, with_node: bool
+) -> Iterable[str]:
+    """`whys`: what makes an entry stale, by its node and number."""
     now = time.time()
     for node, entry in held:
         line = f"{conntrack_text.line(entry, now)}  # {conntrack_text.in_names(entry, names)}"
+        line += f": {whys[node, entry.id]}" if (node, entry.id) in whys else ""
         yield f"{node}  {line}" if with_node else line
 
 
-def _as_json(node: str, entry: Tracked, names: Names) -> dict[str, Any]:
+def _as_json(node: str, entry: Tracked, names: Names, stale: str) -> dict[str, Any]:
     directions = (("original", entry.original, 0), ("reply", entry.reply, 1))
     return {
         "node": node, "id": entry.id, "protocol": entry.original.protocol, "state": state(entry),
@@ -187,5 +202,5 @@ def _as_json(node: str, entry: Tracked, names: Names) -> dict[str, Any]:
             }
             for word, one, index in directions
         },
-        "names": conntrack_text.in_names(entry, names),
+        "names": conntrack_text.in_names(entry, names), **({"stale": stale} if stale else {}),
     }  # fmt: skip

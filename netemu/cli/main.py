@@ -330,6 +330,9 @@ def conntrack(
     all_nodes: Annotated[bool, typer.Option("--all", help="Of all nodes")] = False,
     service: Annotated[str, typer.Option(help=_SERVICE)] = "",
     of: Annotated[str, typer.Option("--of", metavar="WHO", help=_OF)] = "",
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Only entries that lead where their Service does not lead any more, and why")
+    ] = False,
     delete: Annotated[bool, typer.Option("--delete", help="Forget the entries; what was forgotten is listed")] = False,
     namespace: Namespace = "default",
     lab: Lab = "",
@@ -339,8 +342,9 @@ def conntrack(
     from netemu.cli import flows
 
     flows.conntrack(
-        lab, node, all_nodes=all_nodes, service=service, of=of, namespace=namespace, delete=delete, output=output
-    )
+        lab, node, all_nodes=all_nodes, service=service, of=of, namespace=namespace, stale=stale, delete=delete,
+        output=output,
+    )  # fmt: skip
 
 
 @app.command()

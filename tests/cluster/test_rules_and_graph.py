@@ -1,4 +1,4 @@
-"""`netemu rules` and `netemu graph` on a running lab, the proxy's mode changed under it."""
+"""`netemu rules`, `graph` and `conntrack --stale` on a running lab, the proxy's mode changed under it."""
 
 from __future__ import annotations
 
@@ -134,3 +134,18 @@ def test_a_drawing_that_cannot_be_is_refused(lab: str, options: list[str], said:
     done = run("graph", "--lab", lab, *options)
 
     assert (done.returncode in (1, 2), said in done.stderr) == (True, True), done.stderr
+
+
+def test_an_entry_that_leads_to_nobody_is_found_and_forgotten(lab: str) -> None:
+    way = ["-p", "udp", "-s", "10.244.9.9", "-d", "10.96.0.10", "--sport", "40000", "--dport", "53", "-t", "120"]
+    back = ["--dst-nat", "10.244.77.77", "--reply-src", "10.244.77.77", "--reply-dst", "10.244.9.9"]
+    ports = ["--reply-port-src", "53", "--reply-port-dst", "40000"]
+    netemu("exec", "--lab", lab, "node/two", "--", "conntrack", "-I", *way, *back, *ports)
+
+    (found,) = netemu_json("conntrack", "--all", "--stale", "--lab", lab)
+    said = netemu("conntrack", "two", "--stale", "--delete", "--lab", lab)
+
+    assert found["node"] == "two"
+    assert found["stale"] == "it leads to 10.244.77.77:53, which is no endpoint any more"
+    assert said.endswith("service/kube-system/kube-dns:53 > 10.244.77.77:53: " + found["stale"] + "\n")
+    assert netemu_json("conntrack", "--all", "--stale", "--lab", lab) == []
