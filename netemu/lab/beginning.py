@@ -25,8 +25,7 @@ def prepare(config: LabConfig) -> tuple[socket.socket | None, LabConfig]:
     """
     listener, config = _on_host(config)
     if config.etcd_members:
-        hosts = [host for node in config.control_planes for host in (node.name, *node.addresses)]
-        etcd_pki.issue(LabPaths(config.name).pki, hosts)
+        etcd_pki.ensure(LabPaths(config.name).pki, etcd_pki.hosts_of(config), config.certificate_validity)
     pki.service_account_key(config.name)
     pki.ensure_pki(config)
     return listener, config

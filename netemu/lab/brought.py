@@ -78,8 +78,8 @@ class BroughtCertificate:
         tls.sni_callback = choose
 
     def renewed(self) -> dict[Path, Callable[[], None]]:
-        """What to do when its file is another one."""
-        return {self._cert: self._load}
+        """What to do when one of its files is another one; while they do not belong together, it is tried again."""
+        return {self._cert: self._load, self._key: self._load}
 
     def _load(self) -> None:
         # Into an empty context: OpenSSL keeps a certificate for each kind of key, and would show one from before.

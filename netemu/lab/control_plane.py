@@ -44,7 +44,7 @@ from netemu.apiserver.schema.kinds import Schema
 from netemu.client import Informer
 from netemu.client.rotation import follow
 from netemu.kernel import netns
-from netemu.lab import addons, manifests, pki
+from netemu.lab import addons, etcd_pki, manifests, pki
 from netemu.lab.brought import Announcer, BroughtCertificate, expiration_metrics
 from netemu.lab.config import API_PORT, LabConfig
 from netemu.lab.etcd_member import host
@@ -77,7 +77,8 @@ async def control_plane(lab: str, number: int = 0) -> None:
     paths = LabPaths(lab)
     member, on_host = await join_lab(lab, number)
     config = member.config
-    store = await _open_store(member)
+    etcd_tls = etcd_pki.client_tls(paths.pki) if member.shared else None
+    store = await _open_store(member, etcd_tls)
     schema = Schema.load()
     admission = Admission()
     allocator = ServiceAllocator(config.service_cidrs)
@@ -87,6 +88,7 @@ async def control_plane(lab: str, number: int = 0) -> None:
     admission.begin(EscalationGuard(registry, authorizer), NodeRestriction(registry), CertificateGuard(authorizer))
     tls, kubelet_tls = server_tls(*pki.server_certificate(lab)), pki.kubelet_client_tls(lab)
     renewed = {**pki.renewed(lab, tls, kubelet_tls), **_brought(config, tls)}
+    renewed |= etcd_pki.renewed(paths.pki, etcd_tls) if etcd_tls else {}
     server = _server(member, registry, schema, authorizer, kubelet_tls)
     client = LocalClient(registry, "kube-apiserver")
     try:
@@ -147,10 +149,10 @@ async def _begin(member: Member, client: LocalClient, registry: Registry) -> Non
     await ensure_policy(client, agent_policy(pki.NODE_AGENT, addons.SYSTEM, addons.OUTSIDE_FAULTS))
 
 
-async def _open_store(member: Member) -> SqliteStore | EtcdStore:
+async def _open_store(member: Member, etcd_tls: ssl.SSLContext | None) -> SqliteStore | EtcdStore:
     paths = LabPaths(member.config.name)
-    if member.shared:
-        store = await open_etcd(member)
+    if etcd_tls is not None:
+        store = await open_etcd(member, etcd_tls)
         if member.first and paths.incoming_store.exists():
             await restore_etcd(store, member.config.name)
         await until(lambda: not paths.incoming_store.exists(), within=_RESTORE_SECONDS)

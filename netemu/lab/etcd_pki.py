@@ -7,38 +7,49 @@ Files are kubeadm's: `etcd/ca.crt`, `etcd/server.crt`, `etcd/peer.crt`, `apiserv
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netemu.lab.authority import YEAR, Authority, pem, pem_key
-from netemu.lab.config import write_file
+from netemu.lab.config import LabConfig, write_file
+from netemu.lab.pki import Issued, issue_missing
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
 
-_LIFETIME = 10 * YEAR
-"""As long as the authority itself: nobody renews these."""
+
+def ensure(pki: Path, hosts: Sequence[str], lifetime: float = YEAR, now: Callable[[], float] = time.time) -> None:
+    """Make the authority, and what it signs for members at these names and addresses, unless it is there and good."""
+    if not (pki / "etcd/ca.crt").exists():
+        fresh = Authority.create("etcd-ca")
+        write_file(pki / "etcd/ca.key", pem_key(fresh.key), mode=0o600)
+        write_file(pki / "etcd/ca.crt", pem(fresh.certificate))
+    issue_missing("", authority(pki, lifetime), issued(pki, hosts), now)
 
 
-def issue(pki: Path, hosts: Sequence[str]) -> None:
-    """Make everything for members at these names and addresses, unless it is there."""
-    last = pki / "apiserver-etcd-client.crt"
-    if last.exists():
-        return
-    authority = Authority.create("etcd-ca", lifetime=_LIFETIME)
-    write_file(pki / "etcd/ca.crt", pem(authority.certificate))
-    write_file(pki / "etcd/ca.key", pem_key(authority.key), mode=0o600)
+def authority(pki: Path, lifetime: float) -> Authority:
+    """Etcd's own, which is there; what it signs is good for so many seconds."""
+    return Authority.load((pki / "etcd/ca.crt").read_bytes(), (pki / "etcd/ca.key").read_bytes(), lifetime=lifetime)
+
+
+def issued(pki: Path, hosts: Sequence[str]) -> list[Issued]:
+    """What that authority signs."""
     everywhere = ("localhost", "127.0.0.1", *hosts)
-    # A member's gateway is a client of the member itself, and shows the server's certificate.
-    pairs = {
-        "etcd/server": authority.issue("etcd-server", hosts=everywhere, peer=True),
-        "etcd/peer": authority.issue("etcd-peer", hosts=everywhere, peer=True),
-        "apiserver-etcd-client": authority.issue("kube-apiserver-etcd-client"),
-    }
-    for name, (certificate, key) in pairs.items():
-        write_file(pki / f"{name}.key", key, mode=0o600)
-        write_file(pki / f"{name}.crt", certificate)
+    return [
+        # A member's gateway is a client of the member itself, and shows the server's certificate.
+        Issued(pki / "etcd/server.crt", "etcd-server", hosts=everywhere, peer=True),
+        Issued(pki / "etcd/peer.crt", "etcd-peer", hosts=everywhere, peer=True),
+        Issued(pki / "apiserver-etcd-client.crt", "kube-apiserver-etcd-client"),
+    ]
+
+
+def hosts_of(config: LabConfig) -> list[str]:
+    """The names and addresses of a lab's members."""
+    return [host for node in config.control_planes for host in (node.name, *node.addresses)]
 
 
 def member_flags(pki: Path) -> list[str]:
@@ -59,3 +70,9 @@ def client_tls(pki: Path) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(pki / "etcd/ca.crt"))
     context.load_cert_chain(pki / "apiserver-etcd-client.crt", pki / "apiserver-etcd-client.key")
     return context
+
+
+def renewed(pki: Path, tls: ssl.SSLContext) -> dict[Path, Callable[[], None]]:
+    """What an API server does about a new certificate, by file. Members read theirs at every handshake."""
+    certificate = pki / "apiserver-etcd-client.crt"
+    return {certificate: partial(tls.load_cert_chain, certificate, certificate.with_suffix(".key"))}

@@ -25,7 +25,6 @@ from netemu.apiserver.http.server import ApiServer
 from netemu.client.base import Client
 from netemu.client.leaderelection import Elector
 from netemu.kernel import netns
-from netemu.lab import etcd_pki
 from netemu.lab.beginning import listen, prepare
 from netemu.lab.config import LabConfig, NodeConfig, load_config
 from netemu.lab.etcd_member import client_urls
@@ -154,10 +153,9 @@ async def _answers(store: Store) -> bool:
     return True
 
 
-async def open_etcd(member: Member) -> EtcdStore:
+async def open_etcd(member: Member, tls: ssl.SSLContext) -> EtcdStore:
     """The lab's store, as soon as a majority of its members is up."""
     await until(lambda: netns.exists(member.namespace))
-    tls = etcd_pki.client_tls(LabPaths(member.config.name).pki)
     urls = client_urls(member.config, member.node)
     while True:
         try:

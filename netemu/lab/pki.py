@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,8 @@ class Issued:
     """Of a server: its names and addresses."""
     server: str = ""
     """Of a kubeconfig: the URL in it."""
+    peer: bool = False
+    """A server that is a client of others of its kind, and shows them the same."""
     renews_itself: bool = False
     """Kubelets ask for their next certificates themselves."""
 
@@ -64,7 +66,7 @@ class Issued:
 
     def issue(self, lab: str, authority: Authority) -> None:
         """Have it signed, with a new key, and put it in the place of what is there."""
-        certificate, key = authority.issue(self.name, self.groups, self.hosts)
+        certificate, key = authority.issue(self.name, self.groups, self.hosts, peer=self.peer)
         if self.server:
             text = kubeconfig(lab, self.server, pem(authority.certificate), self.name, certificate, key)
             write_file(self.path, text, mode=0o600)
@@ -103,11 +105,15 @@ def ensure_pki(config: LabConfig, now: Callable[[], float] = time.time) -> None:
         fresh = Authority.create(f"netemu-{config.name}")
         write_file(pki / "ca.key", pem_key(fresh.key), mode=0o600)
         write_file(pki / "ca.crt", pem(fresh.certificate))
-    signer = authority(config)
-    for each in issued(config):
+    issue_missing(config.name, authority(config), issued(config), now)
+
+
+def issue_missing(lab: str, signer: Authority, wanted: Iterable[Issued], now: Callable[[], float]) -> None:
+    """Have signed what is not there, or has ended."""
+    for each in wanted:
         certificate = each.certificate
         if not certificate or validity(certificate)[1] <= now():
-            each.issue(config.name, signer)
+            each.issue(lab, signer)
 
 
 def _server_hosts(config: LabConfig) -> tuple[str, ...]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -21,7 +23,7 @@ from tests.kernel.etcd_members import Members, members
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pki")
-    etcd_pki.issue(folder, [])
+    etcd_pki.ensure(folder, [])
     return folder
 
 
@@ -44,6 +46,29 @@ async def test_what_is_written_through_one_member_is_read_through_another(etcd: 
         await other.close()
 
 
+async def test_members_show_a_renewed_certificate_and_stay_together(etcd: Members, pki: Path) -> None:
+    def shown() -> str:
+        tls, url = etcd_pki.client_tls(pki), urlsplit(etcd.endpoints[0])
+        with (
+            socket.create_connection((url.hostname or "", url.port or 0), timeout=10) as plain,
+            tls.wrap_socket(plain, server_hostname="localhost") as connection,
+        ):
+            return ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True) or b"")
+
+    before = shown()
+    signer = etcd_pki.authority(pki, 3600.0)
+    for each in etcd_pki.issued(pki, []):
+        each.issue("", signer)
+    after, server = shown(), (pki / "etcd/server.crt").read_text()
+    store = await EtcdStore.open(etcd.endpoints[1:], tls=etcd_pki.client_tls(pki))
+    try:
+        assert await store.create("/renewed", b"1") > 0
+    finally:
+        await store.close()
+
+    assert before != after == server
+
+
 @pytest.mark.parametrize("shows", ["nothing", "a certificate of the cluster's authority"])
 async def test_who_has_no_certificate_of_etcds_own_authority_is_not_served(
     etcd: Members, pki: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shows: str
@@ -63,7 +88,7 @@ async def test_a_member_that_another_authority_signed_is_not_trusted(
     etcd: Members, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("netemu.store.etcd_gateway.PATIENCE", 0.1)
-    etcd_pki.issue(tmp_path, [])
+    etcd_pki.ensure(tmp_path, [])
 
     with pytest.raises(UserError, match="certificate verify failed"):
         await EtcdStore.open(etcd.endpoints, tls=etcd_pki.client_tls(tmp_path))

@@ -22,11 +22,14 @@ from netemu.apiserver.schema.kinds import Schema
 from netemu.client.http import HttpClient
 from netemu.client.kubeconfig import Credentials
 from netemu.client.rotation import follow, renewal, validity
+from netemu.lab import etcd_pki
 from netemu.lab import renewal as lab_renewal
 from netemu.lab.authority import YEAR, Authority, pem
 from netemu.lab.config import LabConfig, resolve
+from netemu.lab.node_spec import ControlPlaneSpec
+from netemu.lab.paths import LabPaths
 from netemu.lab.pki import Issued, authority, ensure_pki, issued
-from netemu.lab.topology import Metadata, Topology
+from netemu.lab.topology import Metadata, Topology, TopologySpec
 from netemu.model.errors import Unauthorized
 from netemu.model.resources import CONFIGMAPS, NAMESPACES
 from netemu.testing.store import MemoryStore
@@ -229,6 +232,26 @@ async def test_all_but_kubelets_own_are_renewed_in_time(config: LabConfig) -> No
     keeping.cancel()
 
     assert theirs & changed() == set()
+
+
+async def test_etcds_certificates_are_renewed_by_its_own_authority(config: LabConfig) -> None:
+    three = TopologySpec(control_plane=ControlPlaneSpec(replicas=3, store="etcd"))
+    config = resolve(Topology(metadata=Metadata(name="t"), spec=three))
+    folder, hosts = LabPaths(config.name).pki, etcd_pki.hosts_of(config)
+    ensure_pki(config)
+    etcd_pki.ensure(folder, hosts)
+    before = {each.path: each.certificate for each in etcd_pki.issued(folder, hosts)}
+    etcd_pki.ensure(folder, hosts)
+    assert {each.path: each.certificate for each in etcd_pki.issued(folder, hosts)} == before
+    clock: Callable[[], float] = lambda: time.time() + 0.8 * YEAR  # noqa: E731
+    keeping = asyncio.create_task(lab_renewal.keep_certificates(config, authority(config), now=clock, dice=lambda: 0.0))
+
+    await until(lambda: all(path.read_text() != text for path, text in before.items()))
+    keeping.cancel()
+
+    ca = x509.load_pem_x509_certificate((folder / "etcd/ca.crt").read_bytes())
+    for each in etcd_pki.issued(folder, hosts):
+        x509.load_pem_x509_certificate(each.certificate.encode()).verify_directly_issued_by(ca)
 
 
 def test_a_kubeconfig_and_a_pair_tell_their_certificate(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import socket
@@ -19,7 +20,7 @@ from netemu.apiserver.auth.authentication import server_tls
 from netemu.apiserver.local import LocalClient
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.schema.kinds import Schema
-from netemu.client.rotation import validity
+from netemu.client.rotation import follow, validity
 from netemu.lab.authority import Authority, pem
 from netemu.lab.brought import Announcer, BroughtCertificate, expiration_metrics, has_name, names_of, threshold
 from netemu.lab.certificate_spec import AnnounceSpec, CertificateSpec
@@ -121,6 +122,25 @@ def test_it_is_shown_by_name_and_the_new_one_once_it_is_there(tmp_path: Path, be
     key.write_bytes(new[1])
     brought.renewed()[cert]()
     assert (shown_for(tls, "new.example.com"), shown_for(tls, "api.example.com")) == (der(new), lab)
+
+
+async def test_a_key_that_comes_late_is_noticed_although_the_certificate_is_the_same(tmp_path: Path) -> None:
+    own = write(tmp_path, OWN, "own", "127.0.0.1")
+    cert, key, tls = tmp_path / "theirs.crt", tmp_path / "theirs.key", server_tls(*own)
+    pair, other = brought_pair("EC", "api.example.com"), brought_pair("EC", "new.example.com")
+    cert.write_bytes(pair[0])
+    key.write_bytes(other[1])
+    brought = BroughtCertificate(CertificateSpec(cert=str(cert), key=str(key)), tls, own[2])
+    following = asyncio.create_task(follow(brought.renewed(), look=0.01))
+    await asyncio.sleep(0)
+    assert shown_for(tls, "api.example.com") != der(pair)
+
+    key.unlink()
+    key.write_bytes(pair[1])
+    async with asyncio.timeout(10):
+        while shown_for(tls, "api.example.com") != der(pair):  # noqa: ASYNC110  (as a client would look)
+            await asyncio.sleep(0.01)
+    following.cancel()
 
 
 def test_one_that_cannot_be_read_does_not_keep_the_server_from_working(tmp_path: Path) -> None:
