@@ -130,7 +130,7 @@ class _Packet:
     steps: tuple[Step, ...] = ()
     changes: tuple[_Change, ...] = ()
     reason: Reason = Reason.DIRECT
-    seen: frozenset[tuple[str, str, str]] = frozenset()
+    seen: frozenset[tuple[str, str, str, str]] = frozenset()
 
     @property
     def words(self) -> str:
@@ -175,12 +175,14 @@ class _Walk:
 
     def _at_node(self, name: str, packet: _Packet, source: Source) -> Iterator[Ending]:
         """Rules decide."""
-        where = (name, packet.source, packet.destination)
+        machine, where = self._cluster.nodes[name], (name, source.interface, packet.source, packet.destination)
         if where in packet.seen:
             yield _end(packet, Outcome.UNREACHABLE, Reason.LOOP, f"routes lead in a circle past {name}")
             return
         packet = replace(packet, seen=packet.seen | {where})
-        machine = self._cluster.nodes[name]
+        if source.interface and machine.view.owns(packet.source) and ":" not in packet.source:
+            yield _end(packet, Outcome.DROPPED, Reason.FORGED, _forgery(name))
+            return
         if packet.destination in machine.caches and packet.port == 53:
             yield self._served(packet, frozenset({(53, self._protocol)}), f"node/{name}", name)
             return
@@ -279,10 +281,12 @@ class _Walk:
         `forged`: the packet came in by a link with an address of the server's own.
         """
         endpoint = endpoint_text(packet.destination, packet.port)
-        astray = self._astray(packet, node)
-        if forged or astray:
-            why = f"{server} takes a packet from its own address for a forgery" if forged else astray
-            return _end(packet, Outcome.DROPPED, Reason.FORGED if forged else Reason.ANSWER_ASTRAY, why)
+        if forged and ":" not in packet.source:
+            return _end(packet, Outcome.DROPPED, Reason.FORGED, _forgery(server))
+        # Of IPv6 nobody minds, and the answer stays where it is.
+        astray = f"{server} sees its own address, and answers itself" if forged else self._astray(packet, node)
+        if astray:
+            return _end(packet, Outcome.DROPPED, Reason.ANSWER_ASTRAY, astray)
         listens = packet.changes or (packet.port, self._protocol) in ports
         if not listens and f"{endpoint}/{self._protocol}" not in self._cluster.endpoints:
             why = f"nothing says that {server} listens on {packet.port}/{self._protocol}"
@@ -309,6 +313,10 @@ class _Walk:
         of_pods = (pod.ports for pod in self._cluster.pods if pod.host_network and pod.node == name)
         checks = {(each.spec.health_check_node_port, "TCP") for each in self._cluster.services}
         return self._cluster.nodes[name].listening.union(checks - {(0, "TCP")}, *of_pods)
+
+
+def _forgery(where: str) -> str:
+    return f"{where} takes a packet that comes from its own address for a forgery"
 
 
 def _end(packet: _Packet, outcome: Outcome, reason: Reason, why: str = "") -> Ending:

@@ -36,6 +36,8 @@ from tests.unit.proxy_scene import (
 from tests.unit.proxy_table_more import TABLE
 
 pytestmark = pytest.mark.timeout(300)
+_PATIENCE = 120.0
+"""Seconds for what takes a blink of an eye where the processor is a real one, and has nothing else to do."""
 
 
 def worlds() -> list[tuple[World, list[Case]]]:
@@ -59,7 +61,7 @@ async def running(settings: Settings, api: Api, state_dir: Path) -> AsyncIterato
     )  # fmt: skip
     task = asyncio.create_task(server.run())
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(_PATIENCE):
             await server.until()
         yield server
     finally:
@@ -76,7 +78,7 @@ async def put(api: Api, server: ProxyServer, before: World | None, world: World)
     for change, objects in ((api.drop, gone), (api.put, world.objects)):
         for obj in objects:
             revisions[_kind(obj)] = change(obj)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(_PATIENCE):
         await server.until(**revisions)
 
 

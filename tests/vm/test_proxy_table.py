@@ -48,7 +48,7 @@ def wire() -> Iterator[Wire]:
         yield wire
 
 
-@settings(PROFILE, max_examples=4)
+@settings(PROFILE, max_examples=3)
 @given(drawn=drawn())
 def test_random_worlds_fare_as_the_oracle_says(wire: Wire, tmp_path: Path, drawn: Drawn) -> None:
     hold(drawn, "ipvs", wire, tmp_path)
