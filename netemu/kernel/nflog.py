@@ -105,14 +105,17 @@ class Nflog:
 
     def close(self) -> None:
         """Listen no more; the namespace's logger is what it was."""
-        self._socket.close()
+        # While the group is ours nobody else touches the logger.
         with suppress(KernelError):  # the namespace may have gone
             sysctl.write(self._restore, self.netns)
+        self._socket.close()
 
     def _ask(self, group: int, body: bytes) -> None:
         self._socket.send(message(_CONFIG, NLM_F_REQUEST | NLM_F_ACK, 1, 0, body, resource=group))
         for sequence, kind, flags, payload in split(self._socket.recv(1 << 16)):
             if kind == _ERROR and (found := refusal(sequence, flags, payload)).code:
+                if found.code == errno.EPERM:  # without the rights the first question of a namespace fails already
+                    raise KernelError.of(f"bind log group {group}", self.netns, errno.EBUSY, "somebody else has it")
                 raise KernelError.of(f"bind log group {group}", self.netns, found.code, found.detail)
 
 

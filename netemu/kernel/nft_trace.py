@@ -18,6 +18,7 @@ so a message with a packet is where a base chain begins.
 from __future__ import annotations
 
 import errno
+import secrets
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +47,8 @@ from netemu.model import nft
 from netemu.model.errors import KernelError, KernelNotFound
 from netemu.model.nft import DataType, Field
 
-TABLE: Final = "netemu-trace"
+TABLE: Final = "netemu-trace-"
+"""What the names of our tables begin with; each trace has one of its own, so that several may go on."""
 _TALKERS: Final = "talkers"
 _BEFORE_RAW, _AFTER_NAT = -310, 300
 _OWNER: Final = 2
@@ -92,6 +94,7 @@ class NftTrace:
     """
 
     def __init__(self, netns: str, signature: Signature) -> None:
+        name = TABLE + secrets.token_hex(4)
         self._owner = Nfnetlink(netns)
         try:
             with namespaces.entered(netns):
@@ -101,8 +104,8 @@ class NftTrace:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
             self._socket.bind((0, 0))
             self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
-            for refusal in self._owner.batch(SUBSYSTEM, marking(signature)):
-                raise KernelError.of(f"add table {TABLE}", netns, refusal.code, refusal.detail)
+            for refusal in self._owner.batch(SUBSYSTEM, marking(signature, name)):
+                raise KernelError.of(f"add table {name}", netns, refusal.code, refusal.detail)
         except BaseException:
             self.close()
             raise
@@ -134,10 +137,10 @@ class NftTrace:
             self._socket.close()
 
 
-def marking(signature: Signature) -> list[bytes]:
+def marking(signature: Signature, name: str) -> list[bytes]:
     """The messages that make the table. Pure."""
-    family: nft.Family = "ip6" if signature.ipv6 else "ip"
-    table = nft.Table(family, TABLE)
+    table = nft.Table("ip6" if signature.ipv6 else "ip", name)
+    family = table.family
     batch = Batch(table, _no_other_set)
     chains = [
         nft.Chain("prerouting", "filter", "prerouting", _BEFORE_RAW),
@@ -148,11 +151,11 @@ def marking(signature: Signature) -> list[bytes]:
     talkers = nft.Set(_TALKERS, kinds, frozenset(("dynamic", "timeout")), timeout=60, size=1024)
     batch.add_all([*(nft.Add(chain) for chain in chains), nft.Add(talkers)])
     head = message(
-        SUBSYSTEM << 8 | NEW_TABLE, NLM_F_REQUEST | NLM_F_CREATE, 0, FAMILIES[family], _named(be32(2, _OWNER))
+        SUBSYSTEM << 8 | NEW_TABLE, NLM_F_REQUEST | NLM_F_CREATE, 0, FAMILIES[family], text(1, name) + be32(2, _OWNER)
     )
-    rules = [_rule(family, chain, body) for chain in ("prerouting", "output") for body in _marks(family, signature)]
+    rules = [_rule(table, chain, body) for chain in ("prerouting", "output") for body in _marks(family, signature)]
     if signature.protocol != "icmp":
-        rules.append(_rule(family, "postrouting", _sent(signature) + _remember(family)))
+        rules.append(_rule(table, "postrouting", _sent(signature) + _remember(family)))
     return [head, *batch.messages, *rules]
 
 
@@ -212,14 +215,10 @@ def _constant_one() -> bytes:
     return expressions.instruction("immediate", be32(1, 1), nested(2, attribute(1, b"\1")))
 
 
-def _rule(family: nft.Family, chain: str, instructions: bytes) -> bytes:
-    body = _named(text(2, chain) + nested(4, instructions))
+def _rule(table: nft.Table, chain: str, instructions: bytes) -> bytes:
+    body = text(1, table.name) + text(2, chain) + nested(4, instructions)
     flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_APPEND
-    return message(SUBSYSTEM << 8 | NEW_RULE, flags, 0, FAMILIES[family], body)
-
-
-def _named(body: bytes) -> bytes:
-    return text(1, TABLE) + body
+    return message(SUBSYSTEM << 8 | NEW_RULE, flags, 0, FAMILIES[table.family], body)
 
 
 def _no_other_set(name: str) -> nft.Set:

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from netemu.kernel.raw_ip import RawSender
 from netemu.kernel.signature import Signature
 from netemu.kernel.tap import wait_for_stamps
-from netemu.model.errors import KernelError, UserError
+from netemu.model.errors import KernelBusy, KernelError, UserError
 from netemu.observe.compose import compose
 from netemu.observe.consult import Consultant
 from netemu.observe.evidence import Backend, Evidence, Leg, Packet, Watched
@@ -36,6 +36,9 @@ from netemu.observe.watching import Watcher, close_all
 
 _SETTLE: Final = 0.01
 """What the kernel told of an answer is there when the answer is; tools of other processors may take a moment."""
+
+_OTHERS: Final = 10.0
+"""Seconds for the traces of others to end."""
 
 
 async def gather(packet: Packet, source: Watched, places: Sequence[Watched], *, timeout: float = 0.4) -> Evidence:
@@ -54,7 +57,7 @@ async def gather(packet: Packet, source: Watched, places: Sequence[Watched], *, 
         watchers: list[Watcher] = []
         stack.callback(close_all, watchers)
         for place in watched:
-            watchers.append(Watcher(place, crafted.signature))
+            watchers.append(await _watcher(place, crafted.signature))
         rules = [Rules(place.netns, ipv6=packet.ipv6) for place in watched]
         for each in rules:
             stack.callback(each.close)
@@ -67,6 +70,18 @@ async def gather(packet: Packet, source: Watched, places: Sequence[Watched], *, 
             refusal = error.detail
         await _until_quiet(watchers, crafted, packet, 0.0 if refusal else timeout)
         return await _evidence(packet, source, sent, refusal, watchers, rules, crafted.signature)
+
+
+async def _watcher(place: Watched, signature: Signature) -> Watcher:
+    """x_tables tell one listener at a time, so another trace there is waited for. Raises KernelBusy."""
+    deadline = time.monotonic() + _OTHERS
+    while True:
+        try:
+            return Watcher(place, signature)
+        except KernelBusy:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(_SETTLE)
 
 
 def _source(packet: Packet, place: Watched) -> str:

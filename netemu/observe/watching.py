@@ -72,7 +72,8 @@ class Watcher:
 
     def read(self) -> None:
         """Take in what has been told. Never blocks."""
-        self.seen.frames += self._tap.read()
+        while frames := self._tap.read():
+            self.seen.frames += frames
         steps, lost = self._trace.read()
         self.seen.steps += steps
         tracked, missed = self._events.read()

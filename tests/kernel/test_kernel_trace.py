@@ -74,7 +74,8 @@ def test_every_rule_that_acts_on_the_packet_is_told_and_nothing_else(talk: Calla
         steps, lost = trace.read()
     finally:
         trace.close()
-    assert (steps[0].table, steps[0].chain) == (TABLE, "output")
+    assert steps[0].table.startswith(TABLE)
+    assert steps[0].chain == "output"
     sent = [step for step in steps if step.id == steps[0].id and step.chain in ("early", "more")]
     told = [(step.chain, step.kind, step.verdict, step.to, step.mark) for step in sent if step.handle]
 

@@ -383,6 +383,24 @@ def test_rules_of_others_are_told_in_the_tools_words() -> None:
     assert hit.text.startswith("meta nfproto ipv4 tcp flags syn / syn,ack counter")
 
 
+def test_several_traces_at_once_do_not_see_each_other() -> None:
+    async def both() -> list[Evidence]:
+        packets = (Packet(destination=SERVICE, port=port, protocol="udp") for port in (80, 81, 82))
+        return await asyncio.gather(*(gather(packet, PLACES[0], PLACES, timeout=0.2) for packet in packets))
+
+    nft(NFT_SERVICE)
+    with iptables(LEGACY, "filter -A FORWARD -p udp --dport 8080 -j ACCEPT"):
+        found = asyncio.run(both())
+    assert [evidence.reached for evidence in found] == ["endpoint", "", ""]
+    for evidence in found:
+        crossed = [event for event in evidence.events if isinstance(event, Crossing) and event.leg == "there"]
+        assert {event.headers.port for event in crossed} <= {
+            evidence.packet.port, 8080,
+        }  # fmt: skip
+    accepted = [hit for hit in of(found[0], RuleHit) if hit.table == "filter" and hit.number]
+    assert told(accepted) == ["filter FORWARD accept"]
+
+
 def test_nothing_is_left_when_it_is_cancelled() -> None:
     logger = sysctl.read("net.netfilter.nf_log.2", NODE)
 
