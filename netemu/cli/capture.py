@@ -14,7 +14,7 @@ import msgspec
 from netemu.cli.labs import pick
 from netemu.cli.output import Format, note, say
 from netemu.cli.root import need_root
-from netemu.cli.watching import Watching, limits
+from netemu.cli.watching import Watching, limits, named
 from netemu.lab.addresses import CurrentNames
 from netemu.lab.places import describer, find_places
 from netemu.model.errors import UserError, reason
@@ -32,7 +32,7 @@ def capture(
     need_root()
     lab = pick(lab)
     places = find_places(lab, where, namespace)
-    names = CurrentNames(lab)
+    names = named(lab)
     program = _compiled(expression, names)
     with _stream(file) as stream, Capture(
         places, program, expression=expression, describe=describer(lab)

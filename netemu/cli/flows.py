@@ -13,7 +13,7 @@ import typer
 from netemu.cli.labs import pick
 from netemu.cli.output import Format, note, say, say_json, table
 from netemu.cli.root import need_root
-from netemu.cli.watching import Watching, limits
+from netemu.cli.watching import Watching, limits, named
 from netemu.kernel.conntrack_events import ASSURED, SEEN_REPLY, Tracked
 from netemu.lab.addresses import CurrentNames
 from netemu.lab.api import LabApi
@@ -25,7 +25,7 @@ from netemu.lab.targets import find_target
 from netemu.model.objects import EndpointSlice
 from netemu.model.resources import ENDPOINTSLICES
 from netemu.observe import conntrack_text
-from netemu.observe.flows import Counts, End, Held, ServiceFlow, concerns, flow_of, flows_of, state
+from netemu.observe.flows import Counts, End, Held, ServiceFlow, age, concerns, flow_of, flows_of, state
 from netemu.observe.names import Names
 from netemu.observe.stale import stale_entries
 
@@ -41,7 +41,7 @@ def flows(
     if duration and not follow:
         raise typer.BadParameter("--duration: says how long to --follow")
     nodes = [node.name for node in load_config(lab).nodes]
-    names = CurrentNames(lab)
+    names = named(lab)
     wanted = _wanted(lab, service, of, namespace, names.now, others=others)
     count_traffic(lab, nodes)
     if follow:
@@ -64,7 +64,7 @@ def conntrack(
     need_root()
     lab = pick(lab)
     nodes = [each.name for each in load_config(lab).nodes] if all_nodes else [_node(lab, node)]
-    names = CurrentNames(lab).now
+    names = named(lab).now
     wanted = _wanted(lab, service, of, namespace, names, others=True)
     held = [(where, entry) for where, entry in held_by(lab, nodes) if wanted(entry, names)]
     whys: dict[tuple[str, int], str] = {}
@@ -193,7 +193,7 @@ def _as_json(node: str, entry: Tracked, names: Names, stale: str) -> dict[str, A
     directions = (("original", entry.original, 0), ("reply", entry.reply, 1))
     return {
         "node": node, "id": entry.id, "protocol": entry.original.protocol, "state": state(entry),
-        "timeout": entry.timeout, "seenReply": bool(entry.status & SEEN_REPLY),
+        "timeout": entry.timeout, "age": age(entry, time.time()), "seenReply": bool(entry.status & SEEN_REPLY),
         "assured": bool(entry.status & ASSURED), "mark": entry.mark, "zone": entry.zone,
         **{
             word: {

@@ -9,6 +9,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
+from netemu.cli.output import note
+from netemu.lab.addresses import CurrentNames
+
 _LOOK: Final = 1.0
 """Seconds between looks whether what is watched is still there."""
 
@@ -54,3 +57,11 @@ def limits(duration: float, count: int = 0) -> str:
     """What ends it, for the first line."""
     named = [f"{count} packets"] * bool(count) + [f"{duration:g} s"] * bool(duration)
     return f"ends after {' or '.join(named)}" if named else "Ctrl-C ends it"
+
+
+def named(lab: str) -> CurrentNames:
+    """The names of a lab, with a word to whoever reads them where Services have none."""
+    names = CurrentNames(lab)
+    if names.problem:
+        note(f"warning: Services are told by their addresses: {names.problem}")
+    return names

@@ -1,13 +1,14 @@
 """Frames as they cross the links of a namespace: AF_PACKET with a ring of blocks that the kernel fills (TPACKET_V3).
 
 Theory of operation: kernel and process share memory. The kernel writes frames one behind the other into a block and
-hands the block over when it is full, or `_HAND_OVER` after its first frame; the process copies it, gives it back and
+hands the block over when it is full, or `HAND_OVER_NANOSECONDS` after its first frame; the process copies it, gives it back and
 reads the copy. So a thousand frames cost one system call, and what comes while the process is busy waits in the other
 blocks; only what finds no block is lost, and counted. The filter (classic BPF) runs before anything is copied. A ring
 begins empty, so what came to the socket before it had its filter is not seen.
 
 A frame that crosses two links is seen twice, once on each; on `lo`, where all that goes out comes in again, only what
-comes in is told, as libpcap has it. Source: packet(7), linux/if_packet.h, Documentation/networking/packet_mmap.rst.
+comes in is told, as libpcap has it. `kernel.tap` is for few frames, each at once.
+Source: packet(7), linux/if_packet.h, Documentation/networking/packet_mmap.rst.
 """
 
 from __future__ import annotations
@@ -65,6 +66,13 @@ class Counts(NamedTuple):
     dropped: int
 
 
+def attach_filter(sock: socket.socket, program: bytes) -> None:
+    """What the socket receives from now on passes the program, an array of `struct sock_filter`."""
+    held = ctypes.create_string_buffer(program, len(program))
+    fprog = struct.pack("HP", len(program) // 8, ctypes.addressof(held))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+
+
 class PacketSocket:
     """Every frame of a namespace, or of one of its links, that passes the filter, coming in or going out.
 
@@ -82,7 +90,8 @@ class PacketSocket:
             except OSError as error:
                 raise KernelError.of("open packet socket", where, error.errno or 0) from error
         try:
-            self._attach(program)
+            if program:
+                attach_filter(self._socket, program)
             self._make_ring(max(ring, LEAST_RING) // _BLOCK)
             if link:
                 self._socket.bind((link, _ETH_P_ALL))
@@ -90,12 +99,6 @@ class PacketSocket:
         except OSError as error:
             self.close()
             raise KernelError.of("capture", where, error.errno or 0) from error
-
-    def _attach(self, program: bytes) -> None:
-        if program:
-            held = ctypes.create_string_buffer(program, len(program))
-            fprog = struct.pack("HP", len(program) // 8, ctypes.addressof(held))
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
 
     def _make_ring(self, blocks: int) -> None:
         self._blocks, self._next = blocks, 0

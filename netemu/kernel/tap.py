@@ -6,7 +6,6 @@ packet that crosses two links is seen twice, once on each. Source: packet(7), li
 
 from __future__ import annotations
 
-import ctypes
 import socket
 import struct
 import time
@@ -15,13 +14,13 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from netemu.kernel import netns as namespaces
+from netemu.kernel.packet_socket import attach_filter
 from netemu.kernel.signature import Signature
 
 _ETH_P_ALL: Final = 3
 _PACKET_OUTGOING: Final = 4
 _PACKET_STATISTICS: Final = 6
 _SOL_PACKET: Final = 263
-_SO_ATTACH_FILTER: Final = 26
 _SO_RCVBUFFORCE: Final = 33
 _SO_TIMESTAMPNS: Final = 35
 _TIMESPEC: Final = struct.Struct("=qq")
@@ -158,9 +157,7 @@ class Tap:
         with namespaces.entered(netns):
             self._socket = socket.socket(socket.AF_PACKET, kind | socket.SOCK_CLOEXEC, socket.htons(_ETH_P_ALL))
         try:
-            held = ctypes.create_string_buffer(program, len(program))
-            fprog = struct.pack("HP", len(program) // 8, ctypes.addressof(held))
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+            attach_filter(self._socket, program)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             self._socket.setblocking(False)

@@ -29,8 +29,8 @@ class CurrentNames:
         self.refresh()
 
     def refresh(self) -> None:
-        """Ask now."""
-        self.now = address_names(self._lab)
+        """Ask now. `problem` is why Services have no names, if they have none."""
+        self.now, self.problem = _ask(self._lab)
         self._next = time.monotonic() + _AGAIN
 
     def know(self, *addresses: str) -> Names:
@@ -45,8 +45,17 @@ def address_names(lab: str) -> Names:
 
     Raises UserError where no such lab is.
     """
+    return _ask(lab)[0]
+
+
+def _ask(lab: str) -> tuple[Names, str]:
     config = load_config(lab)
-    return names_of([*_machines(config), *_pods(lab)], _services(lab))
+    services, problem = list[Service](), ""
+    try:
+        services = [decode(item, Service) for item in LabApi(lab).list(SERVICES)[0]]
+    except (ApiError, UserError) as error:
+        problem = str(error)
+    return names_of([*_machines(config), *_pods(lab)], services), problem
 
 
 def _machines(config: LabConfig) -> Iterator[tuple[str, Party]]:
@@ -65,10 +74,3 @@ def _pods(lab: str) -> Iterator[tuple[str, Party]]:
         pod = sandbox.config
         for address in pod.addresses if sandbox.ready else ():
             yield address, Party(POD, f"{pod.pod_namespace}/{pod.pod_name}", pod.node_name)
-
-
-def _services(lab: str) -> list[Service]:
-    try:
-        return [decode(item, Service) for item in LabApi(lab).list(SERVICES)[0]]
-    except (ApiError, UserError):
-        return []

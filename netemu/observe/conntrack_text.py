@@ -14,8 +14,9 @@ def line(entry: Tracked, now: float) -> str:
     `now` is in seconds since the epoch.
     """
     protocol = entry.original.protocol
+    name = protocol if protocol in _NUMBERS else "unknown"
     counted = any(entry.packets)
-    parts = [f"{protocol:8} {_NUMBERS.get(protocol, protocol)} {entry.timeout}"]
+    parts = [f"{name:8} {_NUMBERS.get(protocol, protocol)} {entry.timeout}"]
     if entry.state:
         parts.append(entry.state)
     parts.append(_direction(entry.original))

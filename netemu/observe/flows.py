@@ -101,7 +101,7 @@ def flow_of(node: str, entry: Tracked, names: Names, now: float, event: Event = 
         state=state(entry),
         there=Counts(entry.packets[0], entry.bytes[0]),
         back=Counts(entry.packets[1], entry.bytes[1]),
-        age=max(round(now - entry.began / 1e9, 3), 0.0) if entry.began else None,
+        age=age(entry, now),
         event=event,
     )
 
@@ -113,6 +113,11 @@ def state(entry: Tracked) -> str:
     if not entry.status & SEEN_REPLY:
         return "unreplied"
     return "assured" if entry.status & ASSURED else "replied"
+
+
+def age(entry: Tracked, now: float) -> float | None:
+    """See ServiceFlow.age."""
+    return max(round(now - entry.began / 1e9, 3), 0.0) if entry.began else None
 
 
 def concerns(entry: Tracked, addresses: Iterable[str]) -> bool:

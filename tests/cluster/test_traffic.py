@@ -296,3 +296,15 @@ def test_what_cannot_be_asked_of_tables(lab: str, args: list[str], code: int, sa
 
     assert (done.returncode, done.stdout) == (code, "")
     assert said in " ".join(done.stderr.split())
+
+
+def test_what_watches_ends_with_the_lab(lab: str, tmp_path: Path) -> None:
+    folders = [tmp_path / "capture", tmp_path / "flows"]
+    for folder in folders:
+        folder.mkdir()
+    capture = Running(lab, folders[0], "capture", "client", "node/worker-1")
+    flows = Running(lab, folders[1], "flows", "--follow")
+    netemu("down", lab)
+
+    assert "went away" in capture.wait()
+    assert "went down" in flows.wait()
