@@ -1,10 +1,10 @@
 """Frames as they cross the links of a namespace: AF_PACKET with a ring of blocks that the kernel fills (TPACKET_V3).
 
 Theory of operation: kernel and process share memory. The kernel writes frames one behind the other into a block and
-hands the block over when it is full, or `HAND_OVER_NANOSECONDS` after its first frame; the process copies it, gives it back and
-reads the copy. So a thousand frames cost one system call, and what comes while the process is busy waits in the other
-blocks; only what finds no block is lost, and counted. The filter (classic BPF) runs before anything is copied. A ring
-begins empty, so what came to the socket before it had its filter is not seen.
+hands the block over when it is full, or `HAND_OVER_NANOSECONDS` after its first frame; the process copies it, gives it
+back and reads the copy. So a thousand frames cost one system call, and what comes while the process is busy waits in
+the other blocks; only what finds no block is lost, and counted. The filter (classic BPF) runs before anything is
+copied. A ring begins empty, so what came to the socket before it had its filter is not seen.
 
 A frame that crosses two links is seen twice, once on each; on `lo`, where all that goes out comes in again, only what
 comes in is told, as libpcap has it. `kernel.tap` is for few frames, each at once.
