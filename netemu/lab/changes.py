@@ -21,12 +21,23 @@ from netemu.lab.addons import SYSTEM
 from netemu.lab.api import LabApi
 from netemu.lab.check_spec import Exec, Reference, Run
 from netemu.lab.claims import Failed, expect
-from netemu.lab.manifests import resource_of
 from netemu.lab.paths import LabPaths
 from netemu.lab.readiness import daemons_missing, endpoints_missing, terminating, workloads_missing
 from netemu.lab.rules import wait_for_rules
+from netemu.model.custom import CustomResourceDefinition, resources_of
 from netemu.model.errors import NotFound
-from netemu.model.resources import CONFIGMAPS, DAEMONSETS, DEPLOYMENTS, ENDPOINTSLICES, PODS, SERVICES, by_kind
+from netemu.model.meta import decode
+from netemu.model.resources import (
+    CONFIGMAPS,
+    CUSTOMRESOURCEDEFINITIONS,
+    DAEMONSETS,
+    DEPLOYMENTS,
+    ENDPOINTSLICES,
+    PODS,
+    SERVICES,
+    Resource,
+    by_kind,
+)
 
 SETTLED_ANNOTATION = "netemu.dev/settled"
 """On the Service `kubernetes`, for `settle`."""
@@ -68,7 +79,7 @@ def _command(command: Sequence[str], wanted: Exec | Run, environment: Mapping[st
 def apply(api: LabApi, objects: Iterable[dict[str, Any]]) -> None:
     """Create objects, or merge them into what is there. Raises Failed, ApiError."""
     for obj in objects:
-        resource = resource_of(obj)
+        resource = _resource(api, obj["apiVersion"], obj["kind"])
         namespace = str(obj["metadata"].get("namespace") or "default") if resource.namespaced else ""
         try:
             api.merge_patch(resource, obj["metadata"]["name"], obj, namespace)
@@ -77,11 +88,26 @@ def apply(api: LabApi, objects: Iterable[dict[str, Any]]) -> None:
     settle(api)
 
 
+def _resource(api: LabApi, api_version: str, kind: str) -> Resource:
+    """Where objects of a kind are; one that is defined just now is served in a moment. Raises Failed."""
+    if builtin := by_kind(api_version, kind):
+        return builtin
+    found: list[Resource] = []
+
+    def defined() -> bool:
+        definitions = (decode(obj, CustomResourceDefinition) for obj in api.list(CUSTOMRESOURCEDEFINITIONS)[0])
+        every = (resource for definition in definitions for resource in resources_of(definition))
+        found[:] = [one for one in every if (one.api_version, one.kind) == (api_version, kind)]
+        return bool(found)
+
+    _until(defined, lambda: f"{api_version} {kind} is not served")
+    return found[0]
+
+
 def delete(api: LabApi, gone: Iterable[Reference]) -> None:
     """Delete objects, and wait until they are gone. Raises Failed, ApiError."""
     for one in gone:
-        resource = by_kind(one.api_version, one.kind)
-        assert resource is not None
+        resource = _resource(api, one.api_version, one.kind)
         namespace = one.namespace or "default" if resource.namespaced else ""
         api.delete(resource, one.name, namespace)
         there = functools.partial(api.there, resource, one.name, namespace)

@@ -7,7 +7,7 @@ mended. `losslessDuring` does both: it has steps of its own, and claims that not
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ import msgspec
 from netemu.dns.corefile import parse_duration
 from netemu.dns.fault import Fault, parse_fault
 from netemu.model.errors import UserError
-from netemu.model.resources import by_kind
+from netemu.model.served import Served
 from netemu.model.suggest import instead
 from netemu.model.yamlfile import Document, Mistake, Where
 
@@ -198,17 +198,35 @@ def _resolves_mistakes(document: Document, at: Where, one: Resolves) -> Iterator
     yield from _duration(document, (*at, "after"), one.after)
 
 
+def applied(checks: Iterable[CheckSpec]) -> Iterator[dict[str, Any]]:
+    """The objects that steps apply, those inside of others too."""
+    for check in checks:
+        yield from check.apply or ()
+        yield from applied(check.lossless_during.steps if check.lossless_during else ())
+
+
+def kind_mistakes(document: Document, checks: tuple[CheckSpec, ...], served: Served) -> Iterator[Mistake]:
+    """Steps that name kinds which neither the API server has nor the file defines."""
+    yield from _kind_mistakes(document, ("spec", "checks"), checks, served)
+
+
+def _kind_mistakes(document: Document, where: Where, steps: tuple[CheckSpec, ...], served: Served) -> Iterator[Mistake]:
+    for index, check in enumerate(steps):
+        named = [("apply", n, o.get("apiVersion"), o.get("kind")) for n, o in enumerate(check.apply or ())]
+        named += [("delete", n, gone.api_version, gone.kind) for n, gone in enumerate(check.delete or ())]
+        for step, number, api_version, kind in named:
+            if served.by_kind(str(api_version), str(kind)) is None:
+                yield document.mistake(
+                    (*where, index, step, number), f"{api_version} {kind}: not a kind of this cluster"
+                )
+        if (during := check.lossless_during) is not None:
+            yield from _kind_mistakes(document, (*where, index, "losslessDuring", "steps"), during.steps, served)
+
+
 def _change_mistakes(document: Document, where: Where, check: CheckSpec) -> Iterator[Mistake]:
     for number, obj in enumerate(check.apply or ()):
-        if by_kind(str(obj.get("apiVersion")), str(obj.get("kind"))) is None:
-            what = f"{obj.get('apiVersion')} {obj.get('kind')}: not a kind of this cluster"
-            yield document.mistake((*where, "apply", number), what)
-        elif not isinstance(obj.get("metadata"), dict) or not obj["metadata"].get("name"):
+        if not isinstance(obj.get("metadata"), dict) or not obj["metadata"].get("name"):
             yield document.mistake((*where, "apply", number), "metadata.name is missing")
-    for number, gone in enumerate(check.delete or ()):
-        if by_kind(gone.api_version, gone.kind) is None:
-            what = f"{gone.api_version} {gone.kind}: not a kind of this cluster"
-            yield document.mistake((*where, "delete", number), what)
     if check.run is not None and not check.run.command:
         yield document.mistake((*where, "run", "command"), "must be a command and its arguments")
     for field, faults in (("faults", check.faults), ("outsideFaults", check.outside_faults)):

@@ -36,7 +36,7 @@ def manifests_mistakes(documents: Sequence[Document], topology: Topology, *, sou
 
     `sound`: the topology has no mistakes of its own, so its networks can be reckoned with.
     """
-    served = _served(document.value for document in documents)
+    served = served_with(document.value for document in documents)
     wrong = {id(document): list(_mistakes_of(document, served)) for document in documents}
     found = [mistake for mistakes in wrong.values() for mistake in mistakes]
     named = [d for d in documents if isinstance(d.value, dict) and isinstance(d.value.get("metadata"), dict)]
@@ -47,13 +47,13 @@ def manifests_mistakes(documents: Sequence[Document], topology: Topology, *, sou
     return found
 
 
-def _served(objects: Iterable[Any]) -> Served:
+def served_with(objects: Iterable[Any]) -> Served:
     """What an API server serves that has these objects: their CustomResourceDefinitions bring kinds of their own."""
-    from netemu.apiserver.defaults import apply_defaults
-
     served = Served()
     for obj in objects:
         if isinstance(obj, dict) and (obj.get("apiVersion"), obj.get("kind")) == _DEFINITION:
+            from netemu.apiserver.defaults import apply_defaults
+
             # One that is wrong brings nothing, and is told where it stands.
             with contextlib.suppress(ValueError, AttributeError, TypeError, ApiError):
                 crd = _schema().decoded(CUSTOMRESOURCEDEFINITIONS, copy.deepcopy(obj))
@@ -197,7 +197,7 @@ def as_applied(obj: Obj) -> Obj:
 async def post(client: Client, objects: Iterable[Obj]) -> None:
     """Create each object, what others need first, leaving alone what is there already."""
     every = list(objects)
-    served = _served(every) if any(obj["kind"] == _DEFINITION[1] for obj in every) else Served()
+    served = served_with(every) if any(obj["kind"] == _DEFINITION[1] for obj in every) else Served()
     for obj in sorted(every, key=lambda obj: _FIRST.get(obj["kind"], len(_FIRST))):
         resource = served.by_kind(obj["apiVersion"], obj["kind"])
         if resource is None:

@@ -17,7 +17,7 @@ from typing import Any, get_args, get_origin
 import msgspec
 
 from netemu.lab.certificate_spec import check_certificate
-from netemu.lab.check_spec import CheckSpec, check_mistakes
+from netemu.lab.check_spec import CheckSpec, applied, check_mistakes, kind_mistakes
 from netemu.lab.node_spec import SEVERAL, ControlPlaneSpec, LinkSpec, NodeSpec, Spec, node_names, planned_nodes
 from netemu.lab.topology_networks import addresses_of_client, check_client_addresses, check_networks
 from netemu.model.durations import Duration
@@ -137,6 +137,12 @@ def read_topology(path: Path, *, name: str = "") -> TopologyFile:
         from netemu.lab.manifests import manifests_mistakes
 
         mistakes += manifests_mistakes(manifests, topology, sound=not mistakes)
+    if heads and topology.spec.checks:
+        from netemu.lab.manifests import served_with
+
+        checks = topology.spec.checks
+        served = served_with([*(document.value for document in manifests), *applied(checks)])
+        mistakes += kind_mistakes(heads[0], checks, served)
     if mistakes:
         raise Mistakes(mistakes)
     return TopologyFile(topology, manifests)

@@ -8,9 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
 
+from netemu.lab import changes
+from netemu.lab.api import LabApi
+from netemu.lab.check_spec import Reference
 from tests.clients.apiserver import find_kubectl
 from tests.clients.labs import NODES, LabKubectl
 from tests.cluster.labs import eventually
@@ -428,6 +433,21 @@ def test_a_daemon_set_has_a_pod_on_every_node_that_takes_it(web: LabKubectl) -> 
     web("label", "node", "worker-2", "agent-")
     web("delete", "ds", "agent", "--timeout=20s")
     assert "cannot delete DaemonSet-managed Pods" in refused.stderr
+
+
+def test_steps_of_a_topology_change_objects_of_kinds_that_were_defined_just_now(web: LabKubectl) -> None:
+    lab, spec = LabApi(web.lab), {"listeners": [{"name": "web", "port": 80}], "className": "nginx"}
+    definition = yaml.safe_load(Path(__file__).with_name("gates.yaml").read_text())
+    meta = {"name": "front", "namespace": web.namespace}
+    gate = {"apiVersion": "edge.example.com/v1", "kind": "Gate", "metadata": meta, "spec": spec}
+
+    changes.apply(lab, [definition, gate])
+    changes.apply(lab, [{**gate, "spec": {**spec, "replicas": 3}}])
+    assert web.field("gate", "front", path=".spec.replicas") == "3"
+    gone = Reference(api_version="edge.example.com/v1", kind="Gate", name="front", namespace=web.namespace)
+    changes.delete(lab, [gone])
+    assert "not found" in web.run("get", "gate", "front").stderr
+    web("delete", "-f", "-", stdin=json.dumps(definition))
 
 
 def test_a_service_cidr_gives_addresses_and_goes_when_none_is_left(web: LabKubectl) -> None:

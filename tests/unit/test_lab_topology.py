@@ -5,12 +5,14 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from netemu.lab.config import LabConfig, resolve
 from netemu.lab.topology import TopologyFile, read_topology
 from netemu.model.errors import UserError
 from netemu.model.yamlfile import Mistakes
+from tests.unit.custom_kit import definition
 
 _HEAD = """\
 apiVersion: netemu.dev/v1alpha1
@@ -317,6 +319,22 @@ def test_a_mistake_in_the_topology_is_one_line_with_its_place(tmp_path: Path, sp
 
     assert text in str(refused.value)
     assert line in [mistake.line for mistake in refused.value.mistakes]
+
+
+def test_steps_may_name_kinds_that_the_file_defines_or_that_a_step_does(tmp_path: Path) -> None:
+    crd = msgspec.json.encode(
+        {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", **definition()}
+    ).decode()
+    step = "{name: b, apply: [{apiVersion: example.com/v1, kind: Widget, metadata: {name: w}}]}"
+    gone = "{name: c, delete: [{apiVersion: example.com/v1, kind: Widget, name: w}]}"
+
+    beside = read(tmp_path, f"{_HEAD}  checks: [{step}, {gone}]\n---\n{crd}\n")
+    before = read(tmp_path, f"{_HEAD}  checks: [{{name: a, apply: [{crd}]}}, {step}]\n")
+    with pytest.raises(Mistakes) as refused:
+        read(tmp_path, f"{_HEAD}  checks: [{step}, {gone}]\n")
+
+    assert len(beside.topology.spec.checks) == len(before.topology.spec.checks) == 2
+    assert str(refused.value).count("example.com/v1 Widget: not a kind of this cluster") == 2
 
 
 @pytest.mark.parametrize(
