@@ -14,7 +14,7 @@ for the rules of a real kube-proxy and for those somebody has changed by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -132,22 +132,29 @@ def walk(rules: NodeRules, wanted: Callable[[Chain, Line], bool]) -> list[Met]:
 def of_service(rules: NodeRules, service: str) -> list[Met]:
     """What a packet to a Service meets. `service` is NAMESPACE/NAME, or NAMESPACE/NAME:PORT for one port of it.
 
-    Beside the lines about it: those that lead to one, and what carries out the masquerading that they ask for.
+    Beside the lines about it: those that lead to one, and, where packets are translated, what masquerades them.
     """
-    carries = _carriers(rules, lambda line: any(_is(port, service) for port in line.ports))
+
+    def about(line: Line) -> bool:
+        return any(_is(port, service) for port in line.ports)
+
+    carries = _carriers(rules, about)
+    translates = any(line.targets and about(line) for chain in rules.chains.values() for line in chain.lines)
+    helpers = _HELPERS if translates else _HELPERS - _MASQUERADE
 
     def wanted(chain: Chain, line: Line) -> bool:
-        return carries(chain.table, line) or (not line.ports and not line.owner and _helps(chain, line))
+        return carries(chain.table, line) or (not line.ports and not line.owner and _helps(chain, line, helpers))
 
     return walk(rules, wanted)
 
 
-def _helps(chain: Chain, line: Line) -> bool:
-    """Whether a line carries out what others ask for: masquerading, or refusing."""
-    return chain.name in _HELPERS or any(name in _HELPERS for name in line.leads)
+def _helps(chain: Chain, line: Line, helpers: Set[str]) -> bool:
+    """Whether a line carries out what others ask for: it is in one of these chains, or leads to one."""
+    return chain.name in helpers or any(name in helpers for name in line.leads)
 
 
-_HELPERS: Final = frozenset({"KUBE-MARK-MASQ", "KUBE-POSTROUTING", "masquerading", "reject-chain"})
+_MASQUERADE: Final = frozenset({"KUBE-MARK-MASQ", "KUBE-POSTROUTING", "masquerading"})
+_HELPERS: Final = _MASQUERADE | {"reject-chain"}
 
 
 def _carriers(rules: NodeRules, about: Callable[[Line], bool]) -> Callable[[str, Line], bool]:

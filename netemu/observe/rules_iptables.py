@@ -267,15 +267,19 @@ def _about(options: Options, words: Words) -> str:
     """What a rule matches, in words."""
     matches = options.matches
     parts: list[str] = []
+    to = _destination(options, words)
     for option, (positive, negative) in _SAID.items():
-        if value := matches.get(option):
+        value = matches.get(option, "")
+        if option == "--dst-type" and value == "LOCAL" and "node port" in to:
+            continue  # said by that already
+        if value:
             if value.startswith("! "):
                 parts.append(negative.format(value[2:]))
             else:
                 parts.append(positive.format(_NAMED.get((option, value), value)))
-    if value := matches.get("--match-set"):
+    if value := matches.get("--match-set", ""):
         parts.append(_in_set(value))
-    parts.append(_destination(options, words))
+    parts.append(to)
     if not any(parts) and options.protocol:
         parts.append(f"is {options.protocol}")
     told = listed(part for part in parts if part)

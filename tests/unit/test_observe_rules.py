@@ -59,8 +59,8 @@ SAID = {
             "refuses what goes to cluster IP 172.30.0.17:80/tcp of default/empty:p80: it has no endpoints",
         ],
         "prod/np-remote": [
-            "drops what goes to an address of this node and goes to node port 30091/tcp of prod/np-remote:p80: it has "
-            "no endpoint on this node, and its traffic policy is Local",
+            "drops what goes to node port 30091/tcp of prod/np-remote:p80: it has no endpoint "
+            "on this node, and its traffic policy is Local",
         ],
     },
     "nftables": {
@@ -172,6 +172,13 @@ def test_rules_are_in_the_order_a_packet_meets_them(mode: str) -> None:
     assert (stages[0], stages[-1], met[0].depth) == ("prerouting", "postrouting", 0)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_masquerading_is_told_only_where_something_is_translated(mode: str) -> None:
+    stages = {each.stage for each in of_service(world_rules(mode), "default/empty")}
+
+    assert "postrouting" not in stages
+
+
 def test_a_chain_is_told_once_and_what_leads_to_it_again_says_so() -> None:
     met = of_service(world_rules("iptables"), "prod/lb-local")
 
@@ -249,8 +256,8 @@ def test_a_walk_becomes_indented_lines_with_what_was_counted() -> None:
         "What is for this node (input)",
         "  filter INPUT 4: of what begins a connection, asks whether it goes to an external address or node port "
         "without endpoints",
-        "    filter KUBE-EXTERNAL-SERVICES 2: refuses what goes to an address of this node and goes to node port "
-        "30099/tcp of default/empty:p80: it has no endpoints",
+        "    filter KUBE-EXTERNAL-SERVICES 2: refuses what goes to node port 30099/tcp of default/empty:p80: it "
+        "has no endpoints",
     ]
     assert "  nat PREROUTING 1: asks whether it goes to a Service  [1 packet]" in told(of_service(rules, "default/web"))
 
