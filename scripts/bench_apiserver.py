@@ -1,14 +1,15 @@
 """How fast the API server is: creates, lists, watches and memory, over HTTPS, with nothing but the load at work.
 
-The server is a process of its own and so is each of its clients, on whatever cores this machine has. Next to creates
-per second stands how many there are in a second of the server's processor time: what it could do on a core of its own,
-and the better figure on a machine that has other work.
+The server is a process of its own, and two more are its clients, on whatever cores this machine has. Next to creates
+per second stands what one costs in the server's processor time, which is the better figure on a machine that has other
+work.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import statistics
@@ -23,9 +24,10 @@ from typing import Any
 
 from bench_apiserver_load import WATCHED, Connection, create, fetch, watch, write
 
-CLIENTS, WATCHERS, WRITES, PAUSE = 10, 200, 60, 0.05
+CLIENTS, PROCESSES = 10, 2
+FEW_WATCHERS, MANY_WATCHERS = 200, 2000
 PODS = 100
-_PATIENCE = 30.0
+_PATIENCE = 60.0
 _FOLDERS = {"ConfigMaps": WATCHED, "Pods": "/api/v1/namespaces/default/pods",
             "Services": "/api/v1/namespaces/default/services"}  # fmt: skip
 _forks = multiprocessing.get_context("fork")
@@ -33,11 +35,13 @@ _forks = multiprocessing.get_context("fork")
 
 def bench_apiserver(store: str, objects: int, runs: int) -> list[dict[str, Any]]:
     """The measures, on `sqlite` or on three members of `etcd`."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every watcher has a connection
     with tempfile.TemporaryDirectory(prefix="netemu-bench-") as name, ExitStack() as opened:
         folder = Path(name)
         endpoints = opened.enter_context(_etcd(folder)) if store == "etcd" else ()
         pid = opened.enter_context(_server(folder, endpoints))
-        clients = opened.enter_context(_forks.Pool(CLIENTS, initializer=_begin))
+        clients = opened.enter_context(_forks.Pool(PROCESSES, initializer=_begin))
         bench = _Bench(store, folder / "kubeconfig", pid, clients)
         bench.creates("Services", objects, runs)
         bench.keep(f"memory with {objects:,} Services, MiB", _memory(pid), 250)
@@ -46,7 +50,8 @@ def bench_apiserver(store: str, objects: int, runs: int) -> list[dict[str, Any]]
             bench.keep(f"list of {objects:,} Services, s", seconds, 0.3)
         bench.creates("ConfigMaps", objects // 3, runs)
         bench.creates("Pods", max(PODS, objects // 10), runs)
-        bench.watches()
+        bench.watches(FEW_WATCHERS, writes=60, pause=0.05, aim=30)
+        bench.watches(MANY_WATCHERS, writes=10, pause=1.0)
         bench.kubectl(runs)
         return bench.rows()
 
@@ -68,30 +73,36 @@ class _Bench:
     def creates(self, kind: str, objects: int, runs: int) -> None:
         """As many objects in as many runs, from all clients at once."""
         aim = 500 if self._store == "etcd" else 1500
-        share = max(1, objects // runs // CLIENTS)
+        share = max(CLIENTS, objects // runs // PROCESSES)
         for run in range(runs):
             used = _processor_seconds(self._pid)
-            begins = range(run * share * CLIENTS, (run + 1) * share * CLIENTS, share)
-            work = [(self.kubeconfig, _FOLDERS[kind], _MADE[kind], range(begin, begin + share)) for begin in begins]
+            begins = range(run * share * PROCESSES, (run + 1) * share * PROCESSES, share)
+            clients = CLIENTS // PROCESSES
+            numbers = [range(begin, begin + share) for begin in begins]
+            work = [(self.kubeconfig, _FOLDERS[kind], _MADE[kind], each, clients) for each in numbers]
             took = self._clients.starmap(create, work, chunksize=1)
             seconds = max(end for _, end in took) - min(begin for begin, _ in took)
             used = _processor_seconds(self._pid) - used
-            self.keep(f"creates of {kind}, {CLIENTS} clients, /s", share * CLIENTS / seconds, aim)
-            self.keep(f"creates of {kind}, /s of the server's processor time", share * CLIENTS / used)
+            self.keep(f"creates of {kind}, {CLIENTS} clients, /s", share * PROCESSES / seconds, aim)
+            self.keep(f"a create of {kind}, ms of the server's processor time", used * 1000 / share / PROCESSES)
 
-    def watches(self) -> None:
-        """How long a write is on its way to watchers, each of whom has a connection."""
-        name = "watched"
+    def watches(self, watchers: int, *, writes: int, pause: float, aim: float | str = "") -> None:
+        """How long a write is on its way to watchers, each of whom has a connection, and what one takes in memory."""
+        name, memory = f"watched-by-{watchers}", _memory(self._pid)
         Connection(self.kubeconfig).ask("POST", WATCHED, {"metadata": {"name": name}})
         all_watch, telling = _forks.Pipe(duplex=False)
         with _forks.Pool(1, initializer=_begin, initargs=(telling,)) as watching:
-            took = watching.apply_async(_watch, (self.kubeconfig, name))
+            took = watching.apply_async(_watch, (self.kubeconfig, name, watchers, writes))
             if not all_watch.poll(_PATIENCE):
-                raise SystemExit(f"{WATCHERS} watches have not begun within {_PATIENCE:.0f} s")
-            self._clients.apply(write, (self.kubeconfig, name, WRITES, PAUSE))
-            percentiles = statistics.quantiles(took.get(), n=100)
-        self.keep(f"a write to {WATCHERS} watchers, p50, ms", percentiles[49])
-        self.keep(f"a write to {WATCHERS} watchers, p99, ms", percentiles[98], 30)
+                raise SystemExit(f"{watchers} watches have not begun within {_PATIENCE:.0f} s")
+            self.keep(f"memory per watcher, of {watchers:,}, KiB", (_memory(self._pid) - memory) * 1024 / watchers)
+            self._clients.apply(write, (self.kubeconfig, name, writes, pause))
+            by_write = took.get()
+        percentiles = statistics.quantiles([one for each in by_write for one in each], n=100)
+        self.keep(f"a write to {watchers:,} watchers, p50, ms", percentiles[49])
+        self.keep(f"a write to {watchers:,} watchers, p99, ms", percentiles[98], aim)
+        for each in by_write:
+            self.keep(f"a write to the last of {watchers:,} watchers, ms", max(each))
 
     def kubectl(self, runs: int) -> None:
         """`kubectl get pods` beside a command of it that asks nobody, if there is a kubectl."""
@@ -154,8 +165,8 @@ def _begin(telling: Any = None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _watch(kubeconfig: Path, name: str) -> list[float]:
-    return watch(kubeconfig, name, WATCHERS, WRITES, lambda: _telling.send(True))
+def _watch(kubeconfig: Path, name: str, watchers: int, writes: int) -> list[list[float]]:
+    return watch(kubeconfig, name, watchers, writes, lambda: _telling.send(True))
 
 
 @contextmanager
