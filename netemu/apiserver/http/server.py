@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
@@ -45,6 +46,8 @@ _BODY = 3 * 2**20
 """Bytes of a request body; upstream's limit."""
 _LINE = 64 * 1024
 """Bytes of the request line and of one header: long selectors and tokens."""
+_RECEIVED = 32 * 1024
+"""Bytes that a TLS connection keeps room for, two records; asyncio's 256 KiB add up where thousands watch."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REVIEWS = frozenset(REVIEWS)
 _GOODBYE = 0.2
@@ -92,6 +95,7 @@ class ApiServer:
         May be called again for more sockets, with other TLS or none. What comes back closes these alone; connections
         that are open stay.
         """
+        SSLProtocol.max_size = _RECEIVED
         if self._runner is None:
             self._runner = await self._start_runner()
         sites = [web.SockSite(self._runner, sock, ssl_context=tls, backlog=1024) for sock in sockets]
