@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from netemu.client.base import Obj
 from netemu.model.resources import (
     NAMESPACES,
 )
-from netemu.store.base import Store
+from netemu.store.base import Change, KeyValue, Snapshot, Store
 from netemu.testing.store import MemoryStore
 
 NAMESPACE = {"metadata": {"name": "shop"}}
@@ -33,6 +33,24 @@ DEPLOYMENT = {
         "template": {"metadata": {"labels": {"app": "web"}}, "spec": POD["spec"]},
     },
 }
+
+
+class CountingStore(MemoryStore):
+    """Counts who watches it, and who reads from it."""
+
+    watches = reads = 0
+
+    def watch(self, prefix: str, after: int) -> AsyncGenerator[Sequence[Change], None]:
+        self.watches += 1
+        return super().watch(prefix, after)
+
+    async def list(self, prefix: str) -> Snapshot:
+        self.reads += 1
+        return await super().list(prefix)
+
+    async def get(self, key: str) -> KeyValue | None:
+        self.reads += 1
+        return await super().get(key)
 
 
 @asynccontextmanager

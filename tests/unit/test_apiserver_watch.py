@@ -23,7 +23,7 @@ from netemu.model.pods import Pod
 from netemu.model.resources import CONFIGMAPS, EVENTS, EVENTS_V1, NAMESPACES, PODS
 from netemu.store.sqlite import SqliteStore
 from netemu.testing.store import MemoryStore
-from tests.unit.apiserver_kit import CONFIG, NAMESPACE, POD, named, registry, serving, store
+from tests.unit.apiserver_kit import CONFIG, NAMESPACE, POD, CountingStore, named, registry, serving, store
 
 __all__ = ["registry", "store"]
 
@@ -323,6 +323,27 @@ async def test_a_slow_watcher_is_cut_off_and_others_are_told_everything(store: M
     assert (await waiting).object["metadata"]["name"] == "c0"
     assert [event async for event in slow] == []
     await quick.aclose()
+    await cache.close()
+
+
+async def test_thousands_of_watchers_cost_the_store_nothing_and_a_slow_one_holds_up_nobody() -> None:
+    store, many, changes = CountingStore(), 2000, 8
+    cache = Cacher(store, queue=changes - 3)
+    await cache.start()
+    reads = store.reads
+    slow, *quick = (cache.watch(CONFIGMAPS, Selection(), "0", bookmarks=False) for _ in range(1 + many))
+    waiting = asyncio.create_task(anext(slow))  # and for nothing after that
+    for number in range(changes):
+        coming = asyncio.gather(*map(anext, quick))
+        await asyncio.sleep(0)
+        value = msgspec.json.encode({"metadata": {"name": f"c{number}"}})
+        await store.create(key_of(CONFIGMAPS, "shop", f"c{number}"), value)
+        lines = {event.line for event in await coming}
+        assert [f"c{number}"] == [msgspec.json.decode(line)["object"]["metadata"]["name"] for line in lines]
+
+    assert (await waiting).object["metadata"]["name"] == "c0"
+    assert [event async for event in slow] == []
+    assert (store.watches, store.reads) == (1, reads)
     await cache.close()
 
 

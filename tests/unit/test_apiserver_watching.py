@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,8 @@ import aiohttp
 import msgspec
 import pytest
 
-from netemu.store.base import Change
-from netemu.testing.store import MemoryStore
 from tests.unit.apiserver_http import CONFIGMAP, CONFIGMAPS_URL, POD, PODS_URL, Http, serving
+from tests.unit.apiserver_kit import CountingStore
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 
@@ -162,16 +161,6 @@ async def test_hundreds_of_watchers_are_one_to_the_store_and_each_is_told_its_ow
         await until(lambda: len(http.server.watches) == 0)
 
     assert store.watches == 1
-
-
-class CountingStore(MemoryStore):
-    """Counts who watches it."""
-
-    watches = 0
-
-    def watch(self, prefix: str, after: int) -> AsyncGenerator[Sequence[Change], None]:
-        self.watches += 1
-        return super().watch(prefix, after)
 
 
 async def test_watches_that_are_ended_begin_anew_on_another_connection(http: Http) -> None:
