@@ -90,10 +90,6 @@ class IptablesTool:
         options = (*(("-t", table) if table else ()), *(("-c",) if counters else ()))
         return await self._run(f"{self.prefix}-save", *options)
 
-    async def counted(self) -> str:
-        """All rules, each behind what it has counted: `[PACKETS:BYTES] -A CHAIN ...`."""
-        return await self._run(f"{self.prefix}-save", "-c")
-
     async def has_chain(self, table: str, chain: str) -> bool:
         """See Iptables."""
         try:

@@ -72,7 +72,8 @@ class Step:
 
     id: int
     kind: str
-    """`rule`, `policy` (of a base chain), `return` (the end of another chain)."""
+    """`rule`; `policy` (of a base chain); `return`: the end of another chain, and in older kernels (6.1) a rule with
+    that verdict too. Whether a rule is meant, its handle tells."""
     family: str
     table: str
     chain: str

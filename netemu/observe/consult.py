@@ -51,9 +51,12 @@ class Consultant:
         balancing = next((run for run in reversed(inner) if run.hook == ("input" if passage.entry else "output")), None)
         if not passage.entry:
             found.append(self._route(passage, headers.destination, headers.source, 0))
+        elsewhere = next((run for run in inner if run.headers.destination != headers.destination), None)
         for run in passage.runs:
-            if run is (inner[0] if inner else None) and passage.entry:
+            if passage.entry and run is (inner[0] if inner else None):
                 found.append(self._route(passage, run.headers.destination, passage.entry.headers.source, run.mark))
+            elif not passage.entry and run is elsewhere:  # routed anew, as rules have changed where it goes
+                found.append(self._route(passage, run.headers.destination, "", run.mark))
             for hit in run.hits:
                 found += await self._hit(hit, run)
             if run is balancing:
@@ -61,8 +64,6 @@ class Consultant:
         if passage.entry and not inner and not _refused(found):
             translated = _translated(found) or headers.destination
             found.append(self._route(passage, translated, headers.source, 0))
-        elif not passage.entry and passage.leaving and passage.leaving.destination != headers.destination:
-            found.append(self._route(passage, passage.leaving.destination, "", 0))
         return [*found, *self._translation(passage, headers)]
 
     # --- rules and what they look things up in ---

@@ -223,7 +223,7 @@ def traced(seen: Seen, bases: Mapping[ChainKey, Base], legs: Legs) -> list[Run]:
                 runs.append(begun)
                 current[step.id] = begun
         run = current.get(step.id)
-        acted = step.kind == "policy" or (step.kind == "rule" and step.handle)
+        acted = step.kind == "policy" or step.handle  # without a handle: the end of a chain
         if run and acted and not step.table.startswith(TABLE):
             run.hits.append(_hit(seen.place, step, run))
     return runs

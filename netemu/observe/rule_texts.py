@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Container, Mapping, Sequence
+from typing import Final, NamedTuple
 
-import msgspec
+from msgspec.structs import replace
 
 from netemu.kernel import process
 from netemu.kernel.iptables import IptablesTool
@@ -21,82 +20,66 @@ from netemu.kernel.nft_read import NftReader
 from netemu.model import nft
 from netemu.model.errors import KernelError
 from netemu.observe.evidence import Backend, Counter, RuleHit
+from netemu.observe.rules_iptables import Saved as SavedRule
+from netemu.observe.rules_iptables import Tables, options_of, parse_counted
 
-_LINE: Final = re.compile(r"^\[(\d+):(\d+)\] -A (\S+) ?(.*)$")
-_CHAIN: Final = re.compile(r"^:(\S+) (\S+) \[(\d+):(\d+)\]$")
-_TARGET: Final = re.compile(r"(?:^| )-(j|g) (\S+)")
-_COMMENT: Final = re.compile(r'--comment (?:"((?:[^"\\]|\\.)*)"|(\S+))')
 _TOOLS_COMMENT: Final = re.compile(r' ?comment "([^"]*)"$')
 _HANDLE: Final = re.compile(r"^\s*(.*\S) # handle (\d+)$", re.MULTILINE)
 
 
-@dataclass(slots=True)
-class SavedChain:
-    """A chain as iptables-save tells it. `policy` is "-" for a chain of a person."""
+class Saved(NamedTuple):
+    """What iptables-save tells: rules by table and chain, and the policies of built-in chains."""
 
-    policy: str
-    counter: Counter
-    rules: list[tuple[str, Counter]] = field(default_factory=list)
+    tables: Tables
+    policies: Mapping[tuple[str, str], str]
+
+    def rule(self, table: str, chain: str, number: int) -> SavedRule | None:
+        """The rule at a position, from 1."""
+        rules = self.tables.get(table, {}).get(chain, [])
+        return rules[number - 1] if 0 < number <= len(rules) else None
 
 
-Saved = Mapping[tuple[str, str], SavedChain]
-"""By table and chain."""
+NOTHING: Final = Saved({}, {})
 
 
 async def read_saved(netns: str, backend: Backend, *, ipv6: bool) -> Saved:
     """All rules of iptables; nothing where the tool or the kernel has none of that kind."""
     prefix = f"{'ip6' if ipv6 else 'ip'}tables-{backend.removeprefix('iptables-')}"
     try:
-        return parse(await IptablesTool(prefix, netns).counted())
+        return Saved(*parse_counted(await IptablesTool(prefix, netns).save(counters=True)))
     except KernelError:
-        return {}
+        return NOTHING
 
 
-def parse(text: str) -> Saved:
-    """Read what `iptables-save -c` prints. Pure."""
-    found: dict[tuple[str, str], SavedChain] = {}
-    table = ""
-    for line in text.splitlines():
-        if line.startswith("*"):
-            table = line[1:]
-        elif chain := _CHAIN.match(line):
-            found[table, chain[1]] = SavedChain(chain[2], Counter(int(chain[3]), int(chain[4])))
-        elif rule := _LINE.match(line):
-            found[table, rule[3]].rules.append((rule[4], Counter(int(rule[1]), int(rule[2]))))
-    return found
-
-
-def with_iptables_text(hit: RuleHit, after: Saved, before: Saved) -> RuleHit:
+def with_iptables_text(hit: RuleHit, after: Saved, before: Saved = NOTHING) -> RuleHit:
     """The hit with what iptables-save says of its rule, or of the policy. Pure."""
-    chain = after.get((hit.table, hit.chain))
-    if chain is None:
-        return hit
-    was = before.get((hit.table, hit.chain))
     if hit.policy:
-        told = msgspec.structs.replace(hit, verdict=chain.policy.lower(), text=f"policy {chain.policy}")
-        if hit.backend == "iptables-nft":  # whose policies count nothing
-            return told
-        return msgspec.structs.replace(told, after=chain.counter, before=was.counter if was else None)
-    if not 0 < hit.number <= len(chain.rules):
+        policy = after.policies.get((hit.table, hit.chain), "")
+        return replace(hit, verdict=policy.lower(), text=f"policy {policy}") if policy else hit
+    rule = after.rule(hit.table, hit.chain, hit.number)
+    if rule is None:
         return hit
-    text, counter = chain.rules[hit.number - 1]
-    verdict, to = verdict_of(text, hit.table, after)
-    earlier = was.rules[hit.number - 1] if was and hit.number <= len(was.rules) else None
-    comment = _COMMENT.search(text)
-    return msgspec.structs.replace(
-        hit, text=text, verdict=verdict, to=to, comment=(comment[1] or comment[2]) if comment else "", after=counter,
-        before=earlier[1] if earlier and earlier[0] == text else None,
+    verdict, to = verdict_of(rule.text, after.tables.get(hit.table, {}))
+    was = before.rule(hit.table, hit.chain, hit.number)
+    same = was if was and was.text == rule.text else None
+    return replace(
+        hit, text=rule.text, verdict=verdict, to=to, comment=options_of(rule.text).comment, after=_counter(rule),
+        before=_counter(same),
     )  # fmt: skip
 
 
-def verdict_of(text: str, table: str, saved: Saved) -> tuple[str, str]:
-    """What a rule of iptables decides, and the chain it leads to. Pure."""
-    target = _TARGET.search(text)
-    if not target:
-        return "continue", ""
-    if (table, target[2]) in saved:
-        return ("jump" if target[1] == "j" else "goto"), target[2]
-    return target[2].lower(), ""
+def verdict_of(text: str, chains: Container[str]) -> tuple[str, str]:
+    """What a rule of iptables decides, and which of the chains it leads to. Pure."""
+    target = options_of(text).target
+    if target in chains:
+        return "goto" if f" -g {target}" in f" {text}" else "jump", target
+    return target.lower() or "continue", ""
+
+
+def _counter(rule: SavedRule | None) -> Counter | None:
+    if rule is None or rule.packets is None or rule.bytes is None:
+        return None
+    return Counter(rule.packets, rule.bytes)
 
 
 class Rules:
@@ -138,11 +121,13 @@ class Rules:
         if hit.backend == "iptables-nft":
             handles = [rule.handle for rule in self._rules_of(hit)] if not hit.policy else []
             number = handles.index(hit.handle) + 1 if hit.handle in handles else 0
-            hit = msgspec.structs.replace(hit, number=number)
+            hit = replace(hit, number=number)
         if hit.backend != "nft":
-            return with_iptables_text(hit, self._after.get(hit.backend, {}), self._before.get(hit.backend, {})), None
+            return with_iptables_text(
+                hit, self._after.get(hit.backend, NOTHING), self._before.get(hit.backend, NOTHING)
+            ), None
         if hit.policy:
-            return msgspec.structs.replace(hit, text=f"policy {hit.verdict}"), None
+            return replace(hit, text=f"policy {hit.verdict}"), None
         rule = next((rule for rule in self._rules_of(hit) if rule.handle == hit.handle), None)
         if rule is None:
             return hit, None
@@ -150,7 +135,7 @@ class Rules:
             return await self._asking_the_tool(hit, rule), None
         count = next((each for each in rule.expressions if isinstance(each, nft.Counter)), None)
         after = Counter(count.packets, count.bytes) if count else None
-        return msgspec.structs.replace(hit, text=rule.text(), comment=rule.comment, after=after), rule
+        return replace(hit, text=rule.text(), comment=rule.comment, after=after), rule
 
     def _rules_of(self, hit: RuleHit) -> Sequence[nft.Rule]:
         key = (hit.family, hit.table, hit.chain)
@@ -164,7 +149,7 @@ class Rules:
         try:
             listed = (await process.run(argv, netns=self._netns)).decode()
         except KernelError:
-            return msgspec.structs.replace(hit, text=rule.text())
+            return replace(hit, text=rule.text())
         text = next((found[1] for found in _HANDLE.finditer(listed) if int(found[2]) == hit.handle), rule.text())
         comment = _TOOLS_COMMENT.search(text)
-        return msgspec.structs.replace(hit, text=text, comment=comment[1] if comment else "")
+        return replace(hit, text=text, comment=comment[1] if comment else "")
