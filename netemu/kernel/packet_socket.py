@@ -28,14 +28,14 @@ LOOPBACK: Final = 772
 
 HAND_OVER_NANOSECONDS: Final = 20_000_000
 """How long a frame waits at most, in a block that does not fill up, until it can be read."""
-LEAST_RING: Final = 1 << 20
+LEAST_RING: Final = 1 << 19
 
 _ETH_P_ALL: Final = 3
 _PACKET_OUTGOING: Final = 4
 _SOL_PACKET: Final = 263
 _PACKET_RX_RING, _PACKET_STATISTICS, _PACKET_VERSION, _TPACKET_V3 = 5, 6, 10, 2
 _SO_ATTACH_FILTER: Final = 26
-_BLOCK: Final = 1 << 18
+_BLOCK: Final = 1 << 17
 _FRAME: Final = 1 << 11
 _TO_KERNEL, _TO_USER = 0, 1
 

@@ -18,6 +18,13 @@ def test_an_expression_becomes_a_program() -> None:
 
 
 @pytest.mark.parametrize(
+    "expression", ["host (10.244.1.5 or fd00::5)", "not dst host (10.244.1.5)", "ip6 host (fd00::5) or udp port 53"]
+)
+def test_what_names_become_in_an_expression_is_understood(expression: str) -> None:
+    assert len(compile_filter(expression)) > 8 * 4
+
+
+@pytest.mark.parametrize(
     ("expression", "said"),
     [("tcp prt 80", "syntax error"), ("port 99999", "illegal port number"), ("ip and arp", "rejects all")],
 )

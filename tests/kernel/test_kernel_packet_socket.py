@@ -123,7 +123,7 @@ def test_what_finds_the_ring_full_is_counted() -> None:
     payload = bytes(1400)
     with capture("right") as taken:
         send(*[payload] * 2000)
-        held = read(taken, 500)
+        held = read(taken, 200)
         counts = taken.counts()
 
     assert counts.taken >= len(held)
