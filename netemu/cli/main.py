@@ -240,6 +240,31 @@ def matrix(
 
 
 @app.command()
+def trace(
+    source: From,
+    destination: Annotated[
+        str, typer.Argument(metavar="TO:PORT", help="Name, address, service/NAME, pod/NAME, node/NAME or client/NAME")
+    ],
+    namespace: Namespace = "default",
+    protocol: Annotated[str, typer.Option("--proto", help="tcp, udp or icmp, which has no port")] = "tcp",
+    family: Annotated[str, typer.Option(help="ipv4 or ipv6, where the destination has both")] = "",
+    count: Annotated[int, typer.Option(min=1, max=1000, help="Number of packets, one after the other")] = 1,
+    size: Annotated[int, typer.Option(min=0, max=65535, help="Length of the packet; 0: as short as can be")] = 0,
+    source_port: Annotated[int, typer.Option(min=0, max=65535, help="Port to send from; 0: a free one")] = 0,
+    pcap: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all frames there as pcapng")] = None,
+    lab: Lab = "",
+    output: Output = Format.table,
+) -> None:
+    """Send a packet and tell its story: each link, rule, translation and route, and why not, if it fails."""
+    from netemu.cli import trace
+
+    trace.trace(
+        lab, source, destination, namespace,
+        protocol=protocol, family=family, count=count, size=size, source_port=source_port, pcap=pcap, output=output,
+    )  # fmt: skip
+
+
+@app.command()
 def dig(
     source: From,
     name: Annotated[str, typer.Argument(help="Name to look up")],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from netemu.observe.evidence import Crossing, Dropped, Evidence, Flow, Leg, Translation
+from netemu.observe.evidence import Balanced, Crossing, Dropped, Evidence, Flow, Leg, RuleHit, Translation
 
 Outcome = Literal["answered", "refused", "rejected", "lost", "nowhere"]
 """`refused` by whoever has the address (RST, port unreachable), `rejected` by something on the way; `nowhere`: there
@@ -19,7 +19,10 @@ def outcome_of(evidence: Evidence) -> Outcome:
     if answer is None:
         return "rejected" if rejection(evidence) else "lost"
     if answer.what in _ANSWERS:
-        return "answered"
+        # Whoever asked one address does not know an answer from another.
+        asked = (evidence.packet.destination, evidence.packet.port)
+        known = (answer.source, answer.source_port) == asked or evidence.packet.protocol == "icmp"
+        return "answered" if known else "lost"
     return "refused" if evidence.reached and not rejection(evidence) else "rejected"
 
 
@@ -49,6 +52,16 @@ def translations(evidence: Evidence, leg: Leg = "there") -> list[Translation]:
 def chosen(evidence: Evidence) -> Translation | None:
     """The translation of the destination, where there was one: who chose the endpoint, and which."""
     return next((t for t in translations(evidence) if "dnat" in t.kinds), None)
+
+
+def translated_at(evidence: Evidence, place: str) -> bool:
+    """Whether a rule or IPVS gave the packet another destination there. Conntrack knows of it only once the packet has
+    passed every hook, so where it ended before, the rule is all there is."""
+    return any(
+        isinstance(event, Balanced)
+        or (isinstance(event, RuleHit) and (event.verdict == "dnat" or "dnat " in event.text))
+        for event in evidence.at(place, "there")
+    )
 
 
 def last_place(evidence: Evidence, leg: Leg = "there") -> str:

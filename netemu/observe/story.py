@@ -155,8 +155,9 @@ class Teller:
         by = self._who(answer.source) if answer else "nobody that is known"
         match outcome_of(evidence):
             case "answered" if flow:
-                kept = "the sender's" if flow.source == evidence.packet.source else f"not {evidence.packet.source}"
-                return f"answered by {server}{took}, which saw the source {flow.source}, {kept}"
+                sent = evidence.packet.source
+                kept = "the sender's own" if flow.source == sent else f"not the sender's {sent}"
+                return f"answered by {server}{took}; it saw the source {flow.source}, {kept}"
             case "answered":
                 return f"answered by {by}{took}"
             case "refused":
@@ -190,10 +191,10 @@ def story_of(evidence: Evidence, source: str, destination: Destination, teller: 
         protocol=packet.protocol,
         outcome=outcome_of(evidence),
         summary=teller.summary(evidence),
-        address=endpoint_text(packet.destination, packet.port or None),
+        address=_pair(packet.destination, packet.port),
         lookup=destination.lookup,
         steps=teller.tell(evidence),
-        endpoint=endpoint_text(flow.destination, flow.port or None) if flow else "",
+        endpoint=_pair(flow.destination, flow.port) if flow else "",
         source_seen=flow.source if flow else "",
         seconds=evidence.seconds,
         lost=evidence.lost,
@@ -212,6 +213,11 @@ def nowhere_story(source: str, destination: Destination, protocol: str, cause: W
         lookup=destination.lookup,
         why_not=cause,
     )
+
+
+def _pair(address: str, port: int) -> str:
+    """`10.0.0.1:80`; the address alone where there is no port."""
+    return endpoint_text(address, port) if port else address
 
 
 # --- the kernel's words ----------------------------------------------------------------------------------------------

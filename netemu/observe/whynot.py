@@ -16,11 +16,12 @@ import msgspec
 
 from netemu.model.objects import Service
 from netemu.observe import whynot_service as services
+from netemu.observe.cluster import endpoint_text
 from netemu.observe.destination import Destination, Objects
 from netemu.observe.evidence import Evidence, Routed, RuleHit
 from netemu.observe.expected import Expected
 from netemu.observe.names import NODE, POD, Names
-from netemu.observe.outcome import arrival, chosen, ended, last_place, outcome_of, translations
+from netemu.observe.outcome import arrival, chosen, ended, last_place, outcome_of, translated_at, translations
 from netemu.observe.reasons import Reason
 from netemu.observe.whynot_service import Because
 
@@ -61,9 +62,10 @@ def why_not(evidence: Evidence, expected: Expected, destination: Destination, fa
     case = _Case(evidence, expected, destination, facts)
     if (wrong := case.decided_wrongly()) is not None:
         return wrong
-    if outcome_of(evidence) == "answered":
-        return case.seen_wrongly()
-    if expected.verdict not in ("dnat", "direct") and expected.reason not in _NOT_THE_RULES:
+    if (wrong := case.seen_wrongly()) is not None or outcome_of(evidence) == "answered":
+        return wrong
+    foreseen = expected.verdict not in ("dnat", "direct") and expected.reason not in _NOT_THE_RULES
+    if foreseen or case.has_no_such_port():
         return case.rightly_refused()
     return case.on_the_way() or case.at_the_endpoint() or case.on_the_way_back()
 
@@ -110,7 +112,7 @@ class _Case:
         node = f"node/{expected.node}"
         if found is None:
             return self._untranslated(node) if expected.verdict == "dnat" else None
-        target = _target(found.after.destination, found.after.port)
+        target = endpoint_text(found.after.destination, found.after.port)
         if target in expected.endpoints:
             return None
         seen = f"was sent on to {self._named(target)}"
@@ -124,7 +126,8 @@ class _Case:
     def _untranslated(self, node: str) -> WhyNot | None:
         """Nothing was translated though it should have been: it never got there, was dropped before, or by no rule."""
         end, passed = ended(self.evidence), self.evidence.at(node, "there")
-        if not passed or (end is not None and end.by in ("rule", "policy") and not self._kube_refusal()):
+        foreign = end is not None and end.by in ("rule", "policy") and not self._kube_refusal()
+        if not passed or foreign or translated_at(self.evidence, node):
             return None
         what = "refused or dropped by a rule" if self._kube_refusal() else "translated by no rule"
         return self._rules(node, f"the packet was {what}; it should have been {self._should()}")
@@ -152,9 +155,9 @@ class _Case:
         return f"sent to {shown}" + (f" ({expected.text})" if expected.text else "")
 
     def seen_wrongly(self) -> WhyNot | None:
-        """It was answered, by whoever should, but with another source than it should have had."""
+        """It reached whom it should, but with another source than it should have had."""
         flow, expected = arrival(self.evidence), self.expected
-        target = _target(flow.destination, flow.port) if flow is not None else ""
+        target = endpoint_text(flow.destination, flow.port) if flow is not None else ""
         right = sorted(source for endpoint, source in expected.sources if endpoint == target)
         if flow is None or not right or flow.source in right:
             return None
@@ -163,6 +166,11 @@ class _Case:
         return found if found.reason == "proxy-stopped" else msgspec.structs.replace(found, reason="wrong-source")
 
     # --- what had to fail
+
+    def has_no_such_port(self) -> bool:
+        """Whether the destination is a Service's address, with a port that is none of its: two of three modes do not
+        refuse that, and the packet goes where routes lead."""
+        return self.expected.service is not None and self.expected.port is None
 
     def rightly_refused(self) -> WhyNot:
         """The oracle's own reason, as far as the objects tell it."""
@@ -177,7 +185,7 @@ class _Case:
             case Reason.NO_LOCAL_ENDPOINT:
                 internal = expected.via == "cluster IP"
                 return self._say(place, services.no_local(service, expected.node, internal=internal))
-            case Reason.WRONG_PORT:
+            case _ if self.has_no_such_port():
                 return self._say(place, services.wrong_port(service, packet.port, packet.protocol.upper()))
             case Reason.SOURCE_RANGE:
                 ranges = ", ".join(service.spec.load_balancer_source_ranges)
@@ -207,9 +215,12 @@ class _Case:
                 return WhyNot(reason="dropped-by-rule", place=end.place, text=text, remedy="remove the rule")
             case "route":
                 return self._no_route(end.place, end.detail)
+            case "link" if "MTU" in end.detail:
+                return WhyNot(reason="mtu", place=end.place, text=end.detail, remedy="send shorter packets")
             case "link":
-                text = f"link {end.link} of {end.place} is down"
-                return WhyNot(reason="link-down", place=end.place, text=text, remedy=f"ip link set {end.link} up")
+                text = f"a link of {end.place} is down or loses packets: {end.detail}"
+                remedy = "`ip link` there, and at its other end, shows which"
+                return WhyNot(reason="link-down", place=end.place, text=text, remedy=remedy)
             case _:
                 link, why = f", link {end.link}" if end.link else "", f": {end.detail}" if end.detail else ""
                 text = f"the packet was seen last at {end.place}{link}, and did not come on{why}"
@@ -257,13 +268,14 @@ class _Case:
         if flow is None:
             place = last_place(evidence)
             return WhyNot(reason="lost", place=place, text=f"the packet was seen last at {place}, and did not come on")
-        who = self._named(_target(flow.destination, flow.port))
+        who = self._named(endpoint_text(flow.destination, flow.port))
         if not back:
             text = f"the packet reached {who}, which sent no answer"
             remedy = "a server without a word for this, or one that hangs" if evidence.packet.protocol == "udp" else ""
             return WhyNot(reason="no-answer", place=evidence.reached, text=text, remedy=remedy)
         end, place = ended(evidence, "back"), last_place(evidence, "back")
-        if translations(evidence) and not translations(evidence, "back"):
+        ended_there = end is not None and end.by != "unknown"
+        if not ended_there and translations(evidence) and not translations(evidence, "back"):
             text = f"the answer of {who} took a way on which nobody translates it back, and was lost at {place}"
             return WhyNot(reason="answer-astray", place=place, text=text)
         detail = f" ({end.by}{f': {end.detail}' if end.detail else ''})" if end else ""
@@ -273,10 +285,6 @@ class _Case:
         address, _, port = target.rpartition(":")
         named = self.facts.names.text(address.strip("[]"))
         return target if named == address.strip("[]") else f"{named}:{port} ({target})"
-
-
-def _target(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _last_hit(evidence: Evidence) -> RuleHit | None:

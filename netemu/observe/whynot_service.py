@@ -83,6 +83,9 @@ def _missing_port(service: Service, port: ServicePort, pods: Sequence[Pod], fami
 
 def wrong_port(service: Service, port: int, protocol: str, *, via: str = "port") -> Because:
     """The Service's address was right and the port is none of its."""
+    if protocol == "ICMP":
+        text = f"Service {service.key} is an address of rules for ports: nobody answers a ping to it in this mode"
+        return Because("no-icmp", text, "ping one of its Pods")
     numbers = [(p.node_port if via == "node port" else p.port, p.protocol, p) for p in service.spec.ports]
     other = next((kind for number, kind, _ in numbers if number == port and kind != protocol), "")
     has = _list(f"{number}/{kind}" for number, kind, _ in numbers)

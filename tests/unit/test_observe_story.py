@@ -78,7 +78,7 @@ shop/client (the way back)
      0.170 ms  link         in eth0  10.96.0.9:80 -> 10.244.1.2:61001 SYN-ACK
                           from node/worker-1: service/shop/web:80 -> shop/client
 
-answered by shop/web-1:8080 on worker-2 after 0.50 ms, which saw the source 10.244.1.2, the sender's
+answered by shop/web-1:8080 on worker-2 after 0.50 ms; it saw the source 10.244.1.2, the sender's own
 """
 
 
@@ -97,12 +97,13 @@ def test_a_story_goes_from_hop_to_hop_and_back() -> None:
     [
         (
             through_the_rules().dnat(NODE_1).to_worker_2().arrive().back().home(), "answered",
-            "answered by shop/web-1:8080 on worker-2 after 0.50 ms, which saw the source 10.244.1.2, the sender's",
+            "answered by shop/web-1:8080 on worker-2 after 0.50 ms; it saw the source 10.244.1.2, the sender's own",
         ),
         (
             Journey().begin().translate(NODE_1, Flow("172.18.0.3", 7, WEB, 8080)).to_worker_2().arrive().back().home(),
             "answered",
-            "answered by shop/web-1:8080 on worker-2 after 0.50 ms, which saw the source 172.18.0.3, not 10.244.1.2",
+            "answered by shop/web-1:8080 on worker-2 after 0.50 ms; it saw the source 172.18.0.3, not the sender's "
+            "10.244.1.2",
         ),
         (
             Journey(Flow(CLIENT, 7, WEB, 81)).begin().to_worker_2().arrive().back("RST").home(), "refused",

@@ -35,6 +35,9 @@ RIGHT = Expected(
 DIRECT = Expected("direct", Reason.DIRECT, "", "", frozenset({TARGET}), frozenset({(TARGET, CLIENT)}))
 
 
+NO_SUCH_PORT = Expected("reject", Reason.WRONG_PORT, "", "worker-1", service=SERVICE)
+
+
 def failing(reason: Reason, verdict: str = "reject", text: str = "why") -> Expected:
     return Expected(verdict, reason, text, "worker-1", service=SERVICE, port=SERVICE.spec.ports[0], via="cluster IP")  # type: ignore[arg-type]
 
@@ -92,13 +95,19 @@ CASES: dict[str, tuple[Callable[[], Journey], Expected, str, str, str]] = {
         "no-route", NODE_1, "has no route to shop/web-1 (10.244.2.3): Network is unreachable",
     ),
     "link down": (
-        lambda: through_the_rules().dnat(NODE_1).route(NODE_1, "eth0").drop(NODE_1, "link", "eth0"), RIGHT,
-        "link-down", NODE_1, "link eth0 of node/worker-1 is down",
+        lambda: through_the_rules().dnat(NODE_1).route(NODE_1, "eth0")
+        .drop(NODE_1, "link", "eth0", detail="it did not leave through eth0"), RIGHT,
+        "link-down", NODE_1, "a link of node/worker-1 is down or loses packets: it did not leave through eth0",
     ),
     "MTU": (
         lambda: Journey(size=1500).begin().dnat(NODE_1).drop(NODE_1, "route", "eth0", rejected=True)
         .icmp("fragmentation needed, mtu 1400"), RIGHT,
         "mtu", NODE_1, "packet of 1500 bytes is too long",
+    ),
+    "MTU, and nobody says so": (
+        lambda: through_the_rules().dnat(NODE_1).route(NODE_1, "eth0")
+        .drop(NODE_1, "link", "eth0", detail="1500 bytes are more than the MTU of eth0, 1400"), RIGHT,
+        "mtu", NODE_1, "1500 bytes are more than the MTU of eth0",
     ),
     "lost on a link": (
         lambda: through_the_rules().dnat(NODE_1).to_worker_2().drop(NODE_2, "unknown", "eth0"), RIGHT,
@@ -127,7 +136,12 @@ CASES: dict[str, tuple[Callable[[], Journey], Expected, str, str, str]] = {
     ),
     "wrong port": (
         lambda: Journey(Flow(CLIENT, 61001, VIP, 8080)).begin().drop(NODE_1, "rule", rejected=True)
-        .icmp("port unreachable"), failing(Reason.WRONG_PORT),
+        .icmp("port unreachable"), NO_SUCH_PORT,
+        "wrong-port", NODE_1, "Service shop/web has no port 8080/TCP",
+    ),
+    "wrong port, which the mode does not refuse": (
+        lambda: Journey(Flow(CLIENT, 61001, VIP, 8080)).begin().drop(NODE_1, "unknown"),
+        replace(NO_SUCH_PORT, verdict="unreachable", reason=Reason.NO_ROUTE),
         "wrong-port", NODE_1, "Service shop/web has no port 8080/TCP",
     ),
     "source ranges": (

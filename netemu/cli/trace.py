@@ -1,0 +1,93 @@
+"""`netemu trace`: the story of a packet, or of several and which endpoints they took."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, get_args
+
+import typer
+
+from netemu.cli.labs import pick
+from netemu.cli.output import Format, note, say, say_json, table
+from netemu.cli.root import need_root
+from netemu.model.errors import UserError, reason
+from netemu.observe.destination import IPV4, IPV6
+from netemu.observe.evidence import Evidence, Protocol
+from netemu.observe.story import Story, lines_of
+
+if TYPE_CHECKING:
+    from netemu.lab.trace import Tracer
+
+Word = TypeVar("Word", bound=str)
+Told = tuple[Story, Evidence | None]
+
+
+def trace(
+    lab: str, source: str, to: str, namespace: str, *,
+    protocol: str, family: str, count: int, size: int, source_port: int, pcap: Path | None, output: Format,
+) -> None:  # fmt: skip
+    """`netemu trace`. Exits with 1 if a packet was not answered, or not as it should have been."""
+    from netemu.lab.trace import Tracer
+
+    kind = _one_of("--proto", protocol.lower(), get_args(Protocol))
+    _one_of("--family", family, ("", IPV4, IPV6))
+    need_root()
+    tracer = Tracer(pick(lab), source, namespace)
+
+    async def send() -> list[Told]:
+        options = {"protocol": kind, "family": family, "size": size, "source_port": source_port}
+        return [await tracer.story(to, **options) for _ in range(count)]
+
+    told = asyncio.run(send())
+    stories = [story for story, _ in told]
+    if pcap is not None:
+        _write(pcap, tracer, [evidence for _, evidence in told if evidence is not None])
+    if output == Format.json:
+        say_json(stories)
+    else:
+        _print(stories)
+    if any(story.outcome != "answered" or story.why_not for story in stories):
+        raise SystemExit(1)
+
+
+def _one_of(option: str, word: str, known: Sequence[Word]) -> Word:
+    if word not in known:
+        raise typer.BadParameter(f"{option} {word}: must be {', '.join(filter(None, known))}")
+    return known[known.index(word)]
+
+
+def _print(stories: Sequence[Story]) -> None:
+    """One story whole; of several a line each, the shares of the endpoints, and the first one that went wrong."""
+    if len(stories) == 1:
+        for line in lines_of(stories[0]):
+            say(line)
+        return
+    rows = [
+        (number, story.outcome, story.endpoint or "-", story.source_seen or "-", f"{1000 * story.seconds:.2f} ms")
+        for number, story in enumerate(stories, 1)
+    ]
+    for line in table(("PACKET", "OUTCOME", "ENDPOINT", "SOURCE SEEN", "TIME"), rows):
+        say(line)
+    say("")
+    shares = Counter(story.endpoint or f"({story.outcome})" for story in stories).most_common()
+    for line in table(("ENDPOINT", "COUNT", "SHARE"), [(e, n, f"{100 * n / len(stories):.0f} %") for e, n in shares]):
+        say(line)
+    if (wrong := next((story for story in stories if story.why_not), None)) is not None:
+        say("")
+        for line in lines_of(wrong):
+            say(line)
+
+
+def _write(file: Path, tracer: Tracer, found: Sequence[Evidence]) -> None:
+    from netemu.observe.evidence_file import pcapng_of
+
+    names = {address: str(party) for address, party in tracer.names.parties.items()}
+    try:
+        with file.open("wb") as out:
+            out.writelines(pcapng_of(found, names))
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {reason(error)}") from error
+    note(f"wrote {file}")

@@ -1,0 +1,170 @@
+"""Following packets through a running lab: what is known of it, what is watched, and the story that comes of a packet.
+
+What a story needs is read once, when a trace starts: objects from the API server, modes and progress of the proxies
+from the node agent, sandboxes from disk. What ought to happen is predicted from that (`observe.predict`), what does
+happen the kernel tells (`observe.gather`); a story and, where the two differ, a cause are made of both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from netemu.dns import names as dns_names
+from netemu.dns.wire import build_query
+from netemu.lab.addresses import address_names
+from netemu.lab.api import LabApi, agent_status
+from netemu.lab.cluster_view import cluster_of, read_all, senders
+from netemu.lab.config import LabConfig, load_config
+from netemu.lab.readiness import rules_missing
+from netemu.lab.targets import Target, find_target
+from netemu.model.objects import EndpointSlice, Node, Service, ServiceCIDR
+from netemu.model.pods import Pod
+from netemu.model.resources import ENDPOINTSLICES, NODES, PODS, SERVICECIDRS, SERVICES
+from netemu.network import names as networks
+from netemu.observe.cluster import Cluster, Sender
+from netemu.observe.destination import Destination, Objects, parse, resolve
+from netemu.observe.evidence import Evidence, Packet, Protocol, RuleHit, Watched
+from netemu.observe.expected import expected_of
+from netemu.observe.gather import gather
+from netemu.observe.names import CLIENT, POD, UNDERLAY, Names
+from netemu.observe.predict import predict
+from netemu.observe.probe import Place
+from netemu.observe.read_rules import read_rules
+from netemu.observe.rules_told import meaning
+from netemu.observe.story import Story, Teller, nowhere_story, story_of
+from netemu.observe.whynot import Facts, nowhere, why_not
+
+_DNS = 53
+_DNS_A = 1
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is known of a lab at one moment."""
+
+    config: LabConfig
+    objects: Objects
+    cluster: Cluster
+    names: Names
+    proxies: Mapping[str, str]
+    """Nodes whose rules are not those of the newest Services, and why."""
+
+    @cached_property
+    def senders(self) -> dict[str, Sender]:
+        """Every place that a packet can start from, by its name."""
+        return {sender.name: sender for sender in senders(self.cluster)}
+
+    def watched(self, source: Target, destination: str, port: int) -> list[Watched]:
+        """The places that a packet may come by: the underlay, the nodes, and those that may be its end."""
+        lab, found = self.config.name, {source.name: source.netns, UNDERLAY: networks.underlay_netns(self.config.name)}
+        found |= {f"node/{node.name}": networks.node_netns(lab, node.name) for node in self.config.nodes}
+        ends = {destination, *self._endpoints(destination, port)}
+        for party in filter(None, map(self.names.party, sorted(ends))):
+            if party.kind == POD:
+                found[party.name] = networks.pod_netns(lab, *party.name.split("/"))
+            elif party.kind == CLIENT:
+                found[f"client/{party.name}"] = networks.client_netns(lab, party.name)
+        return [Watched(name, netns) for name, netns in found.items()]
+
+    def _endpoints(self, destination: str, port: int) -> Iterator[str]:
+        """Addresses of the endpoints of every Service that the destination may mean, in whatever state."""
+        services = {service.key for service in self.cluster.services_at(port, destination)}
+        for piece in self.objects.slices:
+            if f"{piece.namespace}/{piece.labels.get('kubernetes.io/service-name', '')}" in services:
+                yield from (address for each in piece.endpoints or () for address in each.addresses)
+
+
+def read_scene(lab: str) -> Scene:
+    """Ask the API server and the node agent. Raises UserError, ApiError."""
+    api, config, agent = LabApi(lab), load_config(lab), agent_status(lab)
+    modes = {name: (each or {}).get("proxy", {}).get("mode", "") for name, each in agent.get("nodes", {}).items()}
+    nodes, pods = read_all(api, NODES, Node), read_all(api, PODS, Pod)
+    services, slices = read_all(api, SERVICES, Service), read_all(api, ENDPOINTSLICES, EndpointSlice)
+    cluster = cluster_of(
+        config, modes, nodes=nodes, pods=pods, services=services, slices=slices,
+        cidrs=read_all(api, SERVICECIDRS, ServiceCIDR),
+    )  # fmt: skip
+    clients = {client.name: client.addresses for client in config.clients}
+    objects = Objects(services, slices, pods, nodes, clients)
+    return Scene(config, objects, cluster, address_names(lab), dict(_behind(config, agent, services, slices)))
+
+
+def _behind(
+    config: LabConfig, agent: Mapping[str, object], services: Iterable[Service], slices: Iterable[EndpointSlice]
+) -> Iterator[tuple[str, str]]:
+    newest = [
+        str(max((int(each.metadata.resource_version or 0) for each in kind), default=0)) for kind in (services, slices)
+    ]
+    for node in config.nodes:
+        if not agent:
+            yield node.name, "the node agent does not answer, so no kube-proxy runs"
+        for line in rules_missing(agent, [node.name], *newest) if agent else ():
+            yield node.name, line.partition(": ")[2]
+
+
+class Tracer:
+    """Sends packets from one place of a lab and tells what becomes of them."""
+
+    def __init__(self, lab: str, source: str, namespace: str) -> None:
+        """Raises UserError for a lab or a source that is not there."""
+        self._namespace, self._source = namespace, find_target(lab, source, namespace)
+        self._scene = read_scene(lab)
+
+    @property
+    def names(self) -> Names:
+        """What addresses are called."""
+        return self._scene.names
+
+    async def story(
+        self,
+        to: str,
+        *,
+        protocol: Protocol = "tcp",
+        family: str = "",
+        size: int = 0,
+        source_port: int = 0,
+        timeout: float = 1.0,
+    ) -> tuple[Story, Evidence | None]:
+        """Send one packet. Raises UserError for a destination that is none."""
+        wanted, scene, source = parse(to, protocol), self._scene, self._source
+        place = Place(source.netns, source.resolv_conf, source.hosts)
+        is_pod = bool(source.directory)
+        destination = await resolve(wanted, place, scene.objects, self._namespace, pod=is_pod, family=family)
+        if not destination.address:
+            return nowhere_story(source.name, destination, protocol, nowhere(destination)), None
+        packet = Packet(
+            destination=destination.address, port=destination.port, protocol=protocol, size=size,
+            source_port=source_port,            payload=_payload(protocol, destination, scene.config.dns_domain),
+        )  # fmt: skip
+        watched = scene.watched(source, destination.address, destination.port)
+        evidence = await gather(packet, Watched(source.name, source.netns), watched, timeout=timeout)
+        return await self._tell(evidence, destination, watched), evidence
+
+    async def _tell(self, evidence: Evidence, destination: Destination, watched: Iterable[Watched]) -> Story:
+        scene, packet = self._scene, evidence.packet
+        sender = scene.senders[self._source.name]
+        prediction = predict(scene.cluster, sender, packet.destination, packet.port, packet.protocol.upper())
+        passed = {event.place for event in evidence.events if event.leg == "there"}
+        expected = expected_of(prediction, passed, scene.names, scene.objects)
+        cause = why_not(evidence, expected, destination, Facts(scene.objects, scene.names, scene.proxies))
+        hit = {event.place for event in evidence.events if isinstance(event, RuleHit)}
+        places = [place for place in watched if place.name in hit]
+        rules = await asyncio.gather(*(read_rules(each.netns, scene.names, ipv6=packet.ipv6) for each in places))
+        told = meaning({place.name: [found] for place, found in zip(places, rules, strict=True)})
+        return story_of(evidence, self._source.name, destination, Teller(scene.names, told), cause)
+
+
+def _payload(protocol: Protocol, destination: Destination, domain: str) -> bytes:
+    """What a datagram carries: something that what usually listens there answers, and that nobody else sends.
+
+    A question for a DNS server; else a word that agnhost's netexec answers, and that is as good as any to an echo.
+    """
+    if protocol != "udp":
+        return b""
+    if destination.port == _DNS:
+        return build_query(secrets.randbelow(1 << 16), dns_names.parse(f"kubernetes.default.svc.{domain}."), _DNS_A)
+    return b"echo " + secrets.token_hex(8).encode()

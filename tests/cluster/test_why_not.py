@@ -1,0 +1,275 @@
+"""Set-ups that are broken on purpose, in one lab: real packets, and the cause that `netemu trace` finds for each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netemu.kernel import netns
+from netemu.lab.api import LabApi, agent_status
+from netemu.lab.paths import LabPaths
+from netemu.lab.rules import wait_for_rules
+from netemu.lab.trace import Tracer
+from netemu.model.resources import ENDPOINTSLICES, PODS, SERVICES
+from netemu.network.names import node_netns, pod_netns, underlay_netns
+from netemu.observe.story import Story
+from tests.cluster.labs import api, eventually, netemu, run
+from tests.cluster.trace_table import located
+
+LAB = "t-traces"
+FILE = Path(__file__).parent / "trace_lab.yaml"
+WORKER_1, WORKER_2 = node_netns(LAB, "worker-1"), node_netns(LAB, "worker-2")
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[str]:
+    """trace_lab.yaml, up; its name."""
+    try:
+        netemu("up", str(FILE), "--name", LAB)
+        yield LAB
+    finally:
+        run("down", LAB)
+
+
+def traced(source: str, to: str, **options: Any) -> Story:
+    story, _ = asyncio.run(Tracer(LAB, source, "default").story(located(LAB, to), **options))
+    return story
+
+
+def sh(namespace: str, command: str) -> str:
+    """A command in a namespace of the lab."""
+    done = subprocess.run(["ip", "netns", "exec", namespace, *shlex.split(command)], capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout
+
+
+@contextmanager
+def changed(namespace: str, do: str, undo: str) -> Iterator[None]:
+    """A command has been given in a namespace meanwhile."""
+    sh(namespace, do)
+    try:
+        yield
+    finally:
+        sh(namespace, undo)
+
+
+def gone(name: str) -> bool:
+    """Whether nothing is left of a Pod."""
+    return pod_netns(LAB, "default", name) not in netns.names()
+
+
+@contextmanager
+def created(*objects: dict[str, Any], until: Callable[[LabApi], object] = lambda _: True) -> Iterator[None]:
+    """Objects are there meanwhile, and the rules know them."""
+    client = api(LAB)
+    kinds = {"Pod": PODS, "Service": SERVICES}
+    for obj in objects:
+        client.create(kinds[obj["kind"]], {"apiVersion": "v1", **obj}, "default")
+    try:
+        eventually(lambda: until(client), "the objects are as they should be")
+        wait_for_rules(LAB, timeout=20)
+        yield
+    finally:
+        for obj in objects:
+            name = obj["metadata"]["name"]
+            options = {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0}
+            client.request("DELETE", kinds[obj["kind"]].path("default", name), options)
+            eventually(partial(gone, name), f"{name} is gone")
+
+
+def pod(name: str, **spec: Any) -> dict[str, Any]:
+    ports = [{"name": "http", "containerPort": 8080}]
+    container = {"name": "c", "image": "agnhost", "args": ["netexec"], "ports": ports}
+    return {
+        "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {"nodeName": "worker-2", "containers": [container], **spec},
+    }  # fmt: skip
+
+
+def service(name: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "kind": "Service", "metadata": {"name": name},
+        "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}], **spec},
+    }  # fmt: skip
+
+
+def runs(name: str) -> Callable[[LabApi], object]:
+    return lambda client: client.get(PODS, name, "default")["status"].get("podIP")
+
+
+def deleted(name: str) -> Callable[[LabApi], object]:
+    """A Pod that is not Ready has been deleted, and takes its time to stop."""
+
+    def check(client: LabApi) -> object:
+        endpoints = endpoints_of(client, name)
+        if endpoints and not endpoints[0]["conditions"]["terminating"]:
+            client.delete(PODS, name, "default")
+        return endpoints and endpoints[0]["conditions"]["terminating"]
+
+    return check
+
+
+NEVER = [{"conditionType": "example.com/never"}]
+
+
+def unready() -> AbstractContextManager[None]:
+    return created(pod("unready", readinessGates=NEVER), service("unready"), until=runs("unready"))
+
+
+def terminating() -> AbstractContextManager[None]:
+    slow = pod("parting", readinessGates=NEVER)
+    slow["spec"]["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": 25}}}
+    return created(slow, service("parting"), until=deleted("parting"))
+
+
+def unscheduled() -> AbstractContextManager[None]:
+    lost = pod("lost", nodeSelector={"disk": "none"})
+    del lost["spec"]["nodeName"]
+    return created(lost, until=lambda client: client.get(PODS, "lost", "default")["status"].get("conditions"))
+
+
+def target_port() -> AbstractContextManager[None]:
+    misnamed = service("misnamed", ports=[{"port": 80, "targetPort": "https"}])
+    return created(pod("misnamed"), misnamed, until=runs("misnamed"))
+
+
+@contextmanager
+def stale_entry() -> Iterator[None]:
+    """A datagram was translated to nobody's address; the rule that did it is gone, its conntrack entry is not."""
+    rule = "PREROUTING -s {} -p udp --dport 90 -j DNAT --to-destination 10.244.2.99:8081"
+    client = api(LAB).get(PODS, "client", "default")["status"]["podIP"]
+    with changed(WORKER_1, f"iptables -t nat -I {rule.format(client)}", f"iptables -t nat -D {rule.format(client)}"):
+        traced("client", "svc/far:90", protocol="udp", source_port=40000)
+    yield
+
+
+@contextmanager
+def missing_rule() -> Iterator[None]:
+    jump = 'PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES'
+    with changed(WORKER_1, f"iptables -t nat -D {jump}", f"iptables -t nat -I {jump}"):
+        yield
+
+
+def missing_masquerade() -> AbstractContextManager[None]:
+    skip = "POSTROUTING -j ACCEPT"
+    return changed(WORKER_1, f"iptables -t nat -I {skip}", f"iptables -t nat -D {skip}")
+
+
+@contextmanager
+def no_proxies() -> Iterator[None]:
+    """The node agent was killed and nobody starts it again; then there came a Service."""
+    state = json.loads(LabPaths(LAB).supervisor_state.read_text())
+    os.kill(state["supervisor"]["pid"], signal.SIGSTOP)
+    try:
+        os.kill(state["node-agent"]["pid"], signal.SIGKILL)
+        client = api(LAB)
+        client.create(SERVICES, {"apiVersion": "v1", **service("late", selector={"at": "far"})}, "default")
+        eventually(lambda: endpoints_of(client, "late"), "the new Service has endpoints")
+        yield
+    finally:
+        os.kill(state["supervisor"]["pid"], signal.SIGCONT)
+        client.delete(SERVICES, "late", "default")
+        eventually(lambda: agent_status(LAB), "the node agent is back")
+
+
+def endpoints_of(client: LabApi, name: str) -> list[dict[str, Any]]:
+    slices, _ = client.list(ENDPOINTSLICES, "default", labelSelector=f"kubernetes.io/service-name={name}")
+    return [endpoint for each in slices for endpoint in each.get("endpoints") or ()]
+
+
+def blackhole(kind: str) -> AbstractContextManager[None]:
+    address = api(LAB).get(PODS, "far", "default")["status"]["podIP"]
+    return changed(WORKER_1, f"ip route add {kind} {address}", f"ip route del {kind} {address}")
+
+
+def link_down() -> AbstractContextManager[None]:
+    return changed(underlay_netns(LAB), "ip link set worker-2 down", "ip link set worker-2 up")
+
+
+def firewall(rule: str, node: str = WORKER_2) -> AbstractContextManager[None]:
+    return changed(node, f"iptables -I {rule}", f"iptables -D {rule}")
+
+
+def small_mtu() -> AbstractContextManager[None]:
+    return changed(WORKER_1, "ip link set eth0 mtu 1400", "ip link set eth0 mtu 1500")
+
+
+Broken = Callable[[], AbstractContextManager[None]]
+UDP, ICMP, IPV6 = {"protocol": "udp"}, {"protocol": "icmp"}, {"family": "ipv6"}
+# fmt: off
+SETUPS: dict[str, tuple[Broken, str, str, dict[str, Any], str, str, str]] = {
+    # what is broken: how, from, to, options, reason, place, words
+    "selector with a typo": (nullcontext, "client", "svc/empty:80", {}, "no-endpoints", "node/worker-1",
+        "the selector app=wep of Service default/empty matches no Pod"),
+    "Pod not Ready": (unready, "client", "svc/unready:80", {}, "not-ready", "node/worker-1", "unready is Running"),
+    "Pod terminating": (terminating, "client", "svc/parting:80", {}, "terminating", "node/worker-1", "terminating"),
+    "targetPort without a name": (target_port, "client", "svc/misnamed:80", {}, "target-port", "node/worker-1",
+        "targetPort 'https' of Service default/misnamed"),
+    "wrong port": (nullcontext, "client", "svc/far:8080", {}, "wrong-port", "node/worker-1", "no port 8080/TCP"),
+    "wrong protocol": (nullcontext, "client", "svc/far:90", {}, "wrong-protocol", "node/worker-1", "no port 90/TCP"),
+    "internal policy Local": (nullcontext, "far", "svc/inner:80", {}, "policy-local", "node/worker-2",
+        "internalTrafficPolicy of Service default/inner is Local"),
+    "external policy Local": (nullcontext, "client/laptop", "172.18.0.3:30103", {}, "policy-local", "node/worker-1",
+        "externalTrafficPolicy of Service default/local is Local"),
+    "source ranges": (nullcontext, "client", "RANGED:80", {}, "source-range", "node/worker-1",
+        "do not have the source"),
+    "stale conntrack entry": (stale_entry, "client", "svc/far:90", {**UDP, "source_port": 40000}, "stale-conntrack",
+        "node/worker-1", "has an entry from before, so the packet was sent on to 10.244.2.99:8081"),
+    "missing rule": (missing_rule, "client", "svc/far:80", {}, "missing-rule", "node/worker-1", "by no rule"),
+    "missing masquerade": (missing_masquerade, "client/laptop", "node/worker-1:30102", {}, "wrong-source",
+        "node/worker-1", "saw the source 203.0.113.10; it should have seen 172.18.0.3"),
+    "proxies stopped": (no_proxies, "client", "svc/late:80", {}, "proxy-stopped", "node/worker-1", "the node agent"),
+    "link down": (link_down, "client", "svc/far:80", {}, "link-down", "underlay",
+        "the bridge that has worker-1 did not pass it on"),
+    "no route": (lambda: blackhole("unreachable"), "client", "svc/far:80", {}, "no-route", "node/worker-1",
+        "has no route to default/far"),
+    "blackhole": (lambda: blackhole("blackhole"), "client", "pod/far:8080", {}, "no-route", "node/worker-1",
+        "has no route"),
+    "address of nobody": (nullcontext, "client", "198.51.100.77:80", {}, "no-route", "underlay",
+        "nothing in this lab"),
+    "MTU": (small_mtu, "client", "pod/far:8081", {**UDP, "size": 1500}, "mtu", "node/worker-1",
+        "1500 bytes is too long"),
+    "firewall drops": (lambda: firewall("FORWARD -p tcp --dport 8080 -j DROP"), "client", "svc/far:80", {},
+        "dropped-by-rule", "node/worker-2", "drops the packet"),
+    "firewall rejects": (lambda: firewall("FORWARD -p tcp --dport 8080 -j REJECT"), "client", "svc/far:80", {},
+        "dropped-by-rule", "node/worker-2", "rejects the packet"),
+    "firewall drops answers": (lambda: firewall("FORWARD -p tcp --sport 8080 -j DROP"), "client", "svc/far:80", {},
+        "answer-lost", "node/worker-2", "the answer of default/far"),
+    "Service of another family": (nullcontext, "client", "svc/inner:80", IPV6, "family", "Service default/inner",
+        "has no IPv6 address"),
+    "headless": (nullcontext, "client", "bare:80", {}, "headless", "default/far", "no rule translates its port"),
+    "unknown name": (nullcontext, "client", "nosuch:80", {}, "unknown-name", "resolver, nameserver 10.96.0.10",
+        "nosuch leads nowhere"),
+    "nobody listens": (nullcontext, "client", "pod/far:9999", {}, "not-listening", "default/far", "on port 9999"),
+    "nobody listens, datagram": (nullcontext, "client", "pod/far:9999", UDP, "not-listening", "default/far",
+        "on port 9999"),
+    "Pod on no node": (unscheduled, "client", "pod/lost:80", {}, "unscheduled", "Pod default/lost", "on no node yet"),
+    "ping of a cluster IP": (nullcontext, "client", "svc/far", ICMP, "no-icmp", "node/worker-1",
+        "nobody answers a ping"),
+    "no node port": (nullcontext, "client/laptop", "node/worker-1:30999", {}, "not-listening", "node/worker-1",
+        "has no node port 30999"),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize(("broken", "source", "to", "options", "reason", "place", "words"), SETUPS.values(), ids=SETUPS)
+def test_the_cause_is_found(
+    lab: str, broken: Broken, source: str, to: str, options: dict[str, Any], reason: str, place: str, words: str
+) -> None:
+    with broken():
+        story = traced(source, to, **options)
+
+    assert story.why_not is not None, story.summary
+    assert (story.why_not.reason, story.why_not.place) == (reason, place), story.why_not.text
+    assert words in story.why_not.text
