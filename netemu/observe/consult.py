@@ -10,24 +10,21 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from ipaddress import ip_address, ip_network
 from typing import Final, Literal
 
 from msgspec.structs import replace
 
-from netemu.kernel import conntrack_events, ipvs_connections
+from netemu.kernel import conntrack_events
 from netemu.kernel.conntrack_events import Tracked, Tuple
-from netemu.kernel.ipset import Entry, IpSet, IpsetNetlink
-from netemu.kernel.ipvs import IpvsNetlink, ServerKey
+from netemu.kernel.ipvs_connections import connections
 from netemu.model import nft
 from netemu.model.errors import KernelError
 from netemu.model.nft import Field
-from netemu.observe.evidence import Balanced, Event, Flow, Headers, MapHit, Routed, RuleHit, Translation, pair
+from netemu.observe.evidence import Balanced, Event, Flow, Headers, MapHit, Routed, RuleHit, Translation
 from netemu.observe.passages import RANKS, Passage, Run
 from netemu.observe.rule_texts import Rules
 from netemu.observe.watching import Watcher
 
-_MATCH_SET: Final = re.compile(r"(!\s)?--match-set (\S+) (\S+)")
 _DNAT_TARGET: Final = re.compile(r"(?:dnat to|--to-destination) \[?([0-9a-f.:]+?)\]?(?::\d+)?(?: |$)")
 _REFUSING: Final = ("drop", "reject")
 
@@ -38,7 +35,6 @@ class Consultant:
     def __init__(self, watcher: Watcher, rules: Rules) -> None:
         self._watcher, self._rules = watcher, rules
         self._place = watcher.place
-        self._ipsets: dict[str, IpSet | None] = {}
 
     async def notes(self, passage: Passage) -> list[Event]:
         """Everything between the passage's frames, in order. Times are still missing."""
@@ -60,7 +56,7 @@ class Consultant:
             for hit in run.hits:
                 found += await self._hit(hit, run)
             if run is balancing:
-                found += self._balanced(passage, headers)
+                found += self._balanced(passage)
         if passage.entry and not inner and not _refused(found):
             translated = _translated(found) or headers.destination
             found.append(self._route(passage, translated, headers.source, 0))
@@ -72,7 +68,11 @@ class Consultant:
         told, rule = await self._rules.told(hit)
         if rule:
             return [told, *self._elements(told, rule, run)]
-        return [told, *self._ipset_entries(told)]
+        if "--match-set" not in told.text:
+            return [told]
+        from netemu.observe.ipvs_evidence import set_entries  # what only nodes in ipvs mode need is read there alone
+
+        return [told, *set_entries(self._place.netns, told)]
 
     def _elements(self, hit: RuleHit, rule: nft.Rule, run: Run) -> Iterator[MapHit]:
         for key, name, kind in looked_up(rule):
@@ -87,30 +87,6 @@ class Consultant:
                     seconds=0.0, place=hit.place, leg=hit.leg, kind=kind, family=hit.family, table=hit.table, name=name,
                     key=nft.values_text(element.key), data=data, comment=element.comment,
                 )  # fmt: skip
-
-    def _ipset_entries(self, hit: RuleHit) -> Iterator[MapHit]:
-        for negated, name, directions in _MATCH_SET.findall(hit.text):
-            held = self._ipset(name)
-            if negated or held is None or not hit.headers:
-                continue
-            wanted = wanted_entry(held.spec.type, directions.split(","), hit.headers)
-            entry = next((entry for entry in held.entries if _covers(entry, wanted)), None)
-            if entry:
-                yield MapHit(
-                    seconds=0.0, place=hit.place, leg=hit.leg, kind="ipset", family=hit.family, table="", name=name,
-                    key=str(entry), comment=held.comments.get(entry, ""),
-                )  # fmt: skip
-
-    def _ipset(self, name: str) -> IpSet | None:
-        if name not in self._ipsets:
-            ipsets = IpsetNetlink(self._place.netns)
-            try:
-                self._ipsets[name] = ipsets.get(name)
-            except KernelError:  # it went away meanwhile
-                self._ipsets[name] = None
-            finally:
-                ipsets.close()
-        return self._ipsets[name]
 
     # --- routes ---
 
@@ -163,33 +139,12 @@ class Consultant:
         except KernelError:  # a kernel without conntrack
             return None
 
-    def _balanced(self, passage: Passage, headers: Headers) -> Iterator[Balanced]:
-        if passage.leg != "there":
-            return
-        flow = headers.flow
-        for each in ipvs_connections.connections(self._place.netns):
-            if (each.server, each.server_port) != (flow.destination, flow.port) or each.client_port != flow.source_port:
-                continue
-            scheduler, weight = self._server(each)
-            yield Balanced(
-                seconds=0.0, place=passage.place, leg=passage.leg,
-                server=f"{each.protocol.upper()} {pair(each.server, each.server_port)}", scheduler=scheduler,
-                destination=pair(each.destination, each.destination_port), weight=weight, state=each.state,
-                client=pair(each.client, each.client_port),
-            )  # fmt: skip
+    def _balanced(self, passage: Passage) -> Iterator[Balanced]:
+        held = connections(self._place.netns)
+        if held and passage.leg == "there":
+            from netemu.observe.ipvs_evidence import balanced
 
-    def _server(self, connection: ipvs_connections.Connection) -> tuple[str, int]:
-        key = ServerKey(connection.protocol, connection.server, connection.server_port)
-        ipvs = IpvsNetlink(self._place.netns)
-        try:
-            scheduler = next((each.scheduler for each in ipvs.servers() if each.key == key), "")
-            target = (connection.destination, connection.destination_port)
-            found = (each for each in ipvs.destinations(key) if (each.address, each.port) == target)
-            return scheduler, next((each.weight for each in found), 0)
-        except KernelError:  # the server went away meanwhile
-            return "", 0
-        finally:
-            ipvs.close()
+            yield from balanced(self._place.netns, passage, held)
 
 
 # --- pure ------------------------------------------------------------------------------------------------------------
@@ -215,31 +170,6 @@ def _value(part: nft.KeyPart, hit: RuleHit, run: Run) -> nft.Value | None:
         Field.MARK: hit.mark, Field.IIFNAME: run.in_link, Field.OIFNAME: run.out_link,
     }  # fmt: skip
     return values.get(part)
-
-
-def wanted_entry(kind: str, directions: Sequence[str], headers: Headers) -> Entry:
-    """The entry that a packet would be, in an ipset of a type, looked at in these directions (`src`, `dst`)."""
-    addresses = {"src": headers.source, "dst": headers.destination}
-    ports = {"src": headers.source_port, "dst": headers.port}
-    address = protocol = other = ""
-    port = 0
-    parts = kind.partition(":")[2].split(",")
-    for part, direction in zip(parts, directions, strict=False):
-        if part == "port":
-            port, protocol = ports[direction], "" if kind.startswith("bitmap") else headers.protocol
-        elif not address:
-            address = addresses[direction]
-        else:
-            other = addresses[direction]
-    return Entry(address, protocol, port, other)
-
-
-def _covers(entry: Entry, wanted: Entry) -> bool:
-    if entry == wanted:
-        return True
-    if "/" not in entry.other or entry[:3] != wanted[:3]:
-        return False
-    return ip_address(wanted.other) in ip_network(entry.other)
 
 
 def _refused(found: Sequence[Event]) -> bool:
