@@ -25,21 +25,25 @@ from netemu.lab.targets import find_target
 from netemu.model.objects import EndpointSlice
 from netemu.model.resources import ENDPOINTSLICES
 from netemu.observe import conntrack_text
-from netemu.observe.flows import Counts, End, Held, ServiceFlow, age, concerns, flow_of, flows_of, state
+from netemu.observe.flows import Counts, Held, ServiceFlow, Sum, age, concerns, flow_of, flows_of, state, sums_of
 from netemu.observe.names import Names
 from netemu.observe.stale import stale_entries
 
+_UNTRANSLATED = "(not translated)"
 _Wanted = Callable[[Tracked, Names], bool]
 
 
 def flows(
-    lab: str, *, service: str, of: str, namespace: str, others: bool, follow: bool, duration: float, output: Format
-) -> None:
+    lab: str, *,
+    service: str, of: str, namespace: str, others: bool, summed: bool, follow: bool, duration: float, output: Format,
+) -> None:  # fmt: skip
     """`netemu flows`."""
     need_root()
     lab = pick(lab)
     if duration and not follow:
         raise typer.BadParameter("--duration: says how long to --follow")
+    if summed and follow:
+        raise typer.BadParameter("--sum: adds up what is there, and --follow tells what happens; one of them")
     nodes = [node.name for node in load_config(lab).nodes]
     names = named(lab)
     wanted = _wanted(lab, service, of, namespace, names.now, others=others)
@@ -48,10 +52,14 @@ def flows(
         _follow(lab, nodes, names, wanted, duration=duration, output=output)
         return
     told = flows_of(held_by(lab, nodes), names.now, time.time(), lambda entry: wanted(entry, names.now))
+    sums = sums_of(told) if summed else []
     if output == Format.json:
-        say_json(told)
+        say_json(sums if summed else told)
+    elif not told:
+        say("no flows")
     else:
-        _print(told)
+        for line in _sums(sums) if summed else _flows(told):
+            say(line)
 
 
 def conntrack(
@@ -103,31 +111,37 @@ def _wanted(lab: str, service: str, of: str, namespace: str, names: Names, *, ot
     return wanted
 
 
-def _print(told: Sequence[ServiceFlow]) -> None:
-    if not told:
-        say("no flows")
-        return
+def _flows(told: Sequence[ServiceFlow]) -> Iterable[str]:
     head = ("PROTO", "CLIENT", "SERVICE", "ENDPOINT", "SOURCE", "NODE", "STATE", "PACKETS", "BYTES", "AGE")
     rows = [
         (
-            flow.protocol, _pair(flow.client), flow.service or _elsewhere(flow),
-            _pair(flow.endpoint) if flow.endpoint else "(not translated)",
+            flow.protocol, str(flow.client), flow.service or _elsewhere(flow),
+            str(flow.endpoint) if flow.endpoint else _UNTRANSLATED,
             "kept" if flow.source_seen == flow.client else flow.source_seen.name,
             flow.node, flow.state, *_amounts(flow.there, flow.back), _age(flow.age),
         )
         for flow in told
     ]  # fmt: skip
-    for line in table(head, rows):
-        say(line)
+    return table(head, rows)
+
+
+def _sums(sums: Sequence[Sum]) -> Iterable[str]:
+    head = ("PROTO", "CLIENT", "SERVICE", "ENDPOINT", "CONNECTIONS", "PACKETS", "BYTES")
+    return table(
+        head,
+        (
+            (
+                each.protocol, each.client, each.service or "-", each.endpoint or _UNTRANSLATED, each.connections,
+                *_amounts(each.there, each.back),
+            )
+            for each in sums
+        ),
+    )  # fmt: skip
 
 
 def _elsewhere(flow: ServiceFlow) -> str:
     """What a client wrote that meant no Service, where it was translated all the same."""
-    return "-" if flow.endpoint == flow.destination else _pair(flow.destination)
-
-
-def _pair(end: End) -> str:
-    return f"{end.name}:{end.port}" if end.port else end.name
+    return "-" if flow.endpoint == flow.destination else str(flow.destination)
 
 
 def _amounts(there: Counts, back: Counts) -> tuple[str, str]:
@@ -168,9 +182,9 @@ def _follow(
 
 def _event(flow: ServiceFlow, now: float) -> str:
     moment = time.strftime("%H:%M:%S", time.localtime(now)) + f".{int(now * 1000) % 1000:03}"
-    way = f"{_pair(flow.client)} > {'service/' + flow.service if flow.service else _pair(flow.destination)}"
+    way = f"{flow.client} > {'service/' + flow.service if flow.service else str(flow.destination)}"
     if flow.endpoint and flow.endpoint != flow.destination:
-        way += f" > {_pair(flow.endpoint)}"
+        way += f" > {flow.endpoint}"
     line = f"{moment}  {flow.event:7}  {flow.protocol}  {way}  on {flow.node}"
     if flow.event == "destroy" and flow.there.packets:
         packets, sizes = _amounts(flow.there, flow.back)

@@ -333,6 +333,9 @@ def flows(
     service: Annotated[str, typer.Option(help=_SERVICE)] = "",
     of: Annotated[str, typer.Option("--of", metavar="WHO", help=_OF)] = "",
     others: Annotated[bool, typer.Option("--all", help="Also what goes to no Service")] = False,
+    summed: Annotated[
+        bool, typer.Option("--sum", help="A line for all connections of a client to an endpoint")
+    ] = False,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Print connections as they begin, change and end")
     ] = False,
@@ -345,7 +348,15 @@ def flows(
     from netemu.cli import flows
 
     flows.flows(
-        lab, service=service, of=of, namespace=namespace, others=others, follow=follow, duration=duration, output=output
+        lab,
+        service=service,
+        of=of,
+        namespace=namespace,
+        others=others,
+        summed=summed,
+        follow=follow,
+        duration=duration,
+        output=output,
     )
 
 

@@ -29,6 +29,9 @@ class End(msgspec.Struct, frozen=True, rename="camel"):
     address: str
     port: int = 0
 
+    def __str__(self) -> str:
+        return f"{self.name}:{self.port}" if self.port else self.name
+
 
 class Counts(msgspec.Struct, frozen=True):
     """What went in one direction."""
@@ -82,6 +85,40 @@ def flows_of(
         if wanted(entry) and not continued:
             flows.append(flow_of(node, entry, names, now))
     return sorted(flows, key=lambda flow: (flow.service, flow.client.name, flow.client.port, flow.age or 0))
+
+
+class Sum(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """All connections of one client to one endpoint through one Service port."""
+
+    protocol: str
+    client: str
+    service: str
+    endpoint: str
+    """"" where no rule translated them."""
+    connections: int
+    there: Counts
+    back: Counts
+
+
+def sums_of(flows: Iterable[ServiceFlow]) -> list[Sum]:
+    """The same by client, Service and endpoint, those with the most connections first."""
+    groups: dict[tuple[str, str, str, str], list[ServiceFlow]] = {}
+    for flow in flows:
+        endpoint = str(flow.endpoint or "")
+        groups.setdefault((flow.protocol, flow.client.name, flow.service, endpoint), []).append(flow)
+    sums = [
+        Sum(
+            protocol=protocol, client=client, service=service, endpoint=endpoint, connections=len(members),
+            there=_total(flow.there for flow in members), back=_total(flow.back for flow in members),
+        )
+        for (protocol, client, service, endpoint), members in groups.items()
+    ]  # fmt: skip
+    return sorted(sums, key=lambda each: (-each.connections, each.service, each.client, each.endpoint))
+
+
+def _total(counts: Iterable[Counts]) -> Counts:
+    listed = list(counts)
+    return Counts(sum(each.packets for each in listed), sum(each.bytes for each in listed))
 
 
 def flow_of(node: str, entry: Tracked, names: Names, now: float, event: Event = "") -> ServiceFlow:

@@ -228,6 +228,7 @@ def test_flows_as_a_table_and_only_those_that_are_asked_for(lab: str) -> None:
     ask(lab)
     table = netemu("flows", "--lab", lab, "-n", "shop", "--of", "client").splitlines()
     everything = netemu_json("flows", "--lab", lab, "--all")
+    sums = netemu("flows", "--lab", lab, "--sum", "--service", "shop/web").splitlines()
 
     assert table[0].split() == [
         "PROTO",
@@ -243,6 +244,8 @@ def test_flows_as_a_table_and_only_those_that_are_asked_for(lab: str) -> None:
     ]
     assert all(line.split()[1].startswith("shop/client:") for line in table[1:])
     assert {line.split()[2] for line in table[1:]} == {"shop/web:80", "kube-system/kube-dns:53"}
+    assert sums[0].split() == ["PROTO", "CLIENT", "SERVICE", "ENDPOINT", "CONNECTIONS", "PACKETS", "BYTES"]
+    assert all(line.split()[2] == "shop/web:80" and int(line.split()[4]) >= 1 for line in sums[1:])
     assert {"", "shop/web:80", "default/kubernetes:443"} <= {flow["service"] for flow in everything}
 
 

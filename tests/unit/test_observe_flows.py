@@ -8,7 +8,7 @@ from netemu.kernel.conntrack_events import ASSURED, CONFIRMED, SEEN_REPLY, Track
 from netemu.model.meta import ObjectMeta
 from netemu.model.objects import Service, ServicePort, ServiceSpec
 from netemu.observe.conntrack_text import in_names, line
-from netemu.observe.flows import Counts, End, Held, ServiceFlow, concerns, flow_of, flows_of, state
+from netemu.observe.flows import Counts, End, Held, ServiceFlow, concerns, flow_of, flows_of, state, sums_of
 from netemu.observe.names import CLIENT, NODE, POD, Party, names_of
 
 NOW = 1_790_000_100.0
@@ -96,6 +96,17 @@ def test_only_what_is_wanted_is_told_though_all_entries_count() -> None:
     told = flows_of(held, NAMES, NOW, lambda each: each is SEEN_BY_B or each is DIRECT)
 
     assert [flow.client.port for flow in told] == [4001]
+
+
+def test_connections_of_a_client_to_an_endpoint_are_summed() -> None:
+    again = entry(("10.244.1.5", 4009, "10.96.0.20", 80), ("10.244.2.3", 8080, "10.244.1.5", 4009), packets=(1, 2))
+    told = flows_of([("a", CLUSTER_IP), ("a", again), ("a", STALE), ("a", NODE_PORT)], NAMES, NOW)
+
+    assert [(s.client, s.service, s.endpoint, s.connections, s.there, s.back) for s in sums_of(told)] == [
+        ("shop/client", "shop/web:80", "shop/web-1:8080", 2, Counts(7, 420), Counts(6, 600)),
+        ("client/laptop", "shop/web:80", "shop/web-1:8080", 1, Counts(6, 360), Counts(4, 400)),
+        ("shop/client", "shop/web:80", "", 1, Counts(6, 360), Counts(4, 400)),
+    ]
 
 
 def test_without_a_note_of_its_beginning_a_flow_has_no_age() -> None:
