@@ -17,7 +17,7 @@ from netemu.apiserver.validation.fields import forbidden, go
 from netemu.apiserver.validation.pod import UPDATES
 from netemu.client.base import Obj
 from netemu.model import times
-from netemu.model.errors import BadRequest, FieldError, Invalid
+from netemu.model.errors import BadRequest, Conflict, FieldError, Invalid
 from netemu.model.resources import (
     CERTIFICATESIGNINGREQUESTS,
     CONTROLLERREVISIONS,
@@ -71,6 +71,17 @@ def accept(schema: Schema, resource: Resource, obj: Mapping[str, Any], namespace
     return {"apiVersion": resource.api_version, "kind": resource.kind} | {
         key: value for key, value in new.items() if key not in ("apiVersion", "kind")
     }
+
+
+def to_create(resource: Resource, name: str, obj: Mapping[str, Any]) -> Obj:
+    """What is made of an object that was meant to replace one that is not there. Raises BadRequest, Conflict."""
+    metadata = {key: value for key, value in (obj.get("metadata") or {}).items() if key != "resourceVersion"}
+    if metadata.get("name", name) != name:
+        raise BadRequest(f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})")
+    if uid := metadata.get("uid"):
+        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: "
+        raise Conflict.named(resource.plural, name, resource.group, why=why)
+    return {**obj, "metadata": {**metadata, "name": name}}
 
 
 def generated_name(base: str) -> str:

@@ -53,6 +53,16 @@ def told(path: Path) -> list[Any]:
     return [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
 
 
+async def test_answers_name_the_lines_that_tell_of_them(tmp_path: Path) -> None:
+    async with audited(tmp_path) as session:
+        async with session.get(CONFIGMAPS) as answer:
+            given = answer.headers["Audit-Id"]
+        async with session.get(CONFIGMAPS, params={"watch": "1", "timeoutSeconds": "1"}) as watch:
+            opened = watch.headers["Audit-Id"]
+
+    assert [line["auditID"] for line in told(tmp_path / "audit.log")] == [given, opened]
+
+
 async def test_every_request_is_told_with_its_user_and_its_end(tmp_path: Path) -> None:
     async with audited(tmp_path) as session:
         await ask(session, "POST", CONFIGMAPS, json={"metadata": {"name": "c"}, "data": {"password": "hidden"}})

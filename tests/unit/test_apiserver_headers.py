@@ -1,4 +1,4 @@
-"""What heads of requests and answers say: which form of a document, and whether the client has it already."""
+"""What heads of requests and answers say: forms, sizes, names; and requests that make what they meant to replace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from netemu.testing.store import MemoryStore
-from tests.unit.apiserver_http import Http, serving
+from tests.unit.apiserver_http import CONFIGMAP, CONFIGMAPS_URL, PODS_URL, SERVICE, SERVICES_URL, Http, serving
 from tests.unit.custom_kit import definition
 
 PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
@@ -64,3 +64,59 @@ async def test_the_document_follows_what_is_defined(http: Http) -> None:
 
     assert definitions["com.example.v1.Widget"]["properties"]["spec"]["properties"]["size"]["type"] == "integer"
     assert "com.example.v1.Widget" not in before.body["definitions"]
+
+
+async def test_every_answer_names_its_request(http: Http) -> None:
+    own = (await http("GET", PODS_URL)).headers["Audit-Id"]
+    missing = (await http("GET", f"{PODS_URL}/none")).headers["Audit-Id"]
+    async with http.session.get(PODS_URL, headers={"Audit-ID": "mine"}) as named:
+        assert named.headers["Audit-Id"] == "mine"
+    async with http.session.get(PODS_URL, params={"watch": "1", "timeoutSeconds": "1"}) as watch:
+        assert watch.headers["Audit-Id"]
+
+    assert own != missing
+
+
+async def test_large_answers_are_compressed_for_who_takes_that(http: Http) -> None:
+    large = {**CONFIGMAP, "data": {"k": "v" * 200_000}}
+    await http("POST", CONFIGMAPS_URL, large)
+    answers = {}
+    for offer in ("gzip", "deflate, gzip;q=0.5", "identity", "br"):
+        headers = {"Accept-Encoding": offer}
+        async with http.session.get(CONFIGMAPS_URL, headers=headers) as answer:
+            body = await answer.json()
+            answers[offer] = answer.headers.get("Content-Encoding"), int(answer.headers["Content-Length"]) < 100_000
+        assert body["items"][0]["data"] == large["data"]
+    async with http.session.get(PODS_URL, headers={"Accept-Encoding": "gzip"}) as small:
+        assert "Content-Encoding" not in small.headers
+
+    assert answers == {
+        "gzip": ("gzip", True), "deflate, gzip;q=0.5": ("gzip", True), "identity": (None, False), "br": (None, False),
+    }  # fmt: skip
+
+
+LEASE = {
+    "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"},
+    "spec": {"holderIdentity": "me"},
+}  # fmt: skip
+LEASE_URL = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l"
+
+
+async def test_put_makes_what_is_not_there_where_upstream_does(http: Http) -> None:
+    made = await http("PUT", LEASE_URL, {**LEASE, "metadata": {"name": "l", "resourceVersion": "7"}})
+    again = await http("PUT", LEASE_URL, LEASE)
+    trial = await http("PUT", f"{SERVICES_URL}/s?dryRun=All", SERVICE)
+    service = await http("PUT", f"{SERVICES_URL}/s", SERVICE)
+    configmap = await http("PUT", f"{CONFIGMAPS_URL}/c", CONFIGMAP)
+
+    assert (made.status, again.status, again.body["metadata"]["uid"]) == (201, 200, made.body["metadata"]["uid"])
+    assert (trial.status, service.status, bool(service.body["spec"]["clusterIP"])) == (201, 201, True)
+    assert (configmap.status, configmap.body["reason"]) == (404, "NotFound")
+
+
+async def test_put_makes_nothing_under_another_name_or_uid(http: Http) -> None:
+    elsewhere = await http("PUT", LEASE_URL, {**LEASE, "metadata": {"name": "other"}})
+    gone = await http("PUT", LEASE_URL, {**LEASE, "metadata": {"name": "l", "uid": "gone"}})
+    status = await http("PUT", f"{SERVICES_URL}/s/status", SERVICE)
+
+    assert (elsewhere.status, gone.status, status.status) == (400, 409, 404)

@@ -21,10 +21,12 @@ from netemu.apiserver.auth.authentication import Attributes
 from netemu.apiserver.auth.authenticator import ACTING, ALLOWED_BY, ASKER, REFUSED_FOR
 from netemu.model import times
 from netemu.model.errors import ApiError
-from netemu.model.uids import new_uid
 
 log = logging.getLogger(__name__)
 
+AUDIT_HEADER = "Audit-Id"
+AUDIT_ID = web.RequestKey("audit_id", str)
+"""What a request is called in the log and in that header of its answer: as its client calls it, if it does."""
 RECEIVED, COMPLETE = "RequestReceived", "ResponseComplete"
 _LARGEST = 16 * 2**20
 _PAUSE = 0.2
@@ -93,7 +95,7 @@ def _event(request: web.Request, wanted: Attributes, stage: str, began: str) -> 
         "kind": "Event",
         "apiVersion": "audit.k8s.io/v1",
         "level": "Metadata",
-        "auditID": new_uid(),
+        "auditID": request[AUDIT_ID],
         "stage": stage,
         "requestURI": request.raw_path,
         "verb": wanted.verb,

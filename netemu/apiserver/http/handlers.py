@@ -22,11 +22,25 @@ from netemu.apiserver.merge.field_managers import check_patch_options, manager_o
 from netemu.apiserver.merge.patch import patch_types
 from netemu.apiserver.registry import Registry
 from netemu.apiserver.schema.kinds import Schema
+from netemu.apiserver.strategy import to_create
 from netemu.apiserver.subresources import SCALES
 from netemu.apiserver.tables.table import INCLUDES, partial_metadata, table
 from netemu.client.base import Obj
 from netemu.model.errors import BadRequest, FieldError, Invalid, MethodNotAllowed, NotFound
-from netemu.model.resources import Resource
+from netemu.model.resources import (
+    CLUSTERROLEBINDINGS,
+    CLUSTERROLES,
+    ENDPOINTS,
+    EVENTS,
+    EVENTS_V1,
+    LEASES,
+    LIMITRANGES,
+    ROLEBINDINGS,
+    ROLES,
+    RUNTIMECLASSES,
+    SERVICES,
+    Resource,
+)
 
 # Upstream answers the deletion of these with the object, and of all others with a Status.
 _DELETED_AS_OBJECT = frozenset(
@@ -35,6 +49,15 @@ _DELETED_AS_OBJECT = frozenset(
         "Service", "ServiceAccount", "StorageClass", "VolumeAttachment", "VolumeAttributesClass",
     }
 )  # fmt: skip
+
+
+_CREATED_BY_PUT = frozenset(
+    {
+        CLUSTERROLEBINDINGS, CLUSTERROLES, ENDPOINTS, EVENTS, EVENTS_V1, LEASES, LIMITRANGES, ROLEBINDINGS, ROLES,
+        RUNTIMECLASSES, SERVICES,
+    }
+)  # fmt: skip
+"""Upstream: `AllowCreateOnUpdate` of each resource's strategy."""
 
 
 class ResourceHandlers:
@@ -57,9 +80,11 @@ class ResourceHandlers:
             add_warning(response, warning)
         return response
 
-    async def would_create(self, request: web.Request, target: Target) -> bool:
-        """Whether a patch is an apply of something that is not there yet, which takes leave to create it."""
-        if target.subresource or media_type(_content_type(request)) != APPLY:
+    async def would_create(self, request: web.Request, verb: str, target: Target) -> bool:
+        """Whether an apply, or a PUT, is of something that is not there yet, which takes leave to create it."""
+        may = verb == "patch" and media_type(_content_type(request)) == APPLY
+        may |= verb == "update" and target.resource in _CREATED_BY_PUT
+        if target.subresource or not may:
             return False
         try:
             await self._registry.get(target.resource, target.name, target.namespace)
@@ -151,16 +176,18 @@ class ResourceHandlers:
         form_of(request.headers.get("Accept", ""))
         validation = FieldValidation.of(request.query)
         obj = self._bodies.read(target, await request.read(), _content_type(request), validation)
-        updated = await self._registry.update(
-            target.resource,
-            target.name,
-            obj,
-            target.namespace,
-            subresource=target.subresource,
-            manager=manager_of(request),
-            dry_run=dry_run(request.query.getall("dryRun", [])),
-        )
-        return _object_response(request, target, updated, warnings=validation.warnings)
+        trial, who = dry_run(request.query.getall("dryRun", [])), manager_of(request)
+        resource, name, namespace, code = target.resource, target.name, target.namespace, 200
+        try:
+            answer = await self._registry.update(
+                resource, name, obj, namespace, subresource=target.subresource, manager=who, dry_run=trial
+            )
+        except NotFound:
+            if target.subresource or resource not in _CREATED_BY_PUT:
+                raise
+            new, code = to_create(resource, name, obj), 201
+            answer = await self._registry.create(resource, new, namespace, manager=who, dry_run=trial)
+        return _object_response(request, target, answer, code, validation.warnings)
 
     async def _patch(self, request: web.Request, target: Target) -> web.Response:
         form_of(request.headers.get("Accept", ""))

@@ -20,7 +20,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
 from netemu.apiserver.admission import REQUESTER
-from netemu.apiserver.auth.audit import COMPLETE, RECEIVED, AuditLog
+from netemu.apiserver.auth.audit import AUDIT_HEADER, AUDIT_ID, COMPLETE, RECEIVED, AuditLog
 from netemu.apiserver.auth.authentication import AllowAuthenticated, Attributes, Authorizer, User, forbidden_message
 from netemu.apiserver.auth.authenticator import ALLOWED_BY, REFUSED_FOR, Authenticator
 from netemu.apiserver.auth.bootstrap_tokens import BootstrapTokens
@@ -31,7 +31,13 @@ from netemu.apiserver.http.handlers import ResourceHandlers
 from netemu.apiserver.http.handlers_meta import PUBLIC, MetaHandlers
 from netemu.apiserver.http.handlers_reviews import REVIEWS, answer
 from netemu.apiserver.http.reach import Reach
-from netemu.apiserver.http.responses import RequestEntityTooLarge, as_people_read_it, error_response, json_response
+from netemu.apiserver.http.responses import (
+    RequestEntityTooLarge,
+    as_people_read_it,
+    compressed,
+    error_response,
+    json_response,
+)
 from netemu.apiserver.http.routing import Target, attributes, missing, parse_path, verb_of
 from netemu.apiserver.http.watching import Watches
 from netemu.apiserver.registry import Registry
@@ -39,6 +45,7 @@ from netemu.apiserver.schema.kinds import Schema
 from netemu.model import times
 from netemu.model.errors import ApiError, BadRequest, Forbidden, InternalError, MethodNotAllowed, ServiceUnavailable
 from netemu.model.resources import SERVICEACCOUNTS
+from netemu.model.uids import new_uid
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +119,7 @@ class ApiServer:
     async def _start_runner(self) -> web.AppRunner:
         app = web.Application(client_max_size=_BODY)
         app.router.add_route("*", "/{path:.*}", self._serve)
+        app.on_response_prepare.append(_name_audit)
         runner = web.AppRunner(
             app,
             access_log=None,
@@ -140,6 +148,7 @@ class ApiServer:
         response: web.StreamResponse
         failure: ApiError | None = None
         began = times.micro_now()
+        request[AUDIT_ID] = request.headers.get(AUDIT_HEADER) or new_uid()
         try:
             path = request.rel_url.raw_path.rstrip("/")
             target = parse_path(path, self._served.by_path)
@@ -150,7 +159,7 @@ class ApiServer:
                 verb = verb_of(request.method, target, request.query)
                 wanted = attributes(verb, target, request.query)
                 user = self._authorized(request, wanted)
-                if verb == "patch" and await self._resources.would_create(request, target):
+                if await self._resources.would_create(request, verb, target):
                     self._authorized(request, replace(wanted, verb="create"))
                 REQUESTER.set(user)
                 if self._audit and (verb == "watch" or connects(target)):
@@ -174,7 +183,7 @@ class ApiServer:
             wanted.verb.upper(), wanted.group, wanted.version, wanted.resource, wanted.subresource if known else "",
         )  # fmt: skip
         self._meta.requests[*labels, response.status] += 1
-        return as_people_read_it(request, response)
+        return await compressed(request, as_people_read_it(request, response))
 
     def _document(self, request: web.Request, path: str, wanted: Attributes) -> web.StreamResponse:
         if path not in PUBLIC and not path.startswith(("/livez/", "/readyz/", "/healthz/")):
@@ -211,6 +220,12 @@ class ApiServer:
             details = {key: value for key, value in named.items() if value}
             raise Forbidden(forbidden_message(user, wanted, reason), details)
         return user
+
+
+async def _name_audit(request: web.Request, response: web.StreamResponse) -> None:
+    """Every answer tells under which number it stands in the audit log."""
+    if number := request.get(AUDIT_ID):
+        response.headers[AUDIT_HEADER] = number
 
 
 def _address(sock: socket.socket) -> str:
