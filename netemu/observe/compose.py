@@ -16,9 +16,11 @@ from netemu.observe.evidence import (
     Dropped,
     Event,
     Evidence,
+    Headers,
     Packet,
     Routed,
     RuleHit,
+    Translation,
     Watched,
 )
 from netemu.observe.passages import Passage
@@ -50,9 +52,10 @@ def compose(
     if refusal:
         events.append(Dropped(seconds=sent, place=source.name, leg="there", by="route", detail=refusal))
     answer = _answer(noted, source)
+    arrived = answer[0].entry if answer else None
     return Evidence(
-        packet=packet, source=source, sent=sent, events=tuple(events), answer=answer.headers if answer else None,
-        reached=_reached(noted), seconds=answer.seconds - sent if answer else 0.0, lost=lost,
+        packet=packet, source=source, sent=sent, events=tuple(events), answer=_as_received(answer) if answer else None,
+        reached=_reached(noted), seconds=arrived.seconds - sent if arrived else 0.0, lost=lost,
     )  # fmt: skip
 
 
@@ -120,14 +123,30 @@ def _taken_in(passage: Passage, notes: Sequence[Event]) -> bool:
     return passage.exit is None and passage.entry is not None and not refused and bool(route and route.type == "local")
 
 
-def _answer(noted: Noted, source: Watched) -> Crossing | None:
+def _answer(noted: Noted, source: Watched) -> tuple[Passage, Sequence[Event]] | None:
     """The first answer that its place took in."""
-    taken = (
-        passage.entry
-        for passage, notes in noted
-        if passage.entry and passage.leg == "back" and passage.place == source.name and _taken_in(passage, notes)
+    return next(
+        (
+            (passage, notes)
+            for passage, notes in noted
+            if passage.leg == "back" and passage.place == source.name and _taken_in(passage, notes)
+        ),
+        None,
     )
-    return min(taken, key=lambda crossing: crossing.seconds, default=None)
+
+
+def _as_received(answer: tuple[Passage, Sequence[Event]]) -> Headers | None:
+    """The answer as a program there sees it: a place that translated what it sent itself translates the answer back."""
+    passage, notes = answer
+    headers = passage.headers
+    for event in notes:
+        if headers and isinstance(event, Translation):
+            after = event.after
+            headers = replace(
+                headers, source=after.source, source_port=after.source_port, destination=after.destination,
+                port=after.port,
+            )  # fmt: skip
+    return headers
 
 
 def _reached(noted: Noted) -> str:

@@ -240,7 +240,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """When, in seconds since the epoch."""
     events: tuple[Event, ...]
     answer: Headers | None
-    """What came back to where it was sent from: SYN-ACK, RST, a datagram, an ICMP error; None: nothing in time."""
+    """What came back to where it was sent from (SYN-ACK, RST, a datagram, an ICMP error), with the addresses that a
+    program there sees; None: nothing in time."""
     reached: str = ""
     """The place whose kernel took the packet in as its own; "" where it ended on the way."""
     seconds: float = 0.0

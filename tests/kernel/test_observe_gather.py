@@ -341,7 +341,7 @@ def test_a_packet_of_the_node_passes_its_output_rules() -> None:
     assert (second.destination, second.out_link) == (ADDRESS, "ep1")
     assert path(evidence, "there") == ["node out ep1", "endpoint in eth0"]
     assert evidence.answer is not None
-    assert evidence.answer.what == "SYN-ACK"
+    assert (evidence.answer.what, evidence.answer.source, evidence.answer.source_port) == ("SYN-ACK", SERVICE, 80)
 
 
 def test_what_is_refused_on_its_way_out_has_no_frame() -> None:
