@@ -21,6 +21,10 @@ from typing import Final
 STAGES: Final = ("prerouting", "input", "forward", "output", "postrouting")
 
 
+OLDER: Final = "legacy "
+"""What the names of x_tables' tables begin with where there are iptables rules over nf_tables, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """A rule, an element of a set or map, a virtual server or a real server.

@@ -122,8 +122,11 @@ def options_of(text: str) -> Options:
     return Options(matches, target, more)
 
 
-def chains_of_iptables(text: str, words: Words, *, sets: frozenset[str] = frozenset()) -> dict[tuple[str, str], Chain]:
-    """What a node holds by `iptables-save -c`. `sets` are the ipsets that rules may look up."""
+def chains_of_iptables(
+    text: str, words: Words, *, sets: frozenset[str] = frozenset(), prefix: str = ""
+) -> dict[tuple[str, str], Chain]:
+    """What a node holds by `iptables-save -c`. `sets` are the ipsets that rules may look up; `prefix` tells the tables
+    of one kind of iptables from those of the other."""
     tables, policies = parse_counted(text)
     found: list[Chain] = []
     for table, chains in tables.items():
@@ -132,8 +135,8 @@ def chains_of_iptables(text: str, words: Words, *, sets: frozenset[str] = frozen
             hook = _BUILT_IN.get(name, "")
             # Table nat changes sources behind everything else, and destinations before the rest.
             priority = 100 if table == "nat" and hook in ("input", "postrouting") else _PRIORITY.get(table, 0)
-            policy = policies.get((table, name), "")
-            found.append(Chain(table, name, reader.lines(name), hook, priority, policy, name.startswith("KUBE-")))
+            policy, kube = policies.get((table, name), ""), name.startswith("KUBE-")
+            found.append(Chain(f"{prefix}{table}", name, reader.lines(name), hook, priority, policy, kube))
     return chains_of(found)
 
 

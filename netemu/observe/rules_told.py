@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from netemu.observe.evidence import MapHit, RuleHit
-from netemu.observe.rules import Line, Met, NodeRules, targets_from
+from netemu.observe.rules import OLDER, Line, Met, NodeRules, targets_from
 
 _STAGES: Final = {
     "prerouting": "What comes in, from outside and from Pods (prerouting)",
@@ -77,8 +77,13 @@ def meaning(rules: Mapping[str, Sequence[NodeRules]]) -> Callable[[RuleHit | Map
 
 
 def _rule(rules: NodeRules, hit: RuleHit) -> Line | None:
-    by_number = rules.line(hit.table, hit.chain, hit.number)
-    return by_number or (rules.with_handle(hit.table, hit.chain, hit.handle) if hit.handle else None)
+    older = f"{OLDER}{hit.table}"
+    if hit.backend == "iptables-legacy" and (older, hit.chain) in rules.chains:
+        return rules.line(older, hit.chain, hit.number)
+    if hit.backend == "nft":
+        tables = (hit.table, f"{hit.family} {hit.table}")
+        return next((line for t in tables if (line := rules.with_handle(t, hit.chain, hit.handle))), None)
+    return rules.line(hit.table, hit.chain, hit.number)
 
 
 def _element(rules: NodeRules, hit: MapHit) -> Line | None:

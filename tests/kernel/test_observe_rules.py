@@ -82,6 +82,22 @@ async def test_rules_elements_and_counters_of_nftables_are_told() -> None:
     assert rules.with_handle("kube-proxy", "services", first.handle) is first
 
 
+async def test_rules_of_both_kinds_at_once_and_of_other_tables_are_all_told(tmp_path: Path) -> None:
+    for kind, link in (("nft", "eth7"), ("legacy", "eth8")):
+        tool = IptablesTool(f"iptables-{kind}", PLACE, tmp_path / "lock")
+        await tool.restore(f"*filter\n-A FORWARD -i {link} -j DROP\nCOMMIT\n")
+    sh(PLACE, "nft", "add table inet guard; add chain inet guard in { type filter hook forward priority -5; }; "
+       "add rule inet guard in tcp dport 22 counter drop; add table ip6 other; add chain ip6 other x")  # fmt: skip
+
+    met = others(await read_rules(PLACE, world_names()))
+
+    assert [(each.table, each.line.sentence) for each in met] == [
+        ("inet guard", "drops what matches `tcp dport 22`"),
+        ("filter", "drops what comes in by eth7"),
+        ("legacy filter", "drops what comes in by eth8"),
+    ]
+
+
 async def test_where_nothing_is_every_rule_is_missing() -> None:
     rules = await read_rules(PLACE, world_names())
 

@@ -17,6 +17,7 @@ from netemu.observe.names import names_of
 from netemu.observe.rules import NodeRules, fixed, of_service, others, share_text, shares
 from netemu.observe.rules_check import Finding, findings
 from netemu.observe.rules_iptables import chains_of_iptables, options_of
+from netemu.observe.rules_listed import chains_of_listing
 from netemu.observe.rules_nftables import chains_of_nftables
 from netemu.observe.rules_told import by_port, meaning, told
 from netemu.observe.rules_words import Words
@@ -296,6 +297,50 @@ def test_rules_of_others_are_told_too(text: str, sentence: str) -> None:
         "-A INPUT -j KUBE-FIREWALL", f"-A INPUT {text}\n-A INPUT -j KUBE-FIREWALL"))  # fmt: skip
 
     assert [each.line.sentence for each in others(rules)] == [sentence]
+
+
+LISTED = """\
+table inet guard { # handle 7
+\tset bad {
+\t\ttype ipv4_addr
+\t\telements = { 192.0.2.1 }
+\t}
+
+\tchain in { # handle 1
+\t\tcomment "ours"
+\t\ttype filter hook input priority filter - 10; policy drop;
+\t\tct state established,related accept # handle 3
+\t\ttcp dport 22 counter packets 4 bytes 240 drop comment "no ssh" # handle 4
+\t\tjump more # handle 5
+\t\tip daddr 10.0.0.1 dnat ip to 10.0.0.2:80 # handle 6
+\t\tmeta mark set 0x00000001 # handle 8
+\t}
+
+\tchain more { # handle 2
+\t\ticmp type echo-request limit rate 5/second reject with icmp admin-prohibited # handle 9
+\t}
+
+\tchain edge { # handle 10
+\t\ttype filter hook ingress device "eth0" priority filter; policy accept;
+\t\tdrop # handle 11
+\t}
+}
+"""
+
+
+def test_tables_of_others_are_told_as_the_tool_lists_them() -> None:
+    met = others(NodeRules("ip", "iptables", chains_of_listing(LISTED)))
+
+    assert [(each.stage, each.table, each.chain, each.line.sentence) for each in met] == [
+        ("input", "inet guard", "in", "lets what matches `ct state established,related` through"),
+        ("input", "inet guard", "in", "drops what matches `tcp dport 22`"),
+        ("input", "inet guard", "in", "hands whatever comes here to more"),
+        ("input", "inet guard", "more", "refuses what matches `icmp type echo-request limit rate 5/second`"),
+        ("input", "inet guard", "in", "changes the destination of what matches `ip daddr 10.0.0.1`: ip to 10.0.0.2:80"),
+        ("input", "inet guard", "in", "does `meta mark set 0x00000001`"),
+    ]
+    assert [(each.line.handle, each.line.packets, each.number) for each in met[:2]] == [(3, None, 1), (4, 4, 2)]
+    assert met[1].line.text == 'tcp dport 22 counter packets 4 bytes 240 drop comment "no ssh"'
 
 
 def test_options_with_blanks_and_negations_are_taken_apart() -> None:
