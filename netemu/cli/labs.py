@@ -17,13 +17,15 @@ from netemu.model.errors import NetemuError, UserError
 from netemu.model.yamlfile import Mistakes
 
 
-def up(file: Path, name: str, *, timeout: float, keep: bool, strict_images: bool, output: Format) -> None:
+def up(
+    file: Path, name: str, *, proxy_mode: str, timeout: float, keep: bool, strict_images: bool, output: Format
+) -> None:
     """`netemu up`."""
     from netemu.lab.bring_up import bring_up
     from netemu.lab.topology import read_topology
 
     begin = time.monotonic()
-    checked = read_topology(file, name=name)
+    checked = read_topology(file, name=name, proxy_mode=proxy_mode)
     need_root()
     progress = Progress(quiet=output == Format.json)
     # Being asked to end is no different from Ctrl-C: what has begun is taken back.

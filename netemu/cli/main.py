@@ -42,12 +42,13 @@ def up(
     timeout: Annotated[float, typer.Option(help="Seconds until giving up")] = 60.0,
     keep: Annotated[bool, typer.Option(help="Leave a lab that did not come up as it is, to look into it")] = False,
     strict_images: Annotated[bool, typer.Option(help="Unknown images fail to pull instead of being emulated")] = False,
+    proxy_mode: Annotated[str, typer.Option(help="iptables, nftables or ipvs, instead of the file's spec.proxy")] = "",
     output: Output = Format.table,
 ) -> None:
     """Bring up a lab; returns when nodes, Pods and rules are ready."""
     from netemu.cli import labs
 
-    labs.up(file, name, timeout=timeout, keep=keep, strict_images=strict_images, output=output)
+    labs.up(file, name, proxy_mode=proxy_mode, timeout=timeout, keep=keep, strict_images=strict_images, output=output)
 
 
 @app.command()

@@ -7,19 +7,18 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import typer
 
 from netemu.cli.labs import pick
-from netemu.cli.output import Format, say, say_json, table
+from netemu.cli.output import Format, say, say_json
 from netemu.cli.root import need_root
 from netemu.lab.paths import LabPaths
 from netemu.lab.targets import Target, find_target
 from netemu.observe.probe import Pace, Place, paced_probe
-from netemu.observe.probe_result import Percentiles, ProbeResult
+from netemu.observe.probe_text import describe
 from netemu.observe.steady import RATE, steadily
 from netemu.observe.timeline import draw
 
@@ -52,7 +51,8 @@ def probe(
     if output == Format.json:
         say_json(result)
     else:
-        _print(target.name, result)
+        for text in describe(target.name, result):
+            say(text)
     if not result.answered:
         raise SystemExit(1)
 
@@ -74,7 +74,8 @@ def _probe_during(
         for text in draw(line):
             say(text)
         say("")
-        _print(source, result)
+        for text in describe(source, result):
+            say(text)
     if line.lost or exits:
         raise SystemExit(1)
 
@@ -85,40 +86,6 @@ def _run(lab: str, command: str) -> int:
     return subprocess.run(
         ["sh", "-c", command], env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr
     ).returncode
-
-
-def _print(source: str, result: ProbeResult) -> None:
-    say(f"{source} to {result.destination} over {result.protocol}: {result.answered} of {result.count} answered")
-    sections = {"SERVER": result.servers, "SOURCE SEEN": result.sources, "ADDRESS": result.addresses}
-    for head, counts in sections.items():
-        if any(counts):
-            _shares(head, counts, result.answered if head != "ADDRESS" else result.count)
-    if result.errors:
-        say("")
-        rows = [(kind, number, result.details.get(kind, "")) for kind, number in result.errors.items()]
-        for line in table(("ERROR", "COUNT", "FIRST"), rows):
-            say(line)
-    say("")
-    if (even := result.evenness) is not None:
-        tested = f"chi-square {even.statistic:.2f}, {even.degrees} degrees of freedom, p = {even.p:.4g}"
-        say(f"spread: {even.words} ({tested})")
-    for name, times in (("answer", result.latency), ("lookup", result.lookup)):
-        if times:
-            say(f"{name}: {_milliseconds(times)}")
-    if result.rate:
-        say(f"rate: {result.rate:g} attempts per second on {result.connections} connections, {result.seconds:.2f} s")
-
-
-def _shares(head: str, counts: Mapping[str, int], whole: int) -> None:
-    say("")
-    rows = [(name or "(not told)", number, f"{100 * number / max(whole, 1):.0f} %") for name, number in counts.items()]
-    for line in table((head, "COUNT", "SHARE"), rows):
-        say(line)
-
-
-def _milliseconds(times: Percentiles) -> str:
-    parts = (("min", times.min), ("p50", times.p50), ("p90", times.p90), ("p99", times.p99), ("max", times.max))
-    return ", ".join(f"{name} {1000 * seconds:.2f} ms" for name, seconds in parts)
 
 
 def dig(lab: str, source: str, namespace: str, name: str, words: list[str], *, resolver: str, output: Format) -> None:

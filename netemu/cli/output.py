@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any
 
 import msgspec
+
+from netemu.model.columns import table
+
+__all__ = ["Format", "Progress", "note", "say", "say_json", "table"]
 
 
 class Format(StrEnum):
@@ -55,14 +58,6 @@ def say_json(value: Any) -> None:
 def json_text(value: Any) -> str:
     """The same as text."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterable[str]:
-    """Aligned columns in kubectl's manner: upper-case heads, three blanks between."""
-    cells = [[*head], *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(head))]
-    for row in cells:
-        yield "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 class Progress:

@@ -111,8 +111,13 @@ class TopologyFile:
     manifests: tuple[Document, ...]
 
 
-def read_topology(path: Path, *, name: str = "") -> TopologyFile:
-    """Read and check a file; `name` overrides metadata.name. Raises Mistakes."""
+def read_topology(path: Path, *, name: str = "", proxy_mode: str = "") -> TopologyFile:
+    """Read and check a file; `name` overrides metadata.name, `proxy_mode` spec.proxy.mode.
+
+    Raises Mistakes; UserError for a mode that is none.
+    """
+    if proxy_mode and proxy_mode not in MODES:
+        raise UserError(f"{proxy_mode!r} is no proxy mode; {instead(proxy_mode, MODES, 'must be one of')}")
     documents, mistakes = read_documents(path)
     heads = [d for d in documents if isinstance(d.value, dict) and d.value.get("kind") == "Topology"]
     manifests = tuple(d for d in documents if d not in heads)
@@ -145,7 +150,12 @@ def read_topology(path: Path, *, name: str = "") -> TopologyFile:
         mistakes += kind_mistakes(heads[0], checks, served)
     if mistakes:
         raise Mistakes(mistakes)
-    return TopologyFile(topology, manifests)
+    return TopologyFile(_in_mode(topology, proxy_mode) if proxy_mode else topology, manifests)
+
+
+def _in_mode(topology: Topology, mode: str) -> Topology:
+    spec = msgspec.structs.replace(topology.spec, proxy=ProxySpec(mode=mode))
+    return msgspec.structs.replace(topology, spec=spec)
 
 
 def _located(topology: Topology, folder: Path) -> Topology:
