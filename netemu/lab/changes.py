@@ -5,7 +5,6 @@ Whoever changes objects goes on once Pods are Ready and the rules of every node 
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import subprocess
@@ -110,10 +109,13 @@ def delete(api: LabApi, gone: Iterable[Reference]) -> None:
         resource = _resource(api, one.api_version, one.kind)
         namespace = one.namespace or "default" if resource.namespaced else ""
         api.delete(resource, one.name, namespace)
-        there = functools.partial(api.there, resource, one.name, namespace)
-        said = f"{one.kind} {one.name} is still there"
-        _until(lambda there=there: not there(), lambda said=said: said)  # type: ignore[misc]
+        until_gone(api, resource, one.name, namespace)
     settle(api)
+
+
+def until_gone(api: LabApi, resource: Resource, name: str, namespace: str = "") -> None:
+    """Wait for the end of an object. Raises Failed."""
+    _until(lambda: not api.there(resource, name, namespace), lambda: f"{resource.kind} {name} is still there")
 
 
 def set_faults(api: LabApi, table: str, faults: Mapping[str, Fault]) -> None:

@@ -120,7 +120,7 @@ def addresses_of(place: Target) -> list[str]:
         return [one.address.partition("/")[0] for one in netlink.addresses()]
 
 
-def lossless_during(place: Target, wanted: LosslessDuring, change: Callable[[], None]) -> Timeline:
+def lossless_during(place: Target, wanted: LosslessDuring, change: Callable[[], object]) -> Timeline:
     """Attempts go on at a rate, before, while and after `change` is done, and every one is answered."""
     with steadily(
         Place(place.netns, place.resolv_conf, place.hosts), wanted.to,
