@@ -23,6 +23,9 @@ from netemu.observe.capture import Capture
 from netemu.observe.packet_text import Told, read_frame
 from netemu.observe.pcapng import Packet
 
+_NAMES_AGAIN = 5.0
+"""Seconds between looks for new names while a file is written."""
+
 
 def capture(
     lab: str, where: Sequence[str], namespace: str, *,
@@ -120,7 +123,7 @@ class _Pcapng:
         self._begin = time.time_ns()
         self._described = len(running.interfaces)
         self._numbers = [0] * self._described
-        self._named = self._texts()
+        self._named, self._next_names = self._texts(), time.monotonic() + _NAMES_AGAIN
         self._write(pcapng.head(running.interfaces, self._named))
 
     def write(self, packets: Sequence[Packet]) -> None:
@@ -130,21 +133,31 @@ class _Pcapng:
         self._numbers += [0] * len(fresh)
         for packet in packets:
             self._numbers[packet.interface] += 1
-        if fresh or packets:
-            self._write(b"".join([*map(pcapng.interface_block, fresh), *map(pcapng.packet_block, packets)]))
+        blocks = [*map(pcapng.interface_block, fresh), *map(pcapng.packet_block, packets)]
+        if time.monotonic() > self._next_names:
+            blocks += self._new_names()
+        if blocks:
+            self._write(b"".join(blocks))
 
     def end(self) -> None:
-        """Names that came meanwhile, and what became of each interface's packets."""
-        self._names.refresh()
-        fresh = {address: name for address, name in self._texts().items() if self._named.get(address) != name}
+        """The last names, and what became of each interface's packets."""
         now = time.time_ns()
         self._running.count()
-        blocks = [pcapng.name_block(fresh)] if fresh else []
+        blocks = self._new_names()
         for number, received in enumerate(self._numbers):
             place = self._running.links.place_of[number]
             dropped = self._running.counts[str(place)].dropped if place.link else None
             blocks.append(pcapng.statistics_block(number, self._begin, now, received, dropped))
         self._write(b"".join(blocks))
+
+    def _new_names(self) -> list[bytes]:
+        """Names that came since the last look, of Pods that are new for example."""
+        self._next_names = time.monotonic() + _NAMES_AGAIN
+        self._names.refresh()
+        now = self._texts()
+        fresh = {address: name for address, name in now.items() if self._named.get(address) != name}
+        self._named |= fresh
+        return [pcapng.name_block(fresh)] if fresh else []
 
     def _texts(self) -> dict[str, str]:
         return {address: str(party) for address, party in self._names.now.parties.items()}

@@ -19,23 +19,35 @@ from netemu.observe.names import CLIENT, NODE, POD, UNDERLAY, Names, Party, name
 from netemu.runtime import sandboxes
 
 _AGAIN: Final = 2.0
+_OLD: Final = 10.0
 
 
 class CurrentNames:
-    """The names of a lab that goes on: asked for again where an address has none, every two seconds at most."""
+    """The names of a lab that goes on: asked for again where an address has none, every two seconds at most, and when
+    they are ten seconds old, because an old address may have a new Service's node port.
+
+    Whoever went away keeps their name until the address is somebody else's: packets may still be told.
+    """
 
     def __init__(self, lab: str) -> None:
         self._lab = lab
-        self.refresh()
+        self.now, self.problem = _ask(lab)
+        """`problem` is why Services have no names, if they have none."""
+        self._asked = time.monotonic()
 
     def refresh(self) -> None:
-        """Ask now. `problem` is why Services have no names, if they have none."""
-        self.now, self.problem = _ask(self._lab)
-        self._next = time.monotonic() + _AGAIN
+        """Ask now; of a lab that is gone nothing new can be learnt."""
+        self._asked = time.monotonic()
+        try:
+            fresh, self.problem = _ask(self._lab)
+        except UserError:
+            return
+        self.now = Names({**self.now.parties, **fresh.parties}, {**self.now.ports, **fresh.ports})
 
     def know(self, *addresses: str) -> Names:
         """Names in which these addresses are, if they are anybody's."""
-        if time.monotonic() > self._next and any(address not in self.now.parties for address in addresses):
+        age = time.monotonic() - self._asked
+        if age > _OLD or (age > _AGAIN and any(address not in self.now.parties for address in addresses)):
             self.refresh()
         return self.now
 

@@ -305,7 +305,7 @@ def test_what_watches_ends_with_the_lab(lab: str, tmp_path: Path) -> None:
     folders = [tmp_path / "capture", tmp_path / "flows"]
     for folder in folders:
         folder.mkdir()
-    capture = Running(lab, folders[0], "capture", "client", "node/worker-1")
+    capture = Running(lab, folders[0], "capture", "client", "node/worker-1", "-w", str(tmp_path / "file"))
     flows = Running(lab, folders[1], "flows", "--follow")
     netemu("down", lab)
 
