@@ -15,9 +15,8 @@ from netemu.model.resources import SERVICES
 from netemu.model.suggest import instead
 from netemu.observe.names import Names
 from netemu.observe.read_rules import read_rules
-from netemu.observe.rules import NodeRules, of_service
+from netemu.observe.rules import NodeRules
 from netemu.observe.rules_check import Finding, findings
-from netemu.observe.rules_told import told
 from netemu.observe.rules_words import Words
 
 
@@ -37,17 +36,6 @@ def rules_of_node(lab: str, node: str) -> list[RulesFound]:
     words = Words(names)
     view = cluster.nodes[place.name.removeprefix("node/")].view
     return [RulesFound(rules, findings(rules, view, cluster.services, cluster.slices, words)) for rules in read]
-
-
-def service_rules_text(lab: str, service: str) -> list[str]:
-    """The rules that carry a Service (NAMESPACE/NAME) on every node, as lines: for a report of what went wrong."""
-    lines: list[str] = []
-    for node in load_config(lab).nodes:
-        for found in rules_of_node(lab, node.name):
-            lines += [f"node {node.name}, {found.rules.family}, {found.rules.mode} mode"]
-            lines += told(of_service(found.rules, service))
-            lines += [f"off: {finding.port}: {finding.what}" for finding in found.off]
-    return lines
 
 
 async def _read(netns: str, names: Names, families: list[bool]) -> list[NodeRules]:

@@ -8,7 +8,6 @@ large cluster's rules have none. Where no Service of the API accounts for the ha
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -33,6 +32,8 @@ _LINE: Final = re.compile(r"(?:\[(\d+):(\d+)\] )?-A (\S+) ?(.*)$")
 _HEAD: Final = re.compile(r":(\S+) (\S+)")
 _PER_PORT: Final = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-XLB-", "KUBE-FW-", "KUBE-SEP-")
 _COMMENTED: Final = re.compile(r"(?:^|[ ])([a-z0-9][-a-z0-9.]*/[a-z0-9][-a-z0-9.]*(?::[a-z0-9][-a-z0-9]*)?)(?= |$)")
+_WORD: Final = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')
+_ESCAPED: Final = re.compile(r"\\(.)")
 _ALONE: Final = frozenset({"--reap", "--rsource", "--rcheck", "--set", "--physdev-is-in", "--update", "--rdest"})
 _PRIORITY: Final = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
 _BUILT_IN: Final = {
@@ -102,7 +103,7 @@ def options_of(text: str) -> Options:
     matches: dict[str, str] = {}
     more: dict[str, str] = {}
     into, target, negated = matches, "", ""
-    words = iter(shlex.split(text))
+    words = (bare or _ESCAPED.sub(r"\1", quoted) for quoted, bare in _WORD.findall(text))
     for word in words:
         if word == "!":
             negated = "! "

@@ -344,11 +344,10 @@ def test_tables_of_others_are_told_as_the_tool_lists_them() -> None:
 
 
 def test_options_with_blanks_and_negations_are_taken_apart() -> None:
-    options = options_of(
-        '! -s 10.0.0.0/8 -p tcp -m comment --comment "a b" -m tcp --dport 80 -j DNAT --to-destination x'
-    )
+    matches = r'! -s 10.0.0.0/8 -p tcp -m comment --comment "a \"b\"" -m tcp --dport 80'
+    options = options_of(f"{matches} -j DNAT --to-destination x")
 
-    assert options.matches == {"-s": "! 10.0.0.0/8", "-p": "tcp", "--comment": "a b", "--dport": "80"}
+    assert options.matches == {"-s": "! 10.0.0.0/8", "-p": "tcp", "--comment": 'a "b"', "--dport": "80"}
     assert (options.target, options.more, options.chain) == ("DNAT", {"--to-destination": "x"}, "")
 
 
