@@ -46,6 +46,6 @@ def _check(cluster: Cluster, namespace: str, service: str) -> None:
 def _ask(cell: Cell, netns: str) -> Ask:
     row, said = cell.row, cell.predicted
     refusals = (each.steps for each in said.endings if each.outcome is Outcome.REFUSED)
-    by_rules = any(step.verdict == "reject" for steps in refusals for step in steps)
+    refused_by = next((step.node for steps in refusals for step in steps if step.verdict == "reject"), "")
     speaks_dns = row.port == _DNS or row.port_name.startswith("dns")
-    return Ask(netns, row.address, row.port, row.protocol, said.outcomes, by_rules, speaks_dns)
+    return Ask(netns, row.address, row.port, row.protocol, said.outcomes, refused_by, speaks_dns)

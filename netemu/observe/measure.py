@@ -6,9 +6,9 @@ the datagram itself), and stays unknown where the server does not say. How long 
 silence costs `timeout` seconds where nobody is expected to be reached, and three times that where somebody is, so
 that a busy machine is not taken for a broken network. A datagram is repeated every second, as resolvers do.
 
-The kernel tells one receiver of about one refusal a second, after the first few (icmp_ratelimit; a packet that leaves
-by the link it came by counts, too), so connections that rules are expected to refuse are made one after the other, each
-namespace for itself, and repeated until they are told.
+A node's kernel tells one receiver of about one refusal a second, after the first few (icmp_ratelimit; a packet that
+leaves by the link it came by counts, too). So connections from one namespace that one node's rules are expected to
+refuse are made one after the other, and repeated until they are told.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ _OUTCOMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One connection. `expected`: what it should see; `by_rules`: that a node's rules refuse it."""
+    """One connection. `expected`: what it should see; `refused_by`: the node whose rules should refuse it."""
 
     netns: str
     address: str
     port: int
     protocol: str
     expected: tuple[Outcome, ...]
-    by_rules: bool = False
+    refused_by: str = ""
     dns: bool = False
     """What is asked speaks DNS."""
 
@@ -64,10 +64,11 @@ class Ask:
 async def measure(asks: Sequence[Ask], *, timeout: float = 2.0) -> list[Measured]:
     """What each of them sees, in order. Raises KernelNotFound for a namespace that is gone."""
     gates = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_WAITING)
-    turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+    turns: dict[tuple[str, str, bool], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def one(ask: Ask) -> Measured:
-        async with turns[ask.netns] if ask.by_rules else gates[ask.expected != (Outcome.ANSWERED,)]:
+        turn = turns[ask.netns, ask.refused_by, ":" in ask.address]
+        async with turn if ask.refused_by else gates[ask.expected != (Outcome.ANSWERED,)]:
             silent = {Outcome.DROPPED, Outcome.UNREACHABLE} & {*ask.expected}
             return await _one(ask, timeout if silent else 3 * timeout)
 
