@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import time
+from collections.abc import Sequence
 
 from netemu.lab.api import LabApi
 from netemu.lab.cluster_view import read_cluster, senders
@@ -13,15 +15,21 @@ from netemu.lab.targets import find_target
 from netemu.model.errors import UserError
 from netemu.model.suggest import instead
 from netemu.observe.cluster import Cluster
-from netemu.observe.matrix import Cell, Matrix, plan
+from netemu.observe.matrix import Cell, Matrix, Row, plan
 from netemu.observe.measure import Ask, measure
 from netemu.observe.predict import Outcome
+from netemu.observe.story import Story
 
 _DNS = 53
 
 
-def run_matrix(lab: str, *, namespace: str = "", service: str = "", timeout: float = 2.0) -> Matrix:
-    """Predict, measure, compare. Raises UserError where there is nothing to look at."""
+def run_matrix(
+    lab: str, *, namespace: str = "", service: str = "", timeout: float = 2.0, traces: int = 3
+) -> Matrix:  # fmt: skip
+    """Predict, measure, compare; so many differences are followed by a packet each.
+
+    Raises UserError where there is nothing to look at.
+    """
     began = time.monotonic()
     cluster = read_cluster(lab)
     _check(cluster, namespace, service)
@@ -31,7 +39,21 @@ def run_matrix(lab: str, *, namespace: str = "", service: str = "", timeout: flo
     asks = [_ask(cell, places[cell.vantage.name]) for cell in table.cells]
     found = asyncio.run(measure(asks, timeout=timeout))
     by_cell = {(cell.vantage.name, cell.row): each for cell, each in zip(table.cells, found, strict=True)}
-    return table.measured(by_cell, time.monotonic() - began).noting(late)
+    table = table.measured(by_cell, time.monotonic() - began).noting(late)
+    chosen = table.unexplained(traces)
+    return table.telling(asyncio.run(_stories(lab, chosen))) if chosen else table
+
+
+async def _stories(lab: str, cells: Sequence[Cell]) -> dict[tuple[str, Row], Story]:
+    """What becomes of one more packet on the way of each."""
+    # A second of imports that only differences need.
+    trace = await asyncio.to_thread(importlib.import_module, "netemu.lab.trace")
+    told = {}
+    for cell in cells:
+        tracer, row = trace.Tracer(lab, cell.vantage.name, "default"), cell.row
+        story, _ = await tracer.story(row.destination, protocol=row.protocol.lower())
+        told[cell.vantage.name, row] = story
+    return told
 
 
 def _check(cluster: Cluster, namespace: str, service: str) -> None:

@@ -6,6 +6,7 @@ compared here. Pure. Of node ports a Pod or node asks its own node and one other
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from netemu.observe.addresses import canonical
 from netemu.observe.cluster import Cluster, Sender, endpoint_text, of_family
 from netemu.observe.predict import Ending, Outcome, Prediction, predict
 from netemu.observe.service_ports import Via, cluster_ip_of, external_ips_of, proxied
+from netemu.observe.story import Story
 
 HEADLESS = "endpoint"
 """The kind of address that a headless Service has: those of its endpoints."""
@@ -58,6 +60,8 @@ class Cell:
     vantage: Sender
     predicted: Prediction
     measured: Measured | None = None
+    story: Story | None = None
+    """Of another packet on the same way, sent afterwards."""
 
     @property
     def difference(self) -> str:
@@ -84,6 +88,23 @@ class Matrix:
         """With what was found, by vantage and row."""
         cells = tuple(replace(cell, measured=found.get((cell.vantage.name, cell.row))) for cell in self.cells)
         return replace(self, cells=cells, seconds=seconds)
+
+    def unexplained(self, count: int) -> tuple[Cell, ...]:
+        """So many differences to be looked at, of each Service port and kind of difference one first."""
+        kinds: dict[tuple[str, str, str, str], int] = defaultdict(int)
+        rounds = []
+        for cell in self.differences:
+            kind = (cell.row.service, cell.row.port_name, cell.row.protocol, cell.difference)
+            rounds.append((kinds[kind], len(rounds), cell))
+            kinds[kind] += 1
+        return tuple(cell for _, _, cell in sorted(rounds, key=lambda each: each[:2])[:count])
+
+    def telling(self, stories: Mapping[tuple[str, Row], Story]) -> Matrix:
+        """With stories, by vantage and row."""
+        cells = tuple(
+            replace(cell, story=stories.get((cell.vantage.name, cell.row), cell.story)) for cell in self.cells
+        )
+        return replace(self, cells=cells)
 
     def noting(self, more: Sequence[str]) -> Matrix:
         """With more notes."""

@@ -11,6 +11,7 @@ import msgspec
 from netemu.observe.cluster import Sender
 from netemu.observe.matrix import Cell, Matrix, Row
 from netemu.observe.predict import Outcome, Prediction
+from netemu.observe.story import Story, lines_of
 
 _RED, _PLAIN = "\x1b[1;31m", "\x1b[0m"
 _NOT_ASKED = "."
@@ -42,6 +43,8 @@ class Record(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw
     detail: str = ""
     seconds: float = 0.0
     difference: str = ""
+    story: Story | None = None
+    """As `netemu trace` tells it."""
 
 
 class Report(msgspec.Struct, frozen=True, rename="camel"):
@@ -73,6 +76,7 @@ def _record(cell: Cell) -> Record:
         measured=found.outcome if found else "", server=found.server if found else "",
         source_seen=found.source if found else "", detail=found.detail if found else "",
         seconds=round(found.seconds, 4) if found else 0.0, difference=cell.difference,
+        story=cell.story,
     )  # fmt: skip
 
 
@@ -122,7 +126,7 @@ def lines(matrix: Matrix, *, width: int = 0, colour: bool = False) -> Iterator[s
     for cell in matrix.differences:
         yield ""
         yield f"{_RED}{title(cell)}{_PLAIN}" if colour else title(cell)
-        yield from (f"  {line}" for line in explanation(cell))
+        yield from (f"  {line}".rstrip() for line in explanation(cell))
     yield ""
     yield summary(matrix)
 
@@ -133,7 +137,13 @@ def explanation(cell: Cell) -> list[str]:
     told = [f"{cell.difference}{f' ({found.detail})' if found and found.detail else ''}"]
     if said.answers:
         told.append(f"endpoints: {', '.join(sorted(said.endpoints))}")
-    return [*told, f"predicted because ({said.reason}): {said.words}"]
+    told.append(f"predicted because ({said.reason}): {said.words}")
+    if cell.story is None:
+        protocol = "" if cell.row.protocol == "TCP" else f" --proto {cell.row.protocol.lower()}"
+        return [*told, f"to see a packet: netemu trace {cell.vantage.name} {cell.row.destination}{protocol}"]
+    if cell.story.why_not is not None:
+        told.append(f"cause: {cell.story.why_not.text}")
+    return [*told, "a packet sent afterwards:", *(f"  {line}".rstrip() for line in lines_of(cell.story))]
 
 
 def summary(matrix: Matrix) -> str:
@@ -202,7 +212,7 @@ def html(matrix: Matrix, name: str) -> str:
         place = f"<td>{escape(kind_of(row))}</td><td><code>{escape(row.destination)}/{row.protocol}</code></td>"
         body.append(f"<tr><td>{escape(_service_port(row))}</td>{place}{tds}</tr>")
     told = "".join(
-        f"<dt>{escape(title(cell))}</dt>" + "".join(f"<dd>{escape(line)}</dd>" for line in explanation(cell))
+        f"<dt>{escape(title(cell))}</dt><dd><pre>{escape(chr(10).join(explanation(cell)))}</pre></dd>"
         for cell in matrix.differences
     )
     notes = "".join(f"<p>{escape(note)}</p>" for note in (LEGEND, *matrix.notes))

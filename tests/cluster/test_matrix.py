@@ -77,16 +77,22 @@ def test_rule_that_is_missing_is_a_difference_where_it_matters(lab: str, tmp_pat
     wrong = "unreachable, should be answered"
     assert {(place, how) for place, _, how in different(report)} == {("default/one", wrong), ("node/worker-1", wrong)}
     assert [where for _, where, _ in different(report) if not where.endswith(":80/TCP")] == []
+    stories = [one["story"] for one in report["connections"] if "story" in one]
+    assert [(each["source"], each["outcome"], each["whyNot"]["reason"]) for each in stories] == [
+        ("default/one", "rejected", "missing-rule"),
+        ("node/worker-1", "rejected", "missing-rule"),
+    ]
 
-    assert matrix("--service", "single", "-n", "default", "-o", "html", "-w", str(page))[0] == 1
+    assert matrix("--service", "single", "-n", "default", "-o", "html", "--traces", "0", "-w", str(page))[0] == 1
     assert page.read_text().count('class="differs"') == len(different(report))
-    assert matrix("--service", "single", "-o", "junit", "-w", str(xml))[0] == 1
+    assert matrix("--service", "single", "-o", "junit", "--traces", "0", "-w", str(xml))[0] == 1
     suite = ElementTree.parse(xml).getroot()
     assert (suite.get("tests"), suite.get("failures")) == (str(report["count"]), str(report["different"]))
     assert "cluster IP of default/single:http" in (suite.find(".//failure").text or "")  # type: ignore[union-attr]
 
-    code, table = matrix("--service", "default/single")
+    code, table = matrix("--service", "default/single", "--traces", "1")
     assert code == 1
+    assert table.count("  cause: a rule of node/worker-1 is missing") == 1
     assert "no route!=masq" in table
     assert f"{report['different']} of {report['count']} connections are not as predicted" in table
 

@@ -13,6 +13,8 @@ from netemu.observe.cluster import Cluster, Sender
 from netemu.observe.matrix import Matrix, Measured, Row, plan
 from netemu.observe.matrix_report import explanation, html, lines, report, word
 from netemu.observe.predict import Outcome
+from netemu.observe.story import Story
+from netemu.observe.whynot import WhyNot
 from tests.unit.predict_scene import (
     A1,
     B1,
@@ -161,12 +163,39 @@ def test_table_tells_both_where_they_differ(broken: Matrix) -> None:
 
     assert f"default/web:http  cluster IP  {VIP}:80/TCP  ok!=masq  dropped!=ok  no route" in text
     at = text.index(f"default/b1 (n2) to default/web:http, cluster IP {VIP}:80/TCP")
-    assert text[at + 1 : at + 4] == [
+    assert text[at + 1 : at + 5] == [
         "  dropped, should be answered (no answer)",
         f"  endpoints: {A1}:8080",
         "  predicted because (translated): n2: cluster IP of default/web:http",
+        f"  to see a packet: netemu trace default/b1 {VIP}:80",
     ]
     assert text[-1] == "2 of 3 connections are not as predicted (vantages: 3, addresses: 1, 1.5 s)"
+
+
+def test_one_difference_of_each_kind_is_looked_at_first() -> None:
+    web, api = service(ip=VIP), service("default/api", "10.96.0.101")
+    ends = [endpoint_slice("default/web", [HERE]), endpoint_slice("default/api", [HERE])]
+    matrix = table(cluster(services=[web, api], slices=ends), [pod("a1"), pod("b1")])
+    lost = found(matrix, a1=Measured(Outcome.DROPPED), b1=Measured(Outcome.DROPPED))
+
+    assert len(lost.differences) == 4
+    assert [cell.row.service for cell in lost.unexplained(2)] == ["default/api", "default/web"]
+    assert len(lost.unexplained(9)) == 4
+    assert lost.unexplained(0) == ()
+
+
+def test_story_of_a_packet_is_told_below_its_difference(broken: Matrix) -> None:
+    cell = broken.differences[1]
+    why = WhyNot(reason="missing-rule", place="node/n2", text="a rule is missing")
+    story = Story(
+        source="default/b1", destination=f"{VIP}:80", protocol="tcp", outcome="lost", summary="lost", why_not=why
+    )
+    text = list(lines(broken.telling({(cell.vantage.name, cell.row): story})))
+
+    at = text.index("  a packet sent afterwards:")
+    assert text[at - 1] == "  cause: a rule is missing"
+    assert text[at + 1] == f"    default/b1 -> {VIP}:80, TCP"
+    assert "    why not: a rule is missing" in text[at:]
 
 
 def test_differences_are_red_and_columns_stay_in_line(broken: Matrix) -> None:
