@@ -92,7 +92,7 @@ class Matrix:
     def unexplained(self, count: int) -> tuple[Cell, ...]:
         """So many differences to be looked at, of each Service port and kind of difference one first."""
         kinds: dict[tuple[str, str, str, str], int] = defaultdict(int)
-        rounds = []
+        rounds: list[tuple[int, int, Cell]] = []
         for cell in self.differences:
             kind = (cell.row.service, cell.row.port_name, cell.row.protocol, cell.difference)
             rounds.append((kinds[kind], len(rounds), cell))
