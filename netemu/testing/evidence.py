@@ -1,11 +1,12 @@
-"""What the report of a failed claim carries: what was seen, the rules that carry the Service, and a capture.
+"""What a failed claim's report carries: what was seen, a packet's story, the Service's rules, and a capture.
 
-The claim has failed already, so it is tried once more while packets are captured at its place, at every node and
-between them; the report says so, because the second try need not fare as the first.
+The claim has failed already, so one packet is traced, and the claim is tried once more while packets are captured at
+its place, at every node and between them; the report says so, because the second try need not fare as the first.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from netemu.lab.addresses import address_names
 from netemu.lab.config import load_config
 from netemu.lab.node_rules import rules_of_node
 from netemu.lab.places import describer
+from netemu.lab.trace import Tracer
 from netemu.model.errors import NetemuError
 from netemu.network.names import node_netns, underlay_netns
 from netemu.observe.capture import Capture, Place
@@ -26,6 +28,7 @@ from netemu.observe.probe_result import ProbeResult
 from netemu.observe.probe_text import describe
 from netemu.observe.rules import of_service
 from netemu.observe.rules_told import told
+from netemu.observe.story import lines_of
 from netemu.observe.timeline import draw
 from netemu.testing.vantage import ClaimFailed
 
@@ -39,6 +42,7 @@ def sections(failure: ClaimFailed, test: str) -> Iterator[tuple[str, str]]:
     yield "netemu lab", f"{lab.topology}, kube-proxy in {mode} mode, as {lab.name}"
     yield "netemu saw", "\n".join(_seen(failure))
     parts: dict[str, Callable[[], str]] = {
+        "netemu trace": lambda: _trace(failure),
         "netemu rules": lambda: _rules(failure),
         "netemu packets": lambda: _packets(failure, test),
     }
@@ -59,6 +63,16 @@ def _seen(failure: ClaimFailed) -> Iterator[str]:
         yield from describe(str(failure.vantage), failure.failed.found)
     elif isinstance(failure.failed.found, Lookup):
         yield from render(failure.failed.found)
+
+
+def _trace(failure: ClaimFailed) -> str:
+    """The story of one packet more."""
+    result, vantage = failure.failed.found, failure.vantage
+    if not isinstance(result, ProbeResult):
+        return ""
+    tracer = Tracer(vantage.lab.name, vantage.name, vantage.namespace)
+    story, _ = asyncio.run(tracer.story(failure.to, protocol="udp" if result.protocol == "UDP" else "tcp"))
+    return "\n".join(lines_of(story))
 
 
 def _rules(failure: ClaimFailed) -> str:

@@ -67,6 +67,11 @@ class Vantage:
         return self._target.name
 
     @property
+    def namespace(self) -> str:
+        """Of a Pod its namespace; of others `default`."""
+        return self.name.partition("/")[0] if self._target.directory else "default"
+
+    @property
     def lab(self) -> Lab:
         """The lab that it is a place of."""
         return self._lab

@@ -118,6 +118,7 @@ def test_a_lost_rule_is_named_in_the_report(cases: Run) -> None:
     assert "default/client reaches web:80: 0 of 1 answered" in report
     assert "off on node one: default/web:http: no rule for cluster IP 10.96.0.80:80/tcp" in report
     assert "kube-proxy in iptables mode" in report
+    assert "why not: a rule of node/one is missing" in report
     assert "node two," not in report  # its rules are not those that the connection meets
 
 
