@@ -181,8 +181,9 @@ class Capture:
             events = self._poll.poll(1000 * _ROUND)
             if any(descriptor == reader for descriptor, _ in events):
                 return
+            begun = time.time_ns()  # reading may take long, where others want the processor; what comes meanwhile waits
             self._read()
-            yield self._merged.before(time.time_ns() - _HOLD_NANOSECONDS)
+            yield self._merged.before(begun - _HOLD_NANOSECONDS)
         time.sleep(2 * HAND_OVER_NANOSECONDS / 1e9)  # not for a state: the kernel hands a begun block over by the clock
         self._read()
         yield self._merged.rest()
