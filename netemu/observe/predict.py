@@ -131,6 +131,15 @@ class _Packet:
     changes: tuple[_Change, ...] = ()
     reason: Reason = Reason.DIRECT
     seen: frozenset[tuple[str, str, str, str]] = frozenset()
+    """Where it has been, by which link it came, and its source and destination there."""
+
+    def was_at(self, place: str, interface: str = "") -> bool:
+        """Whether it has been there, as it is now."""
+        return (place, interface, self.source, self.destination) in self.seen
+
+    def noted(self, place: str, interface: str = "") -> _Packet:
+        """It is there."""
+        return replace(self, seen=self.seen | {(place, interface, self.source, self.destination)})
 
     @property
     def words(self) -> str:
@@ -175,11 +184,10 @@ class _Walk:
 
     def _at_node(self, name: str, packet: _Packet, source: Source) -> Iterator[Ending]:
         """Rules decide."""
-        machine, where = self._cluster.nodes[name], (name, source.interface, packet.source, packet.destination)
-        if where in packet.seen:
-            yield _end(packet, Outcome.UNREACHABLE, Reason.LOOP, f"routes lead in a circle past {name}")
+        if packet.was_at(name, source.interface):
+            yield _end(packet, Outcome.UNREACHABLE, Reason.LOOP, f"it goes in circles past {name}")
             return
-        packet = replace(packet, seen=packet.seen | {where})
+        packet, machine = packet.noted(name, source.interface), self._cluster.nodes[name]
         if source.interface and machine.view.owns(packet.source) and ":" not in packet.source:
             yield _end(packet, Outcome.DROPPED, Reason.FORGED, _forgery(name))
             return
@@ -254,8 +262,12 @@ class _Walk:
             yield from self._at_router(packet)
 
     def _at_router(self, packet: _Packet) -> Iterator[Ending]:
-        """The network between nodes and clients."""
+        """The network between nodes and clients. It sends packets of one connection the same way each time."""
         to, cluster = packet.destination, self._cluster
+        if packet.was_at(cluster.router.name):
+            yield _end(packet, Outcome.UNREACHABLE, Reason.LOOP, f"nobody takes {to}, and routes lead in a circle")
+            return
+        packet = packet.noted(cluster.router.name)
         outside = next((host for host in (*cluster.clients, cluster.router) if to in host.addresses), None)
         if name := cluster.node_of(to):
             yield from self._at_node(name, packet, self._arriving(packet))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -176,6 +177,23 @@ def test_ip_mode_proxy_sends_pods_past_the_load_balancer_that_is_none() -> None:
     where = cluster({**OPEN, "ingress": [{"ip": BALANCER, "ipMode": "Proxy"}]}, [HERE])
 
     assert fate(where, pod("a2"), BALANCER, 80) == no("unreachable", Reason.LOOP)
+
+
+def test_address_that_goes_in_circles_costs_no_more_in_a_large_cluster() -> None:
+    where = cluster({**OPEN, "ingress": [{"ip": BALANCER, "ipMode": "Proxy"}]}, [HERE])
+    many = {f"n{number}": where.nodes["n2"] for number in range(2, 100)}
+    large = replace(where, nodes={**where.nodes, **many})
+
+    assert len(predict(large, pod("a2"), BALANCER, 80).endings[0].steps) == 2
+    assert fate(large, CLIENT, BALANCER, 80) == no("unreachable", Reason.LOOP)
+
+
+def test_services_that_take_each_others_endpoints_end_somewhere() -> None:
+    one = service("default/one", "10.96.0.101", external_ips=[B1], ports={"http": 8080})
+    other = service("default/other", "10.96.0.102", external_ips=[A1], ports={"http": 8080})
+    ends = [endpoint_slice("default/one", [HERE]), endpoint_slice("default/other", [THERE])]
+
+    assert fate(cluster(services=[one, other], slices=ends), pod("c1"), A1, 8080) == no("unreachable", Reason.LOOP)
 
 
 def test_headless_service_has_no_address_that_rules_know() -> None:
