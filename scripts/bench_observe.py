@@ -90,6 +90,29 @@ def _matrix(what: str, file: Path, runs: int, aim: float) -> dict[str, Any]:
     return row(f"matrix of {what}: {count} connections, s", times, aim)
 
 
+def bench_trace(runs: int) -> Iterator[dict[str, Any]]:
+    """One packet, from a Pod to a Service and back, in every mode that a kernel without IPVS has; the whole command."""
+    for mode in ("iptables", "nftables"):
+        with tempfile.TemporaryDirectory() as folder:
+            documents = list(yaml.safe_load_all((ROOT / "topologies/quickstart.yaml").read_text()))
+            next(each for each in documents if each["kind"] == "Topology")["spec"]["proxy"] = {"mode": mode}
+            file = Path(folder) / "quickstart.yaml"
+            file.write_text(yaml.safe_dump_all(documents))
+            with lab(file) as name:
+                times = [_trace(name) for _ in range(max(runs, 5) + 1)]
+        # The first one reads its modules from disk.
+        yield row(f"trace of a packet on three nodes, {mode}, s", times[1:], 0.5)
+
+
+def _trace(name: str) -> float:
+    begin = time.perf_counter()
+    (story,) = json.loads(netemu("trace", "--lab", name, "-n", "shop", "client", "web:80", "-o", "json"))
+    taken = time.perf_counter() - begin
+    if story["outcome"] != "answered":
+        raise SystemExit(f"trace: {story['summary']}")
+    return taken
+
+
 def capture(runs: int) -> Iterator[dict[str, Any]]:
     """Packets of ten Pods at a steady rate; whether they all come into the file."""
     from bench_capture import bench_capture
@@ -108,7 +131,7 @@ def row(measure: str, values: list[float], aim: float) -> dict[str, Any]:
     }
 
 
-MEASURES: tuple[Callable[[int], Iterator[dict[str, Any]]], ...] = (bench_matrix, capture)
+MEASURES: tuple[Callable[[int], Iterator[dict[str, Any]]], ...] = (bench_matrix, bench_trace, capture)
 """Each takes the number of runs and gives rows."""
 
 
