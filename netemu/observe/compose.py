@@ -7,7 +7,10 @@ stands where it must: what was sent first of all, an answer behind what it answe
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
+from typing import Literal
 
 from msgspec.structs import replace
 
@@ -50,7 +53,8 @@ def compose(
     last = events[-1].seconds if events else sent
     events += [event for entry in unseen if entry[0].leg == "back" for event in _told(entry, last, crossed)]
     if refusal:
-        events.append(Dropped(seconds=sent, place=source.name, leg="there", by="route", detail=refusal))
+        by: Literal["link", "route"] = "link" if refusal == os.strerror(errno.EMSGSIZE) else "route"
+        events.append(Dropped(seconds=sent, place=source.name, leg="there", by=by, detail=refusal))
     answer = _answer(noted, source)
     arrived = answer[0].entry if answer else None
     return Evidence(
@@ -102,11 +106,13 @@ def _where(hit: RuleHit) -> str:
 
 
 def _goes_on(last: Crossing, crossed: Sequence[Crossing]) -> bool:
-    """Whether the frame is seen once more: on another end of a link, and unchanged."""
-    return any(
-        each is not last and each.leg == last.leg and each.frame == last.frame and each.seconds >= last.seconds
-        for each in crossed
-    )
+    """Whether the frame is seen once more, on another end of a link and unchanged; or an answer comes in where it went
+    out, from a place that is not watched."""
+    later = [each for each in crossed if each is not last and each.seconds >= last.seconds]
+    if any(each.leg == last.leg and each.frame == last.frame for each in later):
+        return True
+    answers = (each for each in later if each.leg == "back" and each.direction == "in")
+    return last.direction == "out" and any((each.place, each.link) == (last.place, last.link) for each in answers)
 
 
 def _refused(passage: Passage, crossed: Sequence[Crossing]) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -63,11 +64,8 @@ async def gather(packet: Packet, source: Watched, places: Sequence[Watched], *, 
             stack.callback(each.close)
         await asyncio.gather(*(each.before(xtables=w.xtables) for each, w in zip(rules, watchers, strict=True)))
         wait_for_stamps()
-        sent, refusal = time.time(), ""
-        try:
-            sender.send(crafted.data, packet.destination)
-        except KernelError as error:
-            refusal = error.detail
+        sent = time.time()
+        refusal = _send(sender, crafted.data, packet.destination)
         await _until_quiet(watchers, crafted, packet, 0.0 if refusal else timeout)
         return await _evidence(packet, source, sent, refusal, watchers, rules, crafted.signature)
 
@@ -100,6 +98,15 @@ def _source(packet: Packet, place: Watched) -> str:
                 return bare
     family = "IPv6" if packet.ipv6 else "IPv4"
     raise UserError(f"{place.name} has no {family} address: nothing can be sent to {packet.destination} from there")
+
+
+def _send(sender: RawSender, data: bytes, destination: str) -> str:
+    """What the kernel refuses; nothing where a rule did, which is told by its trace."""
+    try:
+        sender.send(data, destination)
+    except KernelError as error:
+        return "" if error.code == errno.EPERM else error.detail
+    return ""
 
 
 async def _until_quiet(watchers: Sequence[Watcher], crafted: Crafted, packet: Packet, timeout: float) -> None:

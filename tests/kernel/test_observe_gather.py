@@ -350,7 +350,14 @@ def test_what_is_refused_on_its_way_out_has_no_frame() -> None:
 
     assert path(evidence, "there") == []
     assert [type(event).__name__ for event in evidence.events][-1] == "Dropped"
-    assert of(evidence, Dropped)[0].by == "rule"
+    assert [end.by for end in of(evidence, Dropped)] == ["rule"]
+
+
+def test_a_packet_that_its_own_link_does_not_take_is_not_sent() -> None:
+    evidence = follow("node", destination=ADDRESS, protocol="udp", size=1600)
+
+    assert path(evidence, "there") == []
+    assert [(end.by, end.detail) for end in of(evidence, Dropped)] == [("link", "Message too long")]
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp", "icmp"])

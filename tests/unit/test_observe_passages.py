@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import pytest
+
 from netemu.kernel.nflog import Logged
 from netemu.kernel.nft_trace import TABLE, Step
 from netemu.kernel.tap import Frame
@@ -262,6 +264,16 @@ def test_a_frame_that_nobody_gets_was_lost_on_the_link() -> None:
     assert evidence.reached == ""
 
 
+def test_an_answer_shows_that_a_frame_has_arrived_where_nobody_watches() -> None:
+    client, _ = pair()
+    client.frame("eth0", "out", sent())
+    client.frame("eth0", "in", answered())
+    evidence = row(client, notes={"client": [route("client", "back", type="local")]})
+
+    assert ends(evidence) == []
+    assert evidence.answer is not None
+
+
 def test_a_bridge_that_does_not_pass_a_frame_on() -> None:
     client, switch = pair()
     switch.seen.ports = frozenset({"veth1"})
@@ -302,7 +314,6 @@ def test_where_a_packet_ends_is_told_by_what_ended_it() -> None:
         assert evidence.reached == ""
 
 
-def test_what_the_sender_is_refused_at_once_is_the_end() -> None:
-    assert ends(row(Place("client"), notes={}, refusal="Network is unreachable")) == [
-        ("route", "Network is unreachable")
-    ]
+@pytest.mark.parametrize(("refusal", "by"), [("Network is unreachable", "route"), ("Message too long", "link")])
+def test_what_the_sender_is_refused_at_once_is_the_end(refusal: str, by: str) -> None:
+    assert ends(row(Place("client"), notes={}, refusal=refusal)) == [(by, refusal)]
