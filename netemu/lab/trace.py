@@ -109,10 +109,10 @@ def _behind(
 class Tracer:
     """Sends packets from one place of a lab and tells what becomes of them."""
 
-    def __init__(self, lab: str, source: str, namespace: str) -> None:
-        """Raises UserError for a lab or a source that is not there."""
+    def __init__(self, lab: str, source: str, namespace: str, scene: Scene | None = None) -> None:
+        """`scene`: what is known of the lab already. Raises UserError for a lab or a source that is not there."""
         self._namespace, self._source = namespace, find_target(lab, source, namespace)
-        self._scene = read_scene(lab)
+        self._scene = scene or read_scene(lab)
 
     @property
     def names(self) -> Names:

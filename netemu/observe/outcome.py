@@ -19,11 +19,23 @@ def outcome_of(evidence: Evidence) -> Outcome:
     if answer is None:
         return "rejected" if rejection(evidence) else "lost"
     if answer.what in _ANSWERS:
-        # Whoever asked one address does not know an answer from another.
-        asked = (evidence.packet.destination, evidence.packet.port)
-        known = (answer.source, answer.source_port) == asked or evidence.packet.protocol == "icmp"
-        return "answered" if known else "lost"
+        return "answered" if _is_known(evidence) else "lost"
     return "refused" if evidence.reached and not rejection(evidence) else "rejected"
+
+
+def _is_known(evidence: Evidence) -> bool:
+    """Whether the answer has the addresses that the sender waits for: who asked one address takes none from another."""
+    flows = [flow for event in evidence.at(evidence.source.name, "back") if (flow := _flow(event)) is not None]
+    packet = evidence.packet
+    return (
+        packet.protocol == "icmp"
+        or not flows
+        or (flows[-1].source, flows[-1].source_port)
+        == (
+            packet.destination,
+            packet.port,
+        )
+    )
 
 
 def rejection(evidence: Evidence) -> Dropped | None:

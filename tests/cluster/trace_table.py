@@ -19,7 +19,7 @@ from netemu.observe.story import Step, Story
 from tests.cluster.labs import api
 
 _HASH = re.compile(r"(KUBE-[A-Z]{2,3})-[A-Z2-7]{16}|(service|local|external|firewall|endpoint|affinity)-[A-Z2-7]{8}")
-_POD = re.compile(r"(kube-system/coredns)-[0-9a-z]+-[0-9a-z]{5}")
+_ADDRESS = re.compile(r"__[0-9a-f.]+/")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Row:
     sees: str = ""
     """Whose address it saw as the source."""
     options: dict[str, Any] = field(default_factory=dict)
+    legacy: bool = False
+    """Traced with iptables-legacy too."""
 
     @property
     def title(self) -> str:
@@ -56,7 +58,7 @@ def parties(story: Story, names: Names) -> tuple[str, str]:
     if not story.endpoint:
         return "", ""
     address, _, port = story.endpoint.rpartition(":") if story.protocol != "icmp" else (story.endpoint, "", "")
-    server = plain(names.text(address.strip("[]")))
+    server = names.text(address.strip("[]"))
     return f"{server}:{port}" if port else server, names.text(story.source_seen)
 
 
@@ -70,7 +72,7 @@ def compact(story: Story, names: Names, links: dict[str, str]) -> Iterator[str]:
         yield f"resolver: {'; '.join(f'{s.name} {s.reply.type} {s.reply.outcome}' for s in story.lookup.steps)}"
     for (leg, place), steps in groupby(story.steps, lambda step: (step.leg, step.place)):
         arrow = ">" if leg == "there" else "<"
-        yield f"{arrow} {plain(place)}: {'; '.join(_token(step, names, links) for step in steps)}"
+        yield f"{arrow} {place}: {'; '.join(_token(step, names, links) for step in steps)}"
 
 
 def _token(step: Step, names: Names, links: dict[str, str]) -> str:
@@ -89,7 +91,7 @@ def _token(step: Step, names: Names, links: dict[str, str]) -> str:
             after = event.after
             # Ports that the kernel or the trace chose are others each time.
             to = names.endpoint(event.protocol, after.destination, after.port if event.leg == "there" else 0)
-            to, source = plain(to), names.text(after.source)
+            source = names.text(after.source)
             told = {"dnat": f"dnat {to}", "snat": f"snat {source}"}
             said = " ".join(told[kind] for kind in event.kinds) or "tracked"
             return said if event.new else f"({said})"
@@ -101,8 +103,8 @@ def _token(step: Step, names: Names, links: dict[str, str]) -> str:
 
 
 def plain(chain: str) -> str:
-    """A name without what is another each time: hashes of chains, and what a Deployment adds to its Pods' names."""
-    return _POD.sub(r"\1", _HASH.sub(lambda found: found[1] or found[2], chain))
+    """A name of a chain without what is another each time: hashes, and the address in an endpoint's."""
+    return _ADDRESS.sub("__", _HASH.sub(lambda found: found[1] or found[2], chain))
 
 
 UDP, ICMP, IPV6 = {"protocol": "udp"}, {"protocol": "icmp"}, {"family": "ipv6"}
@@ -112,23 +114,22 @@ _NEAR, _FAR = "default/near:8080", "default/far:8080"
 ROWS = [
     # without a Service
     Row("client", "pod/near:8080", by=_NEAR, sees=CLIENT),
-    Row("client", "pod/far:8080", by=_FAR, sees=CLIENT),
+    Row("client", "pod/far:8080", by=_FAR, sees=CLIENT, legacy=True),
     Row("client", "pod/far", by="default/far", sees=CLIENT, options=ICMP),
     Row("node/worker-1", "pod/far", by="default/far", sees=WORKER_1, options=ICMP),
     Row("client/laptop", "pod/near:8080", by=_NEAR, sees=LAPTOP),
     Row("client", "pod/near:8080", by=_NEAR, sees=CLIENT, options=IPV6),
     # cluster IP
     Row("client", "svc/near:80", by=_NEAR, sees=CLIENT),
-    Row("client", "svc/far:http", by=_FAR, sees=CLIENT),
-    Row("client", "svc/far:90", by="default/far:8081", sees=CLIENT, options=UDP),
-    Row("near", "svc/near:80", by=_NEAR, sees=WORKER_1),
-    Row("node/worker-1", "svc/far:80", by=_FAR, sees=WORKER_1),
+    Row("client", "svc/far:http", by=_FAR, sees=CLIENT, legacy=True),
+    Row("client", "svc/far:90", by="default/far:8081", sees=CLIENT, options=UDP, legacy=True),
+    Row("near", "svc/near:80", by=_NEAR, sees=WORKER_1, legacy=True),
+    Row("node/worker-1", "svc/far:80", by=_FAR, sees=WORKER_1, legacy=True),
     Row("node/worker-1", "svc/near:80", by=_NEAR, sees=WORKER_1),
     Row("client", "svc/sticky:80", by=_FAR, sees=CLIENT),
     Row("client", "svc/inner:80", by=_NEAR, sees=CLIENT),
     Row("client", "10.96.0.1:443", by="node/control-plane:6443", sees=CLIENT),
-    Row("client", "10.96.0.10:53", by="kube-system/coredns:53", sees=CLIENT, options=UDP),
-    Row("client", "svc/far:80", by=_FAR, sees=CLIENT, options=IPV6),
+    Row("client", "svc/far:80", by=_FAR, sees=CLIENT, options=IPV6, legacy=True),
     Row("client", "svc/near:90", by="default/near:8081", sees=CLIENT, options={**UDP, **IPV6}),
     Row("near", "svc/near:80", by=_NEAR, sees=WORKER_1, options=IPV6),
     # names
@@ -136,10 +137,10 @@ ROWS = [
     Row("client", "bare:8080", by=_FAR, sees=CLIENT),
     # node ports
     Row("client/laptop", "node/worker-1:30101", by=_NEAR, sees=WORKER_1),
-    Row("client/laptop", "node/worker-1:30102", by=_FAR, sees=WORKER_1),
+    Row("client/laptop", "node/worker-1:30102", by=_FAR, sees=WORKER_1, legacy=True),
     Row("client/laptop", "node/worker-1:30192", by="default/far:8081", sees=WORKER_1, options=UDP),
     Row("client", "node/worker-2:30101", by=_NEAR, sees=WORKER_2),
-    Row("client/laptop", "node/worker-2:30103", by=_FAR, sees=LAPTOP),
+    Row("client/laptop", "node/worker-2:30103", by=_FAR, sees=LAPTOP, legacy=True),
     Row("client", "node/worker-1:30103", by=_FAR, sees=CLIENT),
     Row("client/laptop", "node/worker-1:30102", by=_FAR, sees=WORKER_1, options=IPV6),
     # load balancer and external IPs
@@ -147,8 +148,8 @@ ROWS = [
     Row("client", "FAR:80", by=_FAR, sees=WORKER_1),
     Row("client", "198.51.100.2:80", by=_FAR, sees=WORKER_1),
     # what is refused or dropped
-    Row("client", "svc/empty:80", "rejected"),
+    Row("client", "svc/empty:80", "rejected", legacy=True),
     Row("client", "RANGED:80", "lost"),
-    Row("client/laptop", "node/worker-1:30103", "lost"),
+    Row("client/laptop", "node/worker-1:30103", "lost", legacy=True),
 ]
 # fmt: on
