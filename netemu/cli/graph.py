@@ -20,7 +20,7 @@ _SUFFIXES = {
 }  # fmt: skip
 
 
-def graph(lab: str, drawing: Drawing | None, namespace: str, service: str, file: Path | None) -> None:
+def graph(lab: str, drawing: Drawing | None, *, namespace: str, service: str, flows: bool, file: Path | None) -> None:
     """`netemu graph`."""
     from netemu.lab.lab_graph import read_graph
     from netemu.lab.node_rules import find_service
@@ -32,7 +32,7 @@ def graph(lab: str, drawing: Drawing | None, namespace: str, service: str, file:
     kind = drawing or _by_suffix(file)
     lab = pick(lab)
     wanted = find_service(lab, service).partition(":")[0] if service else ""
-    found = read_graph(lab)
+    found = read_graph(lab, flows=flows)
     text = _drawer(kind)(part_of(found, namespace=namespace, service=wanted) if namespace or wanted else found)
     if file is None:
         say(text.rstrip())

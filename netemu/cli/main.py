@@ -394,6 +394,7 @@ def graph(
     service: Annotated[
         str, typer.Option(metavar="[NAMESPACE/]NAME", help="Only this Service and what it leads to")
     ] = "",
+    flows: Annotated[bool, typer.Option("--flows", help="With the connections that nodes track now")] = False,
     write: Annotated[
         Path | None, typer.Option("--write", "-w", metavar="FILE", help="Write it there instead of printing it")
     ] = None,
@@ -402,7 +403,7 @@ def graph(
     """Draw the lab: nodes, Pods, Services and their endpoints, links, clients; dot, mermaid, SVG or HTML."""
     from netemu.cli import graph
 
-    graph.graph(lab, drawing, namespace, service, write)
+    graph.graph(lab, drawing, namespace=namespace, service=service, flows=flows, file=write)
 
 
 @app.command("test")

@@ -7,6 +7,7 @@ and endpoints: from a Service to a Pod, or to an address where no Pod is known t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Final
@@ -15,11 +16,13 @@ import msgspec
 
 from netemu.model.objects import Endpoint, EndpointSlice, Node, Service
 from netemu.model.pods import Pod
+from netemu.observe.flows import ServiceFlow
 from netemu.observe.service_ports import balancer_ips_of
 
 _SERVICE_LABEL: Final = "kubernetes.io/service-name"
 _ZONE: Final = "topology.kubernetes.io/zone"
 UNDERLAY: Final = "underlay"
+_MOST_CLIENTS: Final = 3
 
 
 class Kind(StrEnum):
@@ -69,6 +72,8 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`link` or `endpoint`."""
     labels: tuple[str, ...] = ()
     state: State = State.READY
+    connections: int = 0
+    """How many the nodes track from the Service to this endpoint, where that was asked."""
 
 
 class Graph(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,6 +150,45 @@ def part_of(graph: Graph, *, namespace: str = "", service: str = "") -> Graph:
     left = {vertex.id for vertex in vertices}
     edges = tuple(edge for edge in graph.edges if edge.source in left and edge.target in left)
     return msgspec.structs.replace(graph, vertices=vertices, edges=edges)
+
+
+def with_flows(graph: Graph, flows: Iterable[ServiceFlow]) -> Graph:
+    """The graph with what goes on: connections at the endpoints' lines, and at each Service who asks how often."""
+    ids = {vertex.id for vertex in graph.vertices}
+    lines: Counter[tuple[str, str]] = Counter()
+    clients: dict[str, Counter[str]] = {}
+    for flow in flows:
+        service = _id(Kind.SERVICE, flow.service.rpartition(":")[0])
+        clients.setdefault(service, Counter())[flow.client.name] += 1
+        if flow.endpoint is not None:
+            named = (_id(Kind.POD, flow.endpoint.name), flow.endpoint.name)
+            target = next((each for each in named if each in ids), _id(Kind.ADDRESS, flow.endpoint.address))
+            lines[service, target] += 1
+    vertices = (
+        msgspec.structs.replace(vertex, details=(*vertex.details, *_asked(clients[vertex.id])))
+        if vertex.id in clients
+        else vertex
+        for vertex in graph.vertices
+    )
+    edges = (
+        msgspec.structs.replace(edge, connections=lines[edge.source, edge.target], labels=(*edge.labels, _many(count)))
+        if (count := lines[edge.source, edge.target])
+        else edge
+        for edge in graph.edges
+    )
+    return msgspec.structs.replace(graph, vertices=tuple(vertices), edges=tuple(edges))
+
+
+def _asked(clients: Counter[str]) -> Iterator[str]:
+    """The most frequent clients of a Service, and how many more there are."""
+    for name, count in clients.most_common(_MOST_CLIENTS):
+        yield f"asked by {name}: {_many(count)}"
+    if len(clients) > _MOST_CLIENTS:
+        yield f"and by {len(clients) - _MOST_CLIENTS} more"
+
+
+def _many(count: int) -> str:
+    return f"{count} connection{'s' * (count != 1)}"
 
 
 def _id(kind: Kind, name: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
+from math import log2
 from typing import Final
 
 from netemu.observe.graph import Edge, Graph, Kind, State, Vertex
@@ -30,6 +31,7 @@ path { fill: none; stroke: #2e7d32; stroke-width: 1.2 }
 .not-ready path { stroke: #e65100; stroke-dasharray: 6 4 }
 .terminating path { stroke: #757575; stroke-dasharray: 2 3 }
 .edge text { fill: #546e7a }
+.edge text.count { fill: #000; text-anchor: middle; stroke: #fff; stroke-width: 4px; paint-order: stroke }
 """
 _LEGEND: Final = (
     ("ready", State.READY), ("not ready", State.NOT_READY), ("terminating", State.TERMINATING),
@@ -88,9 +90,17 @@ def _edge(edge: Edge, placed: Layout) -> Iterator[str]:
         bend = (target.x - source.right) / 2
         yield (
             f'<path d="M {source.right:.1f} {source.middle:.1f} C {source.right + bend:.1f} {source.middle:.1f}, '
-            f'{target.x - bend:.1f} {target.middle:.1f}, {target.x:.1f} {target.middle:.1f}"/>'
+            f'{target.x - bend:.1f} {target.middle:.1f}, {target.x:.1f} {target.middle:.1f}"{_width(edge)}/>'
         )
+        if edge.connections:
+            x, y = (source.right + target.x) / 2, (source.middle + target.middle) / 2 + 4
+            yield f'<text class="count" x="{x:.1f}" y="{y:.1f}">{edge.connections}</text>'
     yield "</g>"
+
+
+def _width(edge: Edge) -> str:
+    """A line is the thicker the more connections it stands for, by the logarithm."""
+    return f' style="stroke-width:{1.2 + log2(edge.connections):.1f}"' if edge.connections else ""
 
 
 def _link(edge: Edge, machine: Box, underlay: Box) -> Iterator[str]:

@@ -107,15 +107,18 @@ def test_what_is_not_there_is_refused_in_one_line(lab: str) -> None:
 
 def test_the_lab_is_drawn_with_links_as_the_kernel_has_them(lab: str, tmp_path: Path) -> None:
     netemu("exec", "--lab", lab, "node/two", "--", "ip", "link", "set", "eth0", "mtu", "1300")
+    address = api(lab).get(SERVICES, "web", "default")["spec"]["clusterIP"]
+    netemu("probe", "--lab", lab, "node/one", f"{address}:80", "--count", "4")
     picture = tmp_path / "lab.svg"
 
-    drawn = netemu_json("graph", "--lab", lab)
+    drawn = netemu_json("graph", "--lab", lab, "--flows")
     netemu("graph", "--lab", lab, "-w", str(picture), "--service", "web")
 
     links = {edge["source"]: edge["labels"] for edge in drawn["edges"] if edge["kind"] == "link"}
     assert links == {"node/one": ["mtu 1400"], "node/two": ["mtu 1300"], "client/laptop": ["mtu 1400"]}
     reached = {edge["target"] for edge in drawn["edges"] if edge["source"] == "service/default/web"}
     assert reached == {"pod/default/near", "pod/default/far"}
+    assert sum(edge.get("connections", 0) for edge in drawn["edges"] if edge["source"] == "service/default/web") >= 4
     root = ElementTree.parse(picture).getroot()
     services = [each.get("data-id") for each in root.iter() if "service" in str(each.get("class"))]
     assert services == ["service/default/web"]

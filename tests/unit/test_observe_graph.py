@@ -14,7 +14,8 @@ import pytest
 from netemu.model.meta import decode
 from netemu.model.objects import EndpointSlice, Node, Service
 from netemu.model.pods import Pod
-from netemu.observe.graph import Graph, Kind, Machine, State, graph_of, part_of
+from netemu.observe.flows import Counts, End, ServiceFlow
+from netemu.observe.graph import Graph, Kind, Machine, State, graph_of, part_of, with_flows
 from netemu.observe.graph_layout import Box, layout
 from netemu.observe.graph_svg import html, svg
 from netemu.observe.graph_text import dot, mermaid
@@ -118,6 +119,38 @@ def test_a_part_keeps_machines_and_what_was_asked_for(graph: Graph) -> None:
     names = {vertex.name for vertex in web.of(Kind.SERVICE, Kind.POD, Kind.ADDRESS)}
     assert names == {"shop/web", "shop/web-1", "shop/web-2", "192.0.2.9"}
     assert (other.of(Kind.SERVICE, Kind.POD, Kind.ADDRESS), len(other.edges), len(web.edges)) == ([], 3, 6)
+
+
+def flow(service: str, client: str, endpoint: End | None) -> ServiceFlow:
+    there = End(client, "10.0.0.1", 40000)
+    return ServiceFlow(
+        protocol="tcp", client=there, service=service, via="cluster IP", destination=End(service, "10.96.0.9", 80),
+        endpoint=endpoint, source_seen=there, node="n1", state="ESTABLISHED", there=Counts(1, 60), back=Counts(1, 60),
+    )  # fmt: skip
+
+
+def test_what_goes_on_is_counted_at_lines_and_told_at_services(graph: Graph) -> None:
+    web1, outside = End("shop/web-1", "10.244.1.2", 80), End("192.0.2.9", "192.0.2.9")
+    node = End("node/n1", "172.18.0.2")
+    asked = [flow("shop/web:80", f"shop/c{n}", web1) for n in (1, 1, 2, 3, 4)]
+    asked += [flow("shop/web:80", "client/laptop", outside), flow("shop/api:443", "node/n2", node)]
+    asked += [flow("shop/empty:80", "node/n2", None)]
+
+    busy = with_flows(graph, asked)
+
+    counted = {(edge.source, edge.target): edge.connections for edge in busy.edges if edge.connections}
+    assert counted == {
+        ("service/shop/web", "pod/shop/web-1"): 5, ("service/shop/web", "address/192.0.2.9"): 1,
+        ("service/shop/api", "node/n1"): 1,
+    }  # fmt: skip
+    details = {vertex.id: vertex.details for vertex in busy.vertices}
+    assert details["service/shop/web"][3:] == (
+        "asked by shop/c1: 2 connections", "asked by shop/c2: 1 connection", "asked by shop/c3: 1 connection",
+        "and by 2 more",
+    )  # fmt: skip
+    assert details["service/shop/empty"][-1] == "asked by node/n2: 1 connection"
+    numbers = [each.text for each in ElementTree.fromstring(svg(busy)).iter(f"{SVG}text")]
+    assert (numbers.count("5"), dot(busy).count("5 connections"), mermaid(busy).count("5 connections")) == (1, 1, 1)
 
 
 # --- where everything stands
