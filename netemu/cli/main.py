@@ -228,6 +228,7 @@ def matrix(
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Only Services of this namespace")] = "",
     service: Annotated[str, typer.Option(help="Only this Service: NAMESPACE/NAME, or NAME in --namespace")] = "",
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for silence where it is expected")] = 2.0,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="Connections from each vantage to each address")] = 1,
     traces: Annotated[int, typer.Option(min=0, help="Follow a packet for so many of the differences")] = 3,
     lab: Lab = "",
     output: Annotated[
@@ -238,7 +239,7 @@ def matrix(
     """Measure from every vantage to every Service, and compare with what should happen; exit with 1 if that differs."""
     from netemu.cli import matrix
 
-    matrix.matrix(lab, namespace, service, timeout=timeout, traces=traces, output=output, file=file)
+    matrix.matrix(lab, namespace, service, count=count, timeout=timeout, traces=traces, output=output, file=file)
 
 
 @app.command()

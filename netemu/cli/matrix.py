@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 def matrix(
-    lab: str, namespace: str, service: str, *, timeout: float, traces: int, output: ReportFormat, file: Path | None
+    lab: str, namespace: str, service: str, *,
+    count: int, timeout: float, traces: int, output: ReportFormat, file: Path | None,
 ) -> None:  # fmt: skip
     """`netemu matrix`. Exits with 1 if anything is not as predicted."""
     from netemu.lab.matrix import run_matrix
@@ -29,7 +30,7 @@ def matrix(
     if namespace and "/" in service:
         raise UserError(f"--service {service} names its namespace; leave --namespace out")
     full = service if "/" in service or not service else f"{namespace or 'default'}/{service}"
-    table = run_matrix(name, namespace=namespace, service=full, timeout=timeout, traces=traces)
+    table = run_matrix(name, namespace=namespace, service=full, count=count, timeout=timeout, traces=traces)
     if file:
         _write(file, _text(name, table, output))
         note(f"{summary(table)}; see {file}")

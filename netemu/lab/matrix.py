@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import itertools
 import time
 from collections.abc import Sequence
 
@@ -24,9 +25,9 @@ _DNS = 53
 
 
 def run_matrix(
-    lab: str, *, namespace: str = "", service: str = "", timeout: float = 2.0, traces: int = 3
+    lab: str, *, namespace: str = "", service: str = "", count: int = 1, timeout: float = 2.0, traces: int = 3
 ) -> Matrix:  # fmt: skip
-    """Predict, measure, compare; so many differences are followed by a packet each.
+    """Predict, measure by `count` connections each, compare; of so many differences tell the story of a packet.
 
     Raises UserError where there is nothing to look at.
     """
@@ -36,9 +37,9 @@ def run_matrix(
     table = plan(cluster, senders(cluster), namespace=namespace, service=service)
     late = rules_behind(LabApi(lab), [node.name for node in load_config(lab).nodes])
     places = {each.name: find_target(lab, each.name).netns for each in table.vantages}
-    asks = [_ask(cell, places[cell.vantage.name]) for cell in table.cells]
-    found = asyncio.run(measure(asks, timeout=timeout))
-    by_cell = {(cell.vantage.name, cell.row): each for cell, each in zip(table.cells, found, strict=True)}
+    asks = [_ask(cell, places[cell.vantage.name]) for cell in table.cells for _ in range(count)]
+    found = iter(asyncio.run(measure(asks, timeout=timeout)))
+    by_cell = {(cell.vantage.name, cell.row): list(itertools.islice(found, count)) for cell in table.cells}
     table = table.measured(by_cell, time.monotonic() - began).noting(late)
     chosen = table.unexplained(traces)
     return table.telling(asyncio.run(_stories(lab, chosen))) if chosen else table
@@ -60,9 +61,8 @@ def _check(cluster: Cluster, namespace: str, service: str) -> None:
     if service and service not in (known := [each.key for each in cluster.services]):
         raise UserError(f"no Service {service!r}; {instead(service, known, 'Services here')}")
     if namespace and namespace not in (known := [each.namespace for each in cluster.services]):
-        raise UserError(
-            f"no Services in namespace {namespace!r}; {instead(namespace, sorted({*known}), 'with Services')}"
-        )
+        there = instead(namespace, sorted({*known}), "namespaces with Services")
+        raise UserError(f"no Services in namespace {namespace!r}; {there}")
 
 
 def _ask(cell: Cell, netns: str) -> Ask:

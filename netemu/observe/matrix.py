@@ -54,19 +54,33 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One connection. `difference` is why what was measured is not what was predicted; "" if it is."""
+    """One connection, or several of the same kind.
+
+    `difference` is why what was measured is not what was predicted; "" if it is.
+    """
 
     row: Row
     vantage: Sender
     predicted: Prediction
-    measured: Measured | None = None
+    attempts: tuple[Measured, ...] = ()
     story: Story | None = None
     """Of another packet on the same way, sent afterwards."""
 
     @property
+    def measured(self) -> Measured | None:
+        """The first attempt that contradicts the prediction, else the first."""
+        return next((each for each in self.attempts if self._differs(each)), next(iter(self.attempts), None))
+
+    @property
     def difference(self) -> str:
         """In words."""
-        return _difference(self.predicted, self.measured) if self.measured else ""
+        if self.measured is None or not (why := self._differs(self.measured)):
+            return ""
+        count = sum(bool(self._differs(each)) for each in self.attempts)
+        return why if len(self.attempts) == 1 else f"{count} of {len(self.attempts)} times {why}"
+
+    def _differs(self, measured: Measured) -> str:
+        return _difference(self.predicted, measured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +98,10 @@ class Matrix:
         """Cells where something else happened than should."""
         return tuple(cell for cell in self.cells if cell.difference)
 
-    def measured(self, found: Mapping[tuple[str, Row], Measured], seconds: float) -> Matrix:
+    def measured(self, found: Mapping[tuple[str, Row], Sequence[Measured]], seconds: float) -> Matrix:
         """With what was found, by vantage and row."""
-        cells = tuple(replace(cell, measured=found.get((cell.vantage.name, cell.row))) for cell in self.cells)
+        tried = ((cell, found.get((cell.vantage.name, cell.row), ())) for cell in self.cells)
+        cells = tuple(replace(cell, attempts=tuple(attempts)) for cell, attempts in tried)
         return replace(self, cells=cells, seconds=seconds)
 
     def unexplained(self, count: int) -> tuple[Cell, ...]:

@@ -90,8 +90,9 @@ def test_rule_that_is_missing_is_a_difference_where_it_matters(lab: str, tmp_pat
     assert (suite.get("tests"), suite.get("failures")) == (str(report["count"]), str(report["different"]))
     assert "cluster IP of default/single:http" in (suite.find(".//failure").text or "")  # type: ignore[union-attr]
 
-    code, table = matrix("--service", "default/single", "--traces", "1")
+    code, table = matrix("--service", "default/single", "--traces", "1", "--count", "2")
     assert code == 1
+    assert table.count("  2 of 2 times unreachable, should be answered (Network is unreachable)") == 2
     assert table.count("  cause: a rule of node/worker-1 is missing") == 1
     assert "no route!=masq" in table
     assert f"{report['different']} of {report['count']} connections are not as predicted" in table

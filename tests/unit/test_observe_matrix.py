@@ -43,7 +43,7 @@ def table(where: Cluster, senders: list[Sender] = SENDERS, **only: str) -> Matri
 def found(matrix: Matrix, **of: Measured) -> Matrix:
     """With measurements by vantage's last name, for each of its cells."""
     by_cell = {
-        (cell.vantage.name, cell.row): of[name]
+        (cell.vantage.name, cell.row): [of[name]]
         for cell in matrix.cells
         if (name := cell.vantage.name.rpartition("/")[2]) in of
     }
@@ -132,6 +132,17 @@ def test_what_contradicts_a_prediction(measured: Measured, difference: str) -> N
     matrix = table(cluster({}, [HERE]), [pod("b1")])
 
     assert [cell.difference for cell in found(matrix, b1=measured).cells] == [difference]
+
+
+def test_of_several_attempts_those_that_went_wrong_are_counted() -> None:
+    matrix = table(cluster({}, [HERE]), [pod("b1")])
+    key = (matrix.cells[0].vantage.name, matrix.rows[0])
+    lost = Measured(Outcome.DROPPED)
+
+    assert matrix.measured({key: [GOOD, GOOD]}, 1).differences == ()
+    (cell,) = matrix.measured({key: [GOOD, lost, GOOD, lost]}, 1).differences
+    assert cell.difference == "2 of 4 times dropped, should be answered"
+    assert cell.measured == lost
 
 
 def test_routers_may_be_silent_about_what_they_have_no_way_to() -> None:
