@@ -8,8 +8,9 @@ from netemu.controllers.replicaset import pod_of
 from netemu.controllers.revisions import HASH
 from netemu.model.meta import decode
 from netemu.model.node_selection import selects, tolerates
-from netemu.model.objects import DaemonSet, Node
+from netemu.model.objects import Node
 from netemu.model.pods import Pod, PodSpec
+from netemu.model.workloads import DaemonSet
 
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _TOLERATED = (

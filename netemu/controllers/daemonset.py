@@ -21,10 +21,11 @@ from netemu.controllers.replicaset import available_in, claim
 from netemu.controllers.rollout import share_of
 from netemu.model import times
 from netemu.model.meta import encode
-from netemu.model.objects import ControllerRevision, DaemonSet, DaemonSetStatus, Node
+from netemu.model.objects import Node
 from netemu.model.pods import Pod
 from netemu.model.resources import CONTROLLERREVISIONS, DAEMONSETS, NODES, PODS
 from netemu.model.selectors import LabelSelector
+from netemu.model.workloads import ControllerRevision, DaemonSet, DaemonSetStatus
 
 _BURST = 250
 """Most Pods created or deleted in one go."""
@@ -72,11 +73,11 @@ def reconcile(
         text = "This daemon set is selecting all pods. A non-empty selector is required."
         return [Say(ds, "Warning", "SelectingAll", text)]
     mine, actions = claim(ds, pods)
-    digest, steps = revisions.present(ds, history, {pod.labels.get(revisions.HASH, "") for pod in mine})
+    revision, steps = revisions.present(ds, history, {pod.labels.get(revisions.HASH, "") for pod in mine})
     actions += steps
-    if not digest:
+    if revision is None:
         return actions
-    view = view_of(ds, mine, nodes, digest, now)
+    view = view_of(ds, mine, nodes, revisions.mark(ds, revision), now)
     if not ds.deleting:
         actions += list(_manage(view))[:_BURST] or _update(view)
     if patch := status_patch(ds.status, status(view)):

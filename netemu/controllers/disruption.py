@@ -21,8 +21,9 @@ from netemu.model import times
 from netemu.model.meta import Condition, OwnerReference, encode
 from netemu.model.objects import Deployment, PodDisruptionBudget, PodDisruptionBudgetStatus, ReplicaSet
 from netemu.model.pods import Pod
-from netemu.model.resources import DEPLOYMENTS, PODDISRUPTIONBUDGETS, PODS, REPLICASETS
+from netemu.model.resources import DEPLOYMENTS, PODDISRUPTIONBUDGETS, PODS, REPLICASETS, STATEFULSETS
 from netemu.model.selectors import LabelSelector
+from netemu.model.workloads import StatefulSet
 
 _DELETION_TIMEOUT = timedelta(minutes=2)
 _UNMANAGED = (
@@ -40,6 +41,7 @@ class Scale:
     replicas: int
 
 
+Scaled = Deployment | ReplicaSet | StatefulSet
 ScaleOf = Callable[[Pod], Scale | None]
 """The scale of what controls a Pod in the end, of its Deployment rather than its ReplicaSet; None if it has none."""
 
@@ -162,16 +164,17 @@ def _controller(pod: Pod | ReplicaSet) -> OwnerReference | None:
 
 
 class DisruptionController:
-    """Watches budgets, Pods, and the Deployments and ReplicaSets that say how many Pods there should be."""
+    """Watches budgets, Pods, and what says how many Pods there should be."""
 
     name = "controllermanager"
-    needs = (PODDISRUPTIONBUDGETS, PODS, DEPLOYMENTS, REPLICASETS)
+    needs = (PODDISRUPTIONBUDGETS, PODS, DEPLOYMENTS, REPLICASETS, STATEFULSETS)
 
     def __init__(self, cache: Cache) -> None:
         self._budgets = cache.of(PODDISRUPTIONBUDGETS, PodDisruptionBudget)
         self._pods = cache.of(PODS, Pod)
         self._sets = cache.of(REPLICASETS, ReplicaSet)
         self._deployments = cache.of(DEPLOYMENTS, Deployment)
+        self._stateful = cache.of(STATEFULSETS, StatefulSet)
         self._in = Index(self._budgets, lambda pdb: (pdb.namespace,))
         self._pods_in = Index(self._pods, lambda pod: (pod.namespace,))
 
@@ -187,7 +190,7 @@ class DisruptionController:
                     if selector is not None and selector.matches(pod.labels):
                         queue.mark(pdb.key)
 
-        def of_scale(old: Deployment | ReplicaSet | None, new: Deployment | ReplicaSet | None) -> None:
+        def of_scale(old: Scaled | None, new: Scaled | None) -> None:
             if new is not None and (old is None or old.spec.replicas != new.spec.replicas):
                 for pdb in self._in[new.namespace]:
                     queue.mark(pdb.key)
@@ -196,6 +199,7 @@ class DisruptionController:
         self._pods.on_change(of_pod)
         self._deployments.on_change(of_scale)
         self._sets.on_change(of_scale)
+        self._stateful.on_change(of_scale)
 
     async def decide(self, key: str) -> Sequence[Action]:
         """See Controller."""
@@ -208,6 +212,9 @@ class DisruptionController:
 
     def _scale_of(self, pod: Pod) -> Scale | None:
         owner = _controller(pod)
+        if owner and owner.kind == "StatefulSet":
+            sts = self._stateful.get(f"{pod.namespace}/{owner.name}")
+            return Scale(owner.uid, sts.spec.replicas) if sts and sts.metadata.uid == owner.uid else None
         made_by = self._sets.get(f"{pod.namespace}/{owner.name}") if owner and owner.kind == "ReplicaSet" else None
         if owner is None or made_by is None or made_by.metadata.uid != owner.uid:
             return None

@@ -26,6 +26,7 @@ from netemu.controllers.serviceaccount import ServiceAccountController
 from netemu.controllers.servicecidrs import ServiceCIDRController
 from netemu.controllers.servicelb import ServiceLBController
 from netemu.controllers.servicepods import ServicePods
+from netemu.controllers.statefulset import StatefulSetController
 from netemu.controllers.tainteviction import TaintEvictionController
 
 
@@ -45,6 +46,7 @@ def controllers(
         DeploymentController(cache),
         ReplicaSetController(cache),
         DaemonSetController(cache),
+        StatefulSetController(cache),
         EndpointSliceController(cache, service_pods),
         EndpointsController(cache, service_pods),
         EndpointSliceMirroringController(cache),

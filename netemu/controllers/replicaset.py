@@ -18,10 +18,14 @@ from netemu.controllers.cache import Cache
 from netemu.controllers.loop import Queue
 from netemu.model import times
 from netemu.model.meta import encode
-from netemu.model.objects import DaemonSet, ReplicaSet, ReplicaSetStatus
+from netemu.model.objects import ReplicaSet, ReplicaSetStatus
 from netemu.model.pods import Pod
 from netemu.model.resources import PODS, REPLICASETS
 from netemu.model.selectors import LabelSelector
+from netemu.model.workloads import DaemonSet, StatefulSet
+
+Owner = ReplicaSet | DaemonSet | StatefulSet
+"""What owns Pods directly."""
 
 _BURST = 500
 """Most Pods created or deleted in one go."""
@@ -42,7 +46,7 @@ def reconcile(rs: ReplicaSet, pods: Iterable[Pod], related: Sequence[Pod], now: 
     return actions
 
 
-def claim(rs: ReplicaSet | DaemonSet, pods: Iterable[Pod]) -> tuple[list[Pod], Actions]:
+def claim(rs: Owner, pods: Iterable[Pod]) -> tuple[list[Pod], Actions]:
     """The Pods that belong to `rs`, and the patches that make orphans its own and let go of strangers."""
     selector = LabelSelector.of_spec(encode(rs.spec.selector))
     mine: list[Pod] = []
@@ -82,7 +86,7 @@ def available_in(pod: Pod, min_ready_seconds: int, now: datetime) -> float:
     return max(0.0, min_ready_seconds - (now - since).total_seconds()) if since else min_ready_seconds
 
 
-def pod_of(rs: ReplicaSet | DaemonSet) -> dict[str, Any]:
+def pod_of(rs: Owner) -> dict[str, Any]:
     """A Pod made from the template of `rs`."""
     template = rs.spec.template
     meta = template.get("metadata") or {}

@@ -1,7 +1,8 @@
-"""The history of a DaemonSet: a ControllerRevision for every template that it had (`pkg/controller/daemon/update.go`).
+"""The history of a DaemonSet or a StatefulSet: a ControllerRevision for every template that it had.
 
 The revision of the present template has the highest number; a template that comes back gets its old revision with a new
-number. Pods carry the hash in the name of the revision that they were made from.
+number. Pods carry in a label which revision they were made from: of a DaemonSet the hash in its name, of a StatefulSet
+the name. Upstream: `pkg/controller/{daemon/update.go,history}`.
 """
 
 from __future__ import annotations
@@ -12,52 +13,63 @@ from typing import Any
 from netemu.client.index import controller_uid
 from netemu.controllers.actions import Actions, Create, Delete, Patch, owner_reference
 from netemu.controllers.template import normal, template_hash
-from netemu.model.objects import ControllerRevision, DaemonSet
 from netemu.model.resources import CONTROLLERREVISIONS
+from netemu.model.workloads import ControllerRevision, DaemonSet, StatefulSet
 
 HASH = "controller-revision-hash"
+_HASH_OF_REVISION = {"DaemonSet": HASH, "StatefulSet": "controller.kubernetes.io/hash"}
+
+Owner = DaemonSet | StatefulSet
 
 
-def present(ds: DaemonSet, revisions: Sequence[ControllerRevision], in_use: Collection[str]) -> tuple[str, Actions]:
-    """The hash of the present template, "" while it has no revision, and what brings the history in order.
+def present(
+    owner: Owner, revisions: Sequence[ControllerRevision], in_use: Collection[str]
+) -> tuple[ControllerRevision | None, Actions]:
+    """The revision of the present template, None while there is none, and what brings the history in order.
 
-    Revisions beyond the limit go, the oldest first, but for those whose hashes are `in_use`.
+    Revisions beyond the limit go, the oldest first, but for those that are `in_use`, by what Pods call them.
     """
-    mine = sorted((one for one in revisions if controller_uid(one) == ds.metadata.uid), key=lambda one: one.revision)
+    mine = sorted((one for one in revisions if controller_uid(one) == owner.metadata.uid), key=lambda one: one.revision)
     last = mine[-1].revision if mine else 0
-    wanted = normal(ds.spec.template)
-    now = next((one for one in reversed(mine) if _template(one) == wanted), None)
+    wanted = normal(owner.spec.template)
+    now = next((one for one in reversed(mine) if normal(template_of(one)) == wanted), None)
     if now is None:
-        return "", [] if ds.deleting else [_create(ds, last + 1)]
+        return None, [] if owner.deleting else [_create(owner, last + 1)]
     actions: Actions = []
     if now.revision < last:
-        actions.append(Patch(CONTROLLERREVISIONS, now.name, {"revision": last + 1}, ds.namespace))
-    old = [one for one in mine if one is not now and one.labels.get(HASH) not in in_use]
-    for one in old[: max(0, len(old) - ds.spec.revision_history_limit)]:
-        actions.append(Delete(CONTROLLERREVISIONS, one.name, ds.namespace, one.metadata.uid))
-    return now.labels.get(HASH, ""), actions
+        actions.append(Patch(CONTROLLERREVISIONS, now.name, {"revision": last + 1}, owner.namespace))
+    old = [one for one in mine if one is not now and mark(owner, one) not in in_use]
+    for one in old[: max(0, len(old) - owner.spec.revision_history_limit)]:
+        actions.append(Delete(CONTROLLERREVISIONS, one.name, owner.namespace, one.metadata.uid))
+    return now, actions
 
 
-def _template(revision: ControllerRevision) -> dict[str, Any]:
+def mark(owner: Owner, revision: ControllerRevision) -> str:
+    """What Pods of a revision carry in the label `HASH`."""
+    return revision.labels.get(HASH, "") if isinstance(owner, DaemonSet) else revision.name
+
+
+def template_of(revision: ControllerRevision) -> dict[str, Any]:
+    """The template that a revision keeps."""
     kept = (revision.data.get("spec") or {}).get("template") or {}
-    return normal({key: value for key, value in kept.items() if key != "$patch"})
+    return {key: value for key, value in kept.items() if key != "$patch"}
 
 
-def _create(ds: DaemonSet, revision: int) -> Create:
-    digest = template_hash(ds.spec.template)
-    labels = {**((ds.spec.template.get("metadata") or {}).get("labels") or {}), HASH: digest}
+def _create(owner: Owner, revision: int) -> Create:
+    digest, kind = template_hash(owner.spec.template), type(owner).__name__
+    labels = {**((owner.spec.template.get("metadata") or {}).get("labels") or {}), _HASH_OF_REVISION[kind]: digest}
     made = {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
         "metadata": {
-            "name": f"{ds.name}-{digest}",
-            "namespace": ds.namespace,
+            "name": f"{owner.name}-{digest}",
+            "namespace": owner.namespace,
             "labels": labels,
-            **({"annotations": ds.annotations} if ds.annotations else {}),
-            "ownerReferences": [owner_reference(ds, "apps/v1", "DaemonSet")],
+            **({"annotations": owner.annotations} if owner.annotations else {}),
+            "ownerReferences": [owner_reference(owner, "apps/v1", kind)],
         },
-        # What a rollback patches the DaemonSet with.
-        "data": {"spec": {"template": {**ds.spec.template, "$patch": "replace"}}},
+        # What a rollback patches the owner with.
+        "data": {"spec": {"template": {**owner.spec.template, "$patch": "replace"}}},
         "revision": revision,
     }
-    return Create(CONTROLLERREVISIONS, made, ds.namespace)
+    return Create(CONTROLLERREVISIONS, made, owner.namespace)

@@ -23,11 +23,12 @@ from netemu.lab.api import LabApi, agent_status
 from netemu.lab.config import LabConfig, resolve, save_config, write_file
 from netemu.lab.paths import RUN, STATE, LabPaths
 from netemu.lab.processes import SUPERVISOR, module_arguments
-from netemu.lab.readiness import daemons_missing, nodes_missing, proxies_failing, workloads_missing
+from netemu.lab.readiness import nodes_missing, proxies_failing
+from netemu.lab.rollouts import rollouts_missing
 from netemu.lab.rules import rules_behind
 from netemu.lab.topology import TopologyFile
 from netemu.model.errors import ApiError, NetemuError, UserError
-from netemu.model.resources import DAEMONSETS, DEPLOYMENTS, NODES, PODS
+from netemu.model.resources import NODES, PODS
 
 Report = Callable[[str, float, str], None]
 """Called with (stage, seconds, what is still missing); an empty last part says that the stage is done."""
@@ -148,8 +149,7 @@ def _wait(config: LabConfig, timeout: float, report: Report) -> None:
     def pods() -> list[str]:
         if not LabPaths(config.name).posted.exists():
             return ["manifests are still being posted"]
-        pods_missing = workloads_missing(api.list(DEPLOYMENTS)[0], api.list(PODS)[0])
-        return pods_missing + daemons_missing(api.list(DAEMONSETS)[0])
+        return rollouts_missing(api, api.list(PODS)[0])
 
     def rules() -> list[str]:
         return rules_behind(api, wanted)

@@ -21,7 +21,8 @@ from netemu.lab.api import LabApi
 from netemu.lab.check_spec import Exec, Reference, Run
 from netemu.lab.claims import Failed, expect
 from netemu.lab.paths import LabPaths
-from netemu.lab.readiness import daemons_missing, endpoints_missing, terminating, workloads_missing
+from netemu.lab.readiness import endpoints_missing, terminating
+from netemu.lab.rollouts import rollouts_missing
 from netemu.lab.rules import wait_for_rules
 from netemu.model.custom import CustomResourceDefinition, resources_of
 from netemu.model.errors import NotFound
@@ -29,8 +30,6 @@ from netemu.model.meta import decode
 from netemu.model.resources import (
     CONFIGMAPS,
     CUSTOMRESOURCEDEFINITIONS,
-    DAEMONSETS,
-    DEPLOYMENTS,
     ENDPOINTSLICES,
     PODS,
     SERVICES,
@@ -135,8 +134,7 @@ def settle(api: LabApi) -> None:
 
     def ready() -> bool:
         pods = api.list(PODS)[0]
-        missing[:] = workloads_missing(api.list(DEPLOYMENTS)[0], pods)
-        missing.extend(daemons_missing(api.list(DAEMONSETS)[0]) + terminating(pods))
+        missing[:] = rollouts_missing(api, pods) + terminating(pods)
         missing.extend(endpoints_missing(api.list(SERVICES)[0], api.list(ENDPOINTSLICES)[0], pods))
         return not missing
 

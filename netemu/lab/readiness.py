@@ -48,6 +48,23 @@ def daemons_missing(daemon_sets: Sequence[Obj]) -> list[str]:
     return lines
 
 
+def stateful_missing(stateful_sets: Sequence[Obj]) -> list[str]:
+    """A line per StatefulSet whose Pods are not all there, or not all of the templates that they should be of."""
+    lines = []
+    for obj in stateful_sets:
+        status, spec = obj.get("status") or {}, obj.get("spec") or {}
+        strategy, wanted = spec.get("updateStrategy") or {}, spec.get("replicas", 1)
+        partition = (strategy.get("rollingUpdate") or {}).get("partition", 0)
+        renewed = wanted - partition if strategy.get("type") == "RollingUpdate" else 0
+        behind = status.get("observedGeneration", 0) < obj["metadata"].get("generation", 0)
+        available, updated = status.get("availableReplicas", 0), status.get("updatedReplicas", 0)
+        if behind or available < wanted or status.get("replicas", 0) > wanted:
+            lines.append(f"statefulset {_key(obj)}: {available} of {wanted} Pods available")
+        elif updated < renewed:
+            lines.append(f"statefulset {_key(obj)}: {updated} of {renewed} Pods are of the newest template")
+    return lines
+
+
 def terminating(pods: Sequence[Obj]) -> list[str]:
     """A line per Pod that has been deleted and is not gone yet."""
     return [f"pod {_key(pod)}: terminating" for pod in pods if pod["metadata"].get("deletionTimestamp")]

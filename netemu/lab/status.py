@@ -12,9 +12,10 @@ from netemu.lab.api import LabApi, agent_status
 from netemu.lab.config import LabConfig, load_config
 from netemu.lab.paths import LabPaths
 from netemu.lab.processes import process_names
-from netemu.lab.readiness import condition, daemons_missing, workloads_missing
+from netemu.lab.readiness import condition
+from netemu.lab.rollouts import rollouts_missing
 from netemu.model.errors import ApiError, UserError
-from netemu.model.resources import DAEMONSETS, DEPLOYMENTS, NODES, PODS
+from netemu.model.resources import NODES, PODS
 
 
 def lab_status(lab: str) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def lab_status(lab: str) -> dict[str, Any]:
     try:
         api = LabApi(lab)
         nodes, pods = api.list(NODES)[0], api.list(PODS)[0]
-        missing += workloads_missing(api.list(DEPLOYMENTS)[0], pods) + daemons_missing(api.list(DAEMONSETS)[0])
+        missing += rollouts_missing(api, pods)
     except (UserError, ApiError) as error:
         missing.append(str(error))
     ready = sum(condition(pod, "Ready").get("status") == "True" for pod in pods)

@@ -8,8 +8,6 @@ from netemu.model.meta import KubeObject
 from netemu.model.objects import (
     ClusterRole,
     ConfigMap,
-    ControllerRevision,
-    DaemonSet,
     Deployment,
     Endpoints,
     EndpointSlice,
@@ -23,11 +21,12 @@ from netemu.model.objects import (
     ServiceCIDR,
 )
 from netemu.model.pods import Pod
+from netemu.model.workloads import ControllerRevision, DaemonSet, StatefulSet
 
 _TYPES: tuple[type[KubeObject], ...] = (
     CertificateSigningRequest, ClusterRole, ConfigMap, ControllerRevision, CustomResourceDefinition, DaemonSet,
     Deployment, EndpointSlice, Endpoints, Lease, Namespace, Node, Pod, PodDisruptionBudget, ReplicaSet, Secret, Service,
-    ServiceCIDR,
+    ServiceCIDR, StatefulSet,
 )  # fmt: skip
 
 KINDS: dict[str, type[KubeObject]] = {kind.__name__: kind for kind in _TYPES}

@@ -296,45 +296,6 @@ class Deployment(KubeObject, frozen=True):
     status: DeploymentStatus = DeploymentStatus()
 
 
-class DaemonRollingUpdate(Struct, frozen=True):
-    max_unavailable: int | str = 1
-    max_surge: int | str = 0
-
-
-class DaemonStrategy(Struct, frozen=True):
-    type: str = "RollingUpdate"
-    rolling_update: DaemonRollingUpdate = DaemonRollingUpdate()
-
-
-class DaemonSetSpec(Struct, frozen=True):
-    selector: LabelSelectorSpec = LabelSelectorSpec()
-    template: dict[str, Any] = {}
-    update_strategy: DaemonStrategy = DaemonStrategy()
-    min_ready_seconds: int = 0
-    revision_history_limit: int = 10
-
-
-class DaemonSetStatus(Struct, frozen=True):
-    observed_generation: int = 0
-    desired_number_scheduled: int = 0
-    current_number_scheduled: int = 0
-    number_misscheduled: int = 0
-    number_ready: int = 0
-    updated_number_scheduled: int = 0
-    number_available: int = 0
-    number_unavailable: int = 0
-
-
-class DaemonSet(KubeObject, frozen=True):
-    spec: DaemonSetSpec = DaemonSetSpec()
-    status: DaemonSetStatus = DaemonSetStatus()
-
-
-class ControllerRevision(KubeObject, frozen=True):
-    data: dict[str, Any] = {}
-    revision: int = 0
-
-
 # --- policy/v1 -------------------------------------------------------------------------------------------------------
 
 

@@ -435,6 +435,56 @@ def test_a_daemon_set_has_a_pod_on_every_node_that_takes_it(web: LabKubectl) -> 
     assert "cannot delete DaemonSet-managed Pods" in refused.stderr
 
 
+SHARDS = """
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: shard}
+spec:
+  replicas: 2
+  serviceName: shard
+  selector: {matchLabels: {app: shard}}
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+  template:
+    metadata: {labels: {app: shard}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - {name: c, image: "shard:1", ports: [{containerPort: 80}], volumeMounts: [{name: data, mountPath: /d}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shard}
+spec: {clusterIP: None, selector: {app: shard}, ports: [{port: 80}]}
+"""
+
+
+def test_each_pod_of_a_stateful_set_has_a_name_in_dns_that_stays_its_own(web: LabKubectl) -> None:
+    def answers(number: int) -> bool:
+        done = web.run("exec", "client", "--", "curl", "-s", "-m", "2", f"http://shard-{number}.shard")
+        return f'"pod":"shard-{number}"' in done.stdout
+
+    web("apply", "-f", "-", stdin=SHARDS)
+    web("rollout", "status", "sts/shard", "--timeout=40s")
+    assert web("get", "sts", "shard", "--no-headers").split()[:2] == ["shard", "2/2"]
+    assert web("get", "pvc", "-o", "name").split() == [f"persistentvolumeclaim/data-shard-{n}" for n in (0, 1)]
+    eventually(lambda: answers(0) and answers(1), "both by their names")
+
+    web("set", "image", "sts/shard", "c=shard:2")
+    web("rollout", "status", "sts/shard", "--timeout=40s")
+    assert web.field("pods", "-l", "app=shard", path=".items[*].spec.containers[0].image") == "shard:2 shard:2"
+    eventually(lambda: answers(0) and answers(1), "both by their names")
+    web("rollout", "undo", "sts/shard")
+    web("rollout", "status", "sts/shard", "--timeout=40s")
+    assert [line.split()[0] for line in web("rollout", "history", "sts/shard").splitlines()[2:4]] == ["2", "3"]
+    assert web.field("pods", "-l", "app=shard", path=".items[*].spec.containers[0].image") == "shard:1 shard:1"
+
+    web("scale", "sts/shard", "--replicas=1")
+    eventually(lambda: web("get", "pods", "-l", "app=shard", "-o", "name").split() == ["pod/shard-0"], "one is left")
+    web("delete", "sts/shard", "service/shard", "pvc/data-shard-0", "pvc/data-shard-1", "--ignore-not-found")
+
+
 def test_steps_of_a_topology_change_objects_of_kinds_that_were_defined_just_now(web: LabKubectl) -> None:
     lab, spec = LabApi(web.lab), {"listeners": [{"name": "web", "port": 80}], "className": "nginx"}
     definition = yaml.safe_load(Path(__file__).with_name("gates.yaml").read_text())

@@ -29,6 +29,10 @@ def daemon_set(name: str = "web", image: str = "one", pod: dict[str, Any] | None
     return {**made, "kind": "DaemonSet"}
 
 
+def stateful_set(name: str = "web", replicas: int = 3, image: str = "one", **spec: Any) -> dict[str, Any]:
+    return {**deployment(name, replicas, image, serviceName=name, **spec), "kind": "StatefulSet"}
+
+
 def service(name: str = "web", **spec: Any) -> dict[str, Any]:
     meta = {"name": name, "namespace": "shop", "uid": f"uid-{name}", **spec.pop("metadata", {})}
     spec = {"selector": {"app": name}, "ports": [{"port": 80}], "clusterIP": "10.96.0.9", **spec}

@@ -146,6 +146,13 @@ def test_a_controller_of_old_selects_by_the_labels_of_its_template() -> None:
     assert scale_of({**obj, "kind": "ReplicationController"})["status"]["selector"] == "app=old"
 
 
+def test_a_stateful_set_mounts_its_claims() -> None:
+    mounts = [{"name": "data", "mountPath": "/d"}]
+    sts = made("StatefulSet", spec__template__spec__containers=[{"name": "c", "image": "i", "volumeMounts": mounts}])
+
+    assert validate(KINDS["StatefulSet"], sts, None) == []
+
+
 def test_claims_of_a_stateful_set_are_whole_objects() -> None:
     (claim,) = made("StatefulSet")["spec"]["volumeClaimTemplates"]
 

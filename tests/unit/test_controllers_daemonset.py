@@ -18,9 +18,10 @@ from netemu.controllers.revisions import HASH
 from netemu.controllers.template import template_hash
 from netemu.model import times
 from netemu.model.meta import decode
-from netemu.model.objects import ControllerRevision, DaemonSet, Node
+from netemu.model.objects import Node
 from netemu.model.pods import Pod
 from netemu.model.resources import CONTROLLERREVISIONS, DAEMONSETS, NODES, PODS
+from netemu.model.workloads import ControllerRevision, DaemonSet
 from netemu.testing.client import FakeClient
 from netemu.testing.cluster import kubelet, running, settled, until
 from tests.unit.objects_world import NOW, daemon_set, node, pod

@@ -11,6 +11,7 @@ from netemu.lab.readiness import (
     pod_state,
     proxies_failing,
     rules_missing,
+    stateful_missing,
     terminating,
     workloads_missing,
 )
@@ -60,6 +61,21 @@ def test_a_daemon_set_has_rolled_out_once_all_its_nodes_have_its_newest_pod() ->
         1, updatedNumberScheduled=3, numberAvailable=1
     )
     assert lines(1) == ["daemonset a/b: 0 of 3 nodes have an available Pod of it"]
+
+
+def test_a_stateful_set_has_rolled_out_once_all_above_its_partition_are_new() -> None:
+    def lines(partition: int, **counts: int) -> list[str]:
+        strategy = {"type": "RollingUpdate", "rollingUpdate": {"partition": partition}}
+        status = {"observedGeneration": 1, "replicas": 3, "availableReplicas": 3, **counts}
+        meta = {"namespace": "a", "name": "b", "generation": 1}
+        return stateful_missing(
+            [{"metadata": meta, "spec": {"replicas": 3, "updateStrategy": strategy}, "status": status}]
+        )
+
+    assert lines(0, updatedReplicas=3) == lines(2, updatedReplicas=1) == []
+    assert lines(1, updatedReplicas=1) == ["statefulset a/b: 1 of 2 Pods are of the newest template"]
+    assert lines(0, updatedReplicas=3, availableReplicas=2) == ["statefulset a/b: 2 of 3 Pods available"]
+    assert lines(0, updatedReplicas=3, observedGeneration=0) != []
 
 
 def test_deployment_has_rolled_out_once_no_pod_of_an_older_template_is_left() -> None:

@@ -86,11 +86,16 @@ def _status(status: Obj) -> list[FieldError]:
 
 def validate_template(path: str, template: Obj) -> list[FieldError]:
     """Errors of a Pod template."""
+    return template_metadata(path, template) + validate_pod_spec(f"{path}.spec", template.get("spec") or {})
+
+
+def template_metadata(path: str, template: Obj) -> list[FieldError]:
+    """Errors of what a Pod template says beside the spec."""
     meta = template.get("metadata") or {}
     errors = labels(f"{path}.labels", meta.get("labels"))
     for key in meta.get("annotations") or ():
         errors += invalid_for(f"{path}.annotations", key, qualified_name(key.lower()))
-    return errors + validate_pod_spec(f"{path}.spec", template.get("spec") or {})
+    return errors
 
 
 def validate_pod_spec(path: str, spec: Obj) -> list[FieldError]:

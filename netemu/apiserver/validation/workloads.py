@@ -17,7 +17,7 @@ from netemu.apiserver.validation.fields import (
     one_of,
     required,
 )
-from netemu.apiserver.validation.pod import validate_template
+from netemu.apiserver.validation.pod import template_metadata, validate_template
 from netemu.client.base import Obj
 from netemu.model.errors import FieldError
 from netemu.model.selectors import LabelSelector
@@ -129,7 +129,9 @@ def _template(spec: Obj, what: str = "ReplicaSet") -> list[FieldError]:
     if usable and not LabelSelector.of_spec(selector).matches(template_labels):
         text = "`selector` does not match template `labels`"
         errors.append(invalid("spec.template.metadata.labels", template_labels, text))
-    errors += validate_template("spec.template", template)
+    # Volumes of a StatefulSet's Pods may be its claims; upstream looks at their spec when there are Pods.
+    whole = template_metadata if what == "StatefulSet" else validate_template
+    errors += whole("spec.template", template)
     pod: Obj = template.get("spec") or {}
     policy = pod.get("restartPolicy")
     if policy and policy != "Always":
