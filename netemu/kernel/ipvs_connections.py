@@ -48,5 +48,5 @@ def parse(text: str) -> list[Connection]:
 
 def _address(shown: str) -> str:
     if ":" in shown:
-        return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, shown.strip("[]")))
+        return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, shown))
     return socket.inet_ntop(socket.AF_INET, bytes.fromhex(shown))

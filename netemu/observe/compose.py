@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from msgspec.structs import replace
@@ -34,10 +35,19 @@ _REFUSING = ("drop", "reject")
 _NOWHERE = ("blackhole", "unreachable", "prohibit")
 
 
-def compose(
-    packet: Packet, source: Watched, sent: float, refusal: str, crossed: Sequence[Crossing], noted: Noted, lost: int
-) -> Evidence:
-    """The evidence. `refusal` is what the kernel said to the sender."""
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """The packet as it was sent, from where and when; `refusal` is what the kernel said to the sender."""
+
+    packet: Packet
+    source: Watched
+    sent: float
+    refusal: str = ""
+
+
+def compose(sending: Sending, crossed: Sequence[Crossing], noted: Noted, lost: int) -> Evidence:
+    """The evidence."""
+    source, sent, refusal = sending.source, sending.sent, sending.refusal
     behind = {
         id(passage.entry or passage.exit): entry for entry in noted if (passage := entry[0]).entry or passage.exit
     }
@@ -58,8 +68,8 @@ def compose(
     answer = _answer(noted, source)
     arrived = answer[0].entry if answer else None
     return Evidence(
-        packet=packet, source=source, sent=sent, events=tuple(events), answer=_as_received(answer) if answer else None,
-        reached=_reached(noted), seconds=arrived.seconds - sent if arrived else 0.0, lost=lost,
+        packet=sending.packet, source=source, sent=sent, events=tuple(events),
+        answer=_as_received(answer) if answer else None, reached=_reached(noted), seconds=arrived.seconds - sent if arrived else 0.0, lost=lost,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal
 
 from msgspec.structs import replace
@@ -21,7 +21,7 @@ from netemu.model import nft
 from netemu.model.errors import KernelError
 from netemu.model.nft import Field
 from netemu.observe.evidence import Balanced, Event, Flow, Headers, MapHit, Routed, RuleHit, Translation
-from netemu.observe.passages import RANKS, Passage, Run
+from netemu.observe.passages import RANKS, Base, ChainKey, Passage, Run, Seen
 from netemu.observe.rule_texts import Rules
 from netemu.observe.watching import Watcher
 
@@ -30,11 +30,40 @@ _REFUSING: Final = ("drop", "reject")
 
 
 class Consultant:
-    """Asks about one place."""
+    """Asks about one place, until it is closed."""
 
-    def __init__(self, watcher: Watcher, rules: Rules) -> None:
-        self._watcher, self._rules = watcher, rules
+    def __init__(self, watcher: Watcher, *, ipv6: bool) -> None:
+        self._watcher = watcher
         self._place = watcher.place
+        self._rules = Rules(watcher.place.netns, ipv6=ipv6)
+
+    @property
+    def seen(self) -> Seen:
+        """What was told of the place by itself."""
+        return self._watcher.seen
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._rules.close()
+
+    async def before(self) -> None:
+        """Note what has to be known from before the packet."""
+        await self._rules.before(xtables=self._watcher.xtables)
+
+    async def after(self, ways: Iterable[Passage]) -> None:
+        """Read what the notes of these passages need."""
+        await self._rules.after(frozenset(hit.backend for passage in ways for run in passage.runs for hit in run.hits))
+
+    def bases(self) -> dict[ChainKey, Base]:
+        """Where the base chains hang that have told something."""
+        found: dict[ChainKey, Base] = {}
+        for step in self.seen.steps:
+            key = (step.family, step.table, step.chain)
+            if step.packet and key not in found:
+                chain = self._rules.reader.chain(*key)
+                if chain and chain.hook:
+                    found[key] = Base(chain.hook, chain.priority)
+        return found
 
     async def notes(self, passage: Passage) -> list[Event]:
         """Everything between the passage's frames, in order. Times are still missing."""

@@ -27,12 +27,11 @@ from netemu.kernel.raw_ip import RawSender
 from netemu.kernel.signature import Signature
 from netemu.kernel.tap import wait_for_stamps
 from netemu.model.errors import KernelBusy, KernelError, UserError
-from netemu.observe.compose import compose
+from netemu.observe.compose import Sending, compose
 from netemu.observe.consult import Consultant
-from netemu.observe.evidence import Backend, Evidence, Leg, Packet, Watched
-from netemu.observe.headers import ETHERNET, Crafted, craft, parse_frame
-from netemu.observe.passages import Base, ChainKey, Legs, Passage, crossings, passages
-from netemu.observe.rule_texts import Rules
+from netemu.observe.evidence import Evidence, Packet, Watched
+from netemu.observe.headers import craft
+from netemu.observe.passages import Legs, crossings, passages
 from netemu.observe.watching import Watcher, close_all
 
 _SETTLE: Final = 0.01
@@ -48,26 +47,27 @@ async def gather(packet: Packet, source: Watched, places: Sequence[Watched], *, 
     Raises UserError for a packet that cannot be sent from there at all, KernelNotFound for a namespace that is gone,
     KernelDenied without the rights, KernelError (EADDRINUSE) for a source port that somebody has.
     """
-    watched = list({place.netns: place for place in (source, *places)}.values())
     with ExitStack() as stack:
         sender = stack.enter_context(
             RawSender(source.netns, packet.protocol, ipv6=packet.ipv6, source_port=packet.source_port)
         )
         packet = replace(packet, source_port=sender.source_port, source=packet.source or _source(packet, source))
         crafted = craft(packet, secrets.token_bytes(16))
-        watchers: list[Watcher] = []
-        stack.callback(close_all, watchers)
-        for place in watched:
-            watchers.append(await _watcher(place, crafted.signature))
-        rules = [Rules(place.netns, ipv6=packet.ipv6) for place in watched]
-        for each in rules:
+        watchers: dict[str, Watcher] = {}
+        stack.callback(lambda: close_all(watchers.values()))
+        # In one order, whoever traces: two that wait for each other would wait for good.
+        for netns, place in sorted({place.netns: place for place in (*places, source)}.items()):
+            watchers[netns] = await _watcher(place, crafted.signature)
+        consultants = [Consultant(watcher, ipv6=packet.ipv6) for watcher in watchers.values()]
+        for each in consultants:
             stack.callback(each.close)
-        await asyncio.gather(*(each.before(xtables=w.xtables) for each, w in zip(rules, watchers, strict=True)))
+        await asyncio.gather(*(each.before() for each in consultants))
         wait_for_stamps()
         sent = time.time()
-        refusal = _send(sender, crafted.data, packet.destination)
-        await _until_quiet(watchers, crafted, packet, 0.0 if refusal else timeout)
-        return await _evidence(packet, source, sent, refusal, watchers, rules, crafted.signature)
+        sending = Sending(packet, source, sent, _send(sender, crafted.data, packet.destination))
+        legs = Legs(crafted.signature, packet.source, packet.source_port)
+        await _until_quiet(list(watchers.values()), source, legs, 0.0 if sending.refusal else timeout)
+        return await _evidence(sending, consultants, legs)
 
 
 async def _watcher(place: Watched, signature: Signature) -> Watcher:
@@ -109,32 +109,30 @@ def _send(sender: RawSender, data: bytes, destination: str) -> str:
     return ""
 
 
-async def _until_quiet(watchers: Sequence[Watcher], crafted: Crafted, packet: Packet, timeout: float) -> None:
-    legs = Legs(crafted.signature, packet.source, packet.source_port)
+async def _until_quiet(watchers: Sequence[Watcher], source: Watched, legs: Legs, timeout: float) -> None:
+    """Others' packets are no news, so the time since the last of ours counts."""
+    deadline = time.monotonic() + timeout
     async with _news(watchers) as news:
-        seen = 0
         while True:
             news.clear()
-            for watcher in watchers:
-                watcher.read()
-            frames = watchers[0].seen.frames
-            # All of them are looked at, for what went out tells under which address answers come.
-            told = [(_leg(frame.data, legs), frame.outgoing) for frame in frames[seen:]]
-            if ("back", False) in told:
+            fresh = [(frame, watcher) for watcher in watchers for frame in watcher.read()]
+            fresh.sort(key=lambda entry: entry[0].nanoseconds)
+            told = [
+                (learnt[1], frame.outgoing, watcher.place.netns)
+                for frame, watcher in fresh
+                if (learnt := legs.learn(frame.data))
+            ]
+            if ("back", False, source.netns) in told:
                 await asyncio.sleep(_SETTLE)
                 break
-            seen = len(frames)
+            if told:
+                deadline = time.monotonic() + timeout
             try:
-                await asyncio.wait_for(news.wait(), timeout)
+                await asyncio.wait_for(news.wait(), deadline - time.monotonic())
             except TimeoutError:
                 break
     for watcher in watchers:
         watcher.read()
-
-
-def _leg(frame: bytes, legs: Legs) -> Leg | None:
-    headers = parse_frame(frame)
-    return legs.learn(frame[ETHERNET:], headers) if headers else None
 
 
 @contextlib.asynccontextmanager
@@ -151,35 +149,11 @@ async def _news(watchers: Iterable[Watcher]) -> AsyncIterator[asyncio.Event]:
             loop.remove_reader(fileno)
 
 
-async def _evidence(
-    packet: Packet, source: Watched, sent: float, refusal: str, watchers: Sequence[Watcher], rules: Sequence[Rules],
-    signature: Signature,
-) -> Evidence:  # fmt: skip
-    legs = Legs(signature, packet.source, packet.source_port)
-    crossed = crossings([watcher.seen for watcher in watchers], legs)
-    found: list[list[Passage]] = []
-    for watcher, each in zip(watchers, rules, strict=True):
-        found.append(passages(watcher.seen, crossed, _bases(watcher, each), legs))
-    await asyncio.gather(*(each.after(_backends(ways)) for each, ways in zip(rules, found, strict=True)))
-    noted = []
-    for watcher, each, ways in zip(watchers, rules, found, strict=True):
-        consultant = Consultant(watcher, each)
-        noted += [(passage, await consultant.notes(passage)) for passage in ways]
-    lost = sum(watcher.seen.lost for watcher in watchers)
-    return compose(packet, source, sent, refusal, crossed, noted, lost)
-
-
-def _bases(watcher: Watcher, rules: Rules) -> dict[ChainKey, Base]:
-    """Where the base chains hang that have told something."""
-    found: dict[ChainKey, Base] = {}
-    for step in watcher.seen.steps:
-        key = (step.family, step.table, step.chain)
-        if step.packet and key not in found:
-            chain = rules.reader.chain(*key)
-            if chain and chain.hook:
-                found[key] = Base(chain.hook, chain.priority)
-    return found
-
-
-def _backends(ways: Iterable[Passage]) -> frozenset[Backend]:
-    return frozenset(hit.backend for passage in ways for run in passage.runs for hit in run.hits)
+async def _evidence(sending: Sending, consultants: Sequence[Consultant], legs: Legs) -> Evidence:
+    crossed = crossings([each.seen for each in consultants], legs)
+    found = [passages(each.seen, crossed, each.bases(), legs) for each in consultants]
+    await asyncio.gather(*(each.after(ways) for each, ways in zip(consultants, found, strict=True)))
+    noted = [
+        (passage, await each.notes(passage)) for each, ways in zip(consultants, found, strict=True) for passage in ways
+    ]
+    return compose(sending, crossed, noted, sum(each.seen.lost for each in consultants))

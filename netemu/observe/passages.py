@@ -13,6 +13,7 @@ IPVS sends on from hook input through hook output, so output does not begin a pa
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
@@ -30,6 +31,7 @@ ChainKey = tuple[str, str, str]
 RANKS: Final = {"prerouting": 0, "input": 1, "forward": 1, "output": 2, "postrouting": 3}
 _XTABLES_PRIORITIES: Final = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
 _TRACE: Final = re.compile(r"TRACE: (?P<table>[^:]+):(?P<chain>.+):(?P<kind>rule|return|policy):(?P<number>\d+) ?$")
+_UDP, _WITHOUT_OPTIONS = 17, 0x45
 _IPTABLES_TABLES: Final = frozenset(_XTABLES_PRIORITIES)
 
 
@@ -109,14 +111,17 @@ class Legs:
 
     def __init__(self, signature: Signature, source: str, source_port: int) -> None:
         self._signature = signature
-        self._talkers = {(source, source_port)}
+        self._talkers = {_end(source, source_port)}
+        """Addresses and ports that the packet has been sent from, as packets have them."""
 
-    def learn(self, packet: bytes, headers: Headers) -> Leg | None:
-        """As `of`, for packets in the order of time: under which addresses the packet goes is remembered."""
-        leg = self.of(packet, headers)
+    def learn(self, frame: bytes) -> tuple[Headers, Leg] | None:
+        """As `of`, for frames in the order of time: under which addresses the packet goes is remembered."""
+        if self._others(frame) or not (headers := parse_frame(frame)):
+            return None
+        leg = self.of(frame[ETHERNET:], headers)
         if leg == "there":
-            self._talkers.add((headers.source, headers.source_port))
-        return leg
+            self._talkers.add(_end(headers.source, headers.source_port))
+        return (headers, leg) if leg else None
 
     def of(self, packet: bytes, headers: Headers) -> Leg | None:
         """None for somebody else's packet."""
@@ -125,15 +130,30 @@ class Legs:
             offset = signature.quoted_offset if headers.about else signature.offset
             quoted = packet[begin + offset :][: len(signature.value)]
             return "back" if quoted == signature.value[: len(quoted)] and self._is_mine(headers) else None
-        if (headers.destination, headers.port) in self._talkers and signature.protocol != "icmp":
+        if signature.protocol != "icmp" and _end(headers.destination, headers.port) in self._talkers:
             return "back"
         value = packet[begin + signature.offset :][: len(signature.value)]
         return "there" if value and value == signature.value[: len(value)] else None
 
+    def _others(self, frame: bytes) -> bool:
+        """Whether a frame is a datagram of others, at a glance: all datagrams of a place come by here."""
+        if self._signature.protocol != "udp":
+            return False
+        destination, transport = (38, 54) if self._signature.ipv6 else (30, 34)
+        plain = frame[20] == _UDP if self._signature.ipv6 else frame[14] == _WITHOUT_OPTIONS and frame[23] == _UDP
+        end = frame[destination:transport] + frame[transport + 2 : transport + 4]
+        value = self._signature.value
+        return plain and end not in self._talkers and not frame.startswith(value, transport + self._signature.offset)
+
     def _is_mine(self, headers: Headers) -> bool:
         if not headers.about or not headers.about.port:
             return self._signature.protocol == "icmp"
-        return (headers.about.source, headers.about.source_port) in self._talkers
+        return _end(headers.about.source, headers.about.source_port) in self._talkers
+
+
+def _end(address: str, port: int) -> bytes:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return socket.inet_pton(family, address) + port.to_bytes(2, "big")
 
 
 def crossings(seen: Iterable[Seen], legs: Legs) -> list[Crossing]:
@@ -141,9 +161,8 @@ def crossings(seen: Iterable[Seen], legs: Legs) -> list[Crossing]:
     found: list[Crossing] = []
     everything = [(frame, one.place) for one in seen for frame in one.frames]
     for frame, place in sorted(everything, key=lambda entry: entry[0].nanoseconds):
-        headers = parse_frame(frame.data)
-        leg = legs.learn(frame.data[ETHERNET:], headers) if headers else None
-        if headers and leg:
+        if learnt := legs.learn(frame.data):
+            headers, leg = learnt
             crossing = Crossing(
                 seconds=frame.seconds, place=place, leg=leg, link=frame.link,
                 direction="out" if frame.outgoing else "in", headers=headers, frame=frame.data,

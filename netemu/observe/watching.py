@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from netemu.kernel.conntrack_events import ConntrackEvents, Tracked
 from netemu.kernel.iptables import has_xtables
@@ -16,9 +16,12 @@ from netemu.kernel.netlink import Netlink
 from netemu.kernel.nflog import Nflog
 from netemu.kernel.nft_trace import NftTrace
 from netemu.kernel.signature import Signature
-from netemu.kernel.tap import Tap, signature_filter
+from netemu.kernel.tap import Frame, Tap, signature_filter
 from netemu.observe.evidence import Watched
 from netemu.observe.passages import Seen
+
+_READS: Final = 16
+"""A few thousand frames; where more than that come all the time, it must end nevertheless."""
 
 
 class _Closing(Protocol):
@@ -70,9 +73,12 @@ class Watcher:
         sources = (self._tap, self._trace, self._log, self._events)
         return [source.fileno() for source in sources if source]
 
-    def read(self) -> None:
-        """Take in what has been told. Never blocks."""
-        while frames := self._tap.read():
+    def read(self) -> list[Frame]:
+        """Take in what has been told; the frames of it. Never blocks."""
+        before = len(self.seen.frames)
+        for _ in range(_READS):
+            if not (frames := self._tap.read()):
+                break
             self.seen.frames += frames
         steps, lost = self._trace.read()
         self.seen.steps += steps
@@ -83,6 +89,7 @@ class Watcher:
             self.seen.logged += logged
             lost += more
         self.seen.lost += lost + missed + self._tap.lost()
+        return self.seen.frames[before:]
 
 
 def close_all(watchers: Iterable[Watcher]) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -406,6 +408,27 @@ def test_several_traces_at_once_do_not_see_each_other() -> None:
         }  # fmt: skip
     accepted = [hit for hit in of(found[0], RuleHit) if hit.table == "filter" and hit.number]
     assert told(accepted) == ["filter FORWARD accept"]
+
+
+def test_a_busy_network_does_not_hold_a_trace_up() -> None:
+    nft(NFT_SERVICE)
+    stop = threading.Event()
+
+    def flood() -> None:
+        with bed.in_ns(CLIENT, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+            while not stop.is_set():
+                sock.sendto(b"somebody else's", (ADDRESS, 9))
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        found = [follow(protocol="udp"), follow(protocol="udp", port=81, timeout=0.1)]
+    finally:
+        stop.set()
+        thread.join()
+
+    assert [evidence.reached for evidence in found] == ["endpoint", ""]
+    assert path(found[0], "back") == BACK
 
 
 def test_nothing_is_left_when_it_is_cancelled() -> None:

@@ -29,8 +29,8 @@ def test_the_entry_is_made_of_what_the_directions_say(kind: str, directions: str
 def test_connections_of_both_families_are_read() -> None:
     text = """Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData
 TCP 0A000001 EE49 0A600001 0050 0AF40102 1F90 SYN_RECV         59
-UDP [fd00:0000:0000:0000:0000:0000:0000:0001] EE49 [fd00:0000:0000:0000:0000:0000:0000:000a] 0035 \
-[fd00:0000:0000:0000:0000:0000:0000:0002] 0035 UDP             299
+UDP fd00:0000:0000:0000:0000:0000:0000:0001 EE49 fd00:0000:0000:0000:0000:0000:0000:000a 0035 \
+fd00:0000:0000:0000:0000:0000:0000:0002 0035 UDP             299
 """
 
     assert parse(text) == [

@@ -10,7 +10,7 @@ import pytest
 from netemu.kernel.nflog import Logged
 from netemu.kernel.nft_trace import TABLE, Step
 from netemu.kernel.tap import Frame
-from netemu.observe.compose import compose
+from netemu.observe.compose import Sending, compose
 from netemu.observe.evidence import Event, Evidence, Hook, Leg, Packet, Protocol, Routed, RuleHit, Watched
 from netemu.observe.headers import craft
 from netemu.observe.passages import Base, ChainKey, Legs, Passage, Seen, crossings, passages
@@ -212,7 +212,7 @@ def row(*places: Place, notes: dict[str, list[Event]], refusal: str = "") -> Evi
         for passage in passages(place.seen, crossed, BASES, which)
     ]
     packet = Packet(source=CLIENT, destination=SERVICE, source_port=PORT, port=80)
-    return compose(packet, Watched("client", ""), 1e-6, refusal, crossed, noted, 0)
+    return compose(Sending(packet, Watched("client", ""), 1e-6, refusal), crossed, noted, 0)
 
 
 def ends(evidence: Evidence) -> list[tuple[str, str]]:
