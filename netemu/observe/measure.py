@@ -26,6 +26,7 @@ from typing import Final
 
 from netemu.dns import names, wire
 from netemu.kernel import netns as namespaces
+from netemu.model.errors import KernelNotFound
 from netemu.observe.matrix import Measured
 from netemu.observe.predict import Outcome
 from netemu.observe.probe import complete, split
@@ -62,7 +63,7 @@ class Ask:
 
 
 async def measure(asks: Sequence[Ask], *, timeout: float = 2.0) -> list[Measured]:
-    """What each of them sees, in order. Raises KernelNotFound for a namespace that is gone."""
+    """What each of them sees, in order; from a namespace that is gone meanwhile, nothing can be reached."""
     gates = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_WAITING)
     turns: dict[tuple[str, str, bool], asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -70,7 +71,10 @@ async def measure(asks: Sequence[Ask], *, timeout: float = 2.0) -> list[Measured
         turn = turns[ask.netns, ask.refused_by, ":" in ask.address]
         async with turn if ask.refused_by else gates[ask.expected != (Outcome.ANSWERED,)]:
             silent = {Outcome.DROPPED, Outcome.UNREACHABLE} & {*ask.expected}
-            return await _one(ask, timeout if silent else 3 * timeout)
+            try:
+                return await _one(ask, timeout if silent else 3 * timeout)
+            except KernelNotFound as error:
+                return Measured(Outcome.UNREACHABLE, detail=str(error))
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(ask)) for ask in asks]
