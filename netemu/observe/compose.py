@@ -68,9 +68,15 @@ def compose(sending: Sending, crossed: Sequence[Crossing], noted: Noted, lost: i
     answer = _answer(noted, source)
     arrived = answer[0].entry if answer else None
     return Evidence(
-        packet=sending.packet, source=source, sent=sent, events=tuple(events),
-        answer=_as_received(answer) if answer else None, reached=_reached(noted), seconds=arrived.seconds - sent if arrived else 0.0, lost=lost,
-    )  # fmt: skip
+        packet=sending.packet,
+        source=source,
+        sent=sent,
+        events=tuple(events),
+        answer=_as_received(answer) if answer else None,
+        reached=_reached(noted),
+        seconds=arrived.seconds - sent if arrived else 0.0,
+        lost=lost,
+    )
 
 
 def _told(entry: tuple[Passage, Sequence[Event]], seconds: float, crossed: Sequence[Crossing]) -> list[Event]:
