@@ -60,7 +60,8 @@ class SqliteStore:
     def __init__(self, connection: sqlite3.Connection, revision: int, compacted: int, retention: int) -> None:
         self._engine = _Engine(connection, revision, compacted, retention, self._deliver)
         self._loop = asyncio.get_running_loop()
-        self._work: SimpleQueue[_Work] = SimpleQueue()
+        self._gathered: list[_Work] = []
+        self._work: SimpleQueue[list[_Work]] = SimpleQueue()
         self._watches: set[_Watch] = set()
         self._closed = False
         # Daemon, so that a process that forgets `close` can end; what was answered is committed anyway.
@@ -144,7 +145,7 @@ class SqliteStore:
         if self._closed:
             return
         self._closed = True
-        self._work.put(None)
+        self._gather(None)
         await asyncio.to_thread(self._thread.join)
         for watch in self._watches:
             watch.end()
@@ -160,17 +161,27 @@ class SqliteStore:
         if self._closed:
             raise ServiceUnavailable("the store is closed")
         answer: asyncio.Future[Any] = self._loop.create_future()
-        self._work.put(work(answer))
+        self._gather(work(answer))
         return answer
+
+    def _gather(self, work: _Work) -> None:
+        """Hand work over to the thread, with all else that this turn of the loop brings: it need not wake for each."""
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(work)
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        self._work.put(gathered)
 
     def _serve(self) -> None:
         """The thread: take what waits, do it, answer."""
         running = True
         while running:
-            batch = [self._work.get()]
+            batch = self._work.get()
             with contextlib.suppress(Empty):
                 while len(batch) < _BATCH:
-                    batch.append(self._work.get_nowait())
+                    batch += self._work.get_nowait()
             running = None not in batch
             self._engine.run([work for work in batch if work is not None])
         self._engine.close()
