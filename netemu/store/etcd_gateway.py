@@ -1,8 +1,9 @@
 """etcd v3's JSON gateway: calls that fail over between members, and streams of answers.
 
 etcd serves its gRPC methods as JSON under `/v3/` on the same port and with the same certificates (etcd's
-`Documentation/dev-guide/api_grpc_gateway`), so aiohttp is all it takes. Bytes are base64 there, and 64-bit numbers
-strings; msgspec reads both into what they are.
+`Documentation/dev-guide/api_grpc_gateway`), so HTTP is all it takes: aiohttp's for streams, and for calls, of which
+there are many, connections of our own (`etcd_connection`). Bytes are base64 there, and 64-bit numbers strings; msgspec
+reads both into what they are.
 
 A member is tried until it fails, then the next; the one that answered last is asked first. A call that certainly did
 nothing is repeated on the next member until the patience ends. Where a member may have done what it was asked and only
@@ -24,13 +25,12 @@ import msgspec
 from netemu.kernel import netns
 from netemu.model.errors import ServiceUnavailable
 from netemu.store.base import StoreError
+from netemu.store.etcd_connection import Connections, Unreachable
 
 PATIENCE = 10.0
 """Seconds that a call goes on trying: an election takes one to two of them."""
-_ANSWER_SECONDS = 5.0
 _CONNECT_SECONDS = 1.0
 _PAUSE_SECONDS = 0.1
-_MOST_CONNECTIONS = 64
 _UNSENT = ("Accept", "Accept-Encoding", "User-Agent")
 
 _INVALID, _NOT_FOUND, _EXHAUSTED, _PRECONDITION, _OUT_OF_RANGE, _UNIMPLEMENTED = 3, 5, 8, 9, 11, 12
@@ -153,10 +153,9 @@ class Gateway:
         `tls` checks the members and has our certificate."""
         self._namespace = namespace
         self._endpoints = [endpoint.rstrip("/") for endpoint in endpoints]
+        self._connections = {endpoint: Connections(endpoint, tls, namespace) for endpoint in self._endpoints}
         self._preferred = 0
-        connector = aiohttp.TCPConnector(
-            limit=0, limit_per_host=_MOST_CONNECTIONS, ssl=tls or True, socket_factory=self._socket
-        )
+        connector = aiohttp.TCPConnector(limit=0, ssl=tls or True, socket_factory=self._socket)
         # Where a request has Accept, etcd 3.4 warns of the gateway's own certificate, each time.
         self._session = aiohttp.ClientSession(connector=connector, skip_auto_headers=_UNSENT)
 
@@ -167,6 +166,8 @@ class Gateway:
     async def close(self) -> None:
         """Let go of all connections."""
         await self._session.close()
+        for connections in self._connections.values():
+            await connections.close()
 
     async def call(self, method: str, body: Any, answer: type[_Answer], *, repeatable: bool = True) -> _Answer:
         """The answer of whichever member gives one.
@@ -198,16 +199,14 @@ class Gateway:
             self._preferred = (self._preferred + 1) % len(self._endpoints)
 
     async def _ask(self, endpoint: str, method: str, content: bytes, answer: type[_Answer]) -> _Answer:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_ANSWER_SECONDS)
         try:
-            async with self._session.post(f"{endpoint}/v3/{method}", data=content, timeout=timeout) as response:
-                text = await response.read()
-                if response.status == 200:
-                    return msgspec.json.decode(text, type=answer, strict=False)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            status, text = await self._connections[endpoint].post(f"/v3/{method}", content)
+            if status == 200:
+                return msgspec.json.decode(text, type=answer, strict=False)
+        except Unreachable as error:
             raise ServiceUnavailable(f"{endpoint}: {error}") from error
-        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as error:
-            raise MaybeDone(f"{endpoint}: {error or type(error).__name__}") from error
+        except (OSError, EOFError, msgspec.DecodeError) as error:
+            raise MaybeDone(f"{endpoint}: {str(error) or type(error).__name__}") from error
         raise _failure(endpoint, text)
 
     @asynccontextmanager
