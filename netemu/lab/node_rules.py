@@ -43,7 +43,7 @@ async def _read(netns: str, names: Names, families: list[bool]) -> list[NodeRule
 
 
 def find_service(lab: str, text: str) -> str:
-    """NAMESPACE/NAME or NAMESPACE/NAME:PORT, of what may be written without `default/`.
+    """NAMESPACE/NAME or NAMESPACE/NAME:PORT, of what may be written without `default/`, and with a port's number.
 
     Raises UserError naming the Services or ports there are instead.
     """
@@ -52,7 +52,11 @@ def find_service(lab: str, text: str) -> str:
     known = {f"{each['metadata']['namespace']}/{each['metadata']['name']}": each for each in listed}
     if key not in known:
         raise UserError(f"no Service {key}; {instead(key, sorted(known), 'there are')}")
-    ports = [str(each.get("name") or each["port"]) for each in known[key]["spec"].get("ports") or ()]
-    if port and port not in ports:
-        raise UserError(f"Service {key} has no port {port!r}; {instead(port, ports, 'it has')}")
-    return f"{key}:{port}" if port and not port.isdigit() else key
+    if not port:
+        return key
+    ports = known[key]["spec"].get("ports") or ()
+    found = [each.get("name", "") for each in ports if port in (each.get("name"), str(each["port"]))]
+    if not found:
+        listed_ports = [str(each.get("name") or each["port"]) for each in ports]
+        raise UserError(f"Service {key} has no port {port!r}; {instead(port, listed_ports, 'it has')}")
+    return f"{key}:{found[0]}".removesuffix(":")

@@ -20,8 +20,8 @@ from netemu.kernel.nft_read import NftReader
 from netemu.model import nft
 from netemu.model.errors import KernelError
 from netemu.observe.evidence import Backend, Counter, RuleHit
-from netemu.observe.rules_iptables import Saved as SavedRule
-from netemu.observe.rules_iptables import Tables, options_of, parse_counted
+from netemu.observe.iptables_saved import Saved as SavedRule
+from netemu.observe.iptables_saved import Tables, options_of, parse_counted
 
 _TOOLS_COMMENT: Final = re.compile(r' ?comment "([^"]*)"$')
 _HANDLE: Final = re.compile(r"^\s*(.*\S) # handle (\d+)$", re.MULTILINE)

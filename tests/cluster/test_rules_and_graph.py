@@ -74,6 +74,7 @@ def test_a_services_rules_are_told_in_every_mode(lab: str, mode: str) -> None:
     assert all(f"Pod default/{pod} on {node} (" in said for pod, node in (("near", "one"), ("far", "two")))
     assert all(f"({start}" in said for start in ("10.244.", "[fd00:10:244"))
     assert {port for rule in rules for port in rule["ports"]} == {"default/web:http"}
+    assert told(lab, "web:80") == told(lab, "default/web:http")
     counted = [rule["packets"] for rule in rules if rule["text"].startswith("-p tcp") and "DNAT" in rule["text"]]
     assert (sum(counted) > 0) if mode == "iptables" else (counted == [])
 

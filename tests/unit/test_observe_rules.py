@@ -13,10 +13,11 @@ from netemu.model import nft
 from netemu.model.nft import Field
 from netemu.model.objects import EndpointSlice, Service
 from netemu.observe.evidence import Backend, MapHit, RuleHit
+from netemu.observe.iptables_saved import options_of
 from netemu.observe.names import names_of
 from netemu.observe.rules import NodeRules, fixed, of_service, others, share_text, shares
 from netemu.observe.rules_check import Finding, findings
-from netemu.observe.rules_iptables import chains_of_iptables, options_of
+from netemu.observe.rules_iptables import chains_of_iptables
 from netemu.observe.rules_listed import chains_of_listing
 from netemu.observe.rules_nftables import chains_of_nftables
 from netemu.observe.rules_told import by_port, meaning, told
@@ -278,6 +279,13 @@ def test_without_comments_endpoints_are_known_by_who_leads_to_them() -> None:
 
     met = of_service(rules, "default/web")
     assert sum(each.chain.startswith("KUBE-SEP-") for each in met) == 6
+
+
+def test_chains_of_older_releases_are_known_too() -> None:
+    def sentences(text: str) -> list[str]:
+        return [each.line.sentence for each in of_service(saved(text), "prod/lb-local")]
+
+    assert sentences(SAVED.replace("KUBE-EXT-", "KUBE-XLB-")) == sentences(SAVED)
 
 
 @pytest.mark.parametrize(

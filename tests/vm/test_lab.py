@@ -116,6 +116,19 @@ def test_ipvs_leads_to_every_endpoint_from_inside_and_outside(lab: str) -> None:
     assert "KUBE-SVC-" not in rules
 
 
+def test_the_rules_that_carry_a_service_are_told_with_sets_and_virtual_servers(lab: str) -> None:
+    answer = netemu("rules", "worker-1", "--lab", lab, "--service", "web", "-o", "json", timeout=600)
+    (family,) = json.loads(answer)["families"]
+    said = {rule["chain"]: rule["sentence"] for rule in family["rules"]}
+
+    assert (family["mode"], family["off"]) == ("ipvs", [])
+    assert said["ipset KUBE-NODE-PORT-TCP"] == "node port 30080/tcp of default/web is a node port"
+    servers = [rule["sentence"] for rule in family["rules"] if rule["chain"] == "virtual servers"]
+    place = "cluster IP 10.96.0.80:80/tcp of default/web"
+    assert f"sends what goes to {place} to one of 2 endpoints, in turn" in servers
+    assert "Pod default/far on worker-1 (" in said["tcp 10.96.0.80:80"] + said["tcp 172.18.0.3:30080"]
+
+
 def test_every_connection_is_as_the_oracle_predicts_for_ipvs(lab: str) -> None:
     done = run("matrix", "--lab", lab, "-n", "default", "--timeout", "10", "-o", "json", timeout=600)
     told = json.loads(done.stdout)
