@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 from netemu.observe.probe import Pace, Place, Prober
@@ -35,8 +36,8 @@ class Steady:
 
     @property
     def result(self) -> ProbeResult:
-        """What all attempts come to."""
-        return self._prober.result()
+        """What all attempts come to; nothing of the spread, for servers come and go meanwhile."""
+        return replace(self._prober.result(), evenness=None)
 
     @property
     def timeline(self) -> Timeline:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _MODES = ("iptables", "ipvs", "nftables")
 _SCOPES = ("module", "session")
 _WANTED = "_netemu_wanted"
+_UNNAMED: Any = getattr(pytest, "HIDDEN_PARAM", "lab")
+"""A test in the file's own mode keeps its name; before pytest 8.4 it has `[lab]` behind it."""
 
 
 class Wanted(NamedTuple):
@@ -67,9 +69,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if _WANTED not in metafunc.fixturenames:
         return
     topology, modes = _topology(metafunc), _modes(metafunc.config)
-    wanted = [
-        pytest.param(_wanted(topology, mode), id=mode or pytest.HIDDEN_PARAM, marks=_skip(mode)) for mode in modes
-    ]
+    wanted = [pytest.param(_wanted(topology, mode), id=mode or _UNNAMED, marks=_skip(mode)) for mode in modes]
     metafunc.parametrize(_WANTED, wanted, indirect=True)
 
 

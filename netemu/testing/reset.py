@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from netemu.kernel import process
 from netemu.kernel.conntrack import ConntrackNetlink
 from netemu.lab import changes
 from netemu.lab.api import LabApi
-from netemu.lab.config import LabConfig
+from netemu.lab.config import API_PORT, LabConfig
 from netemu.model.custom import CustomResourceDefinition, resources_of
-from netemu.model.errors import KernelError, NotFound
+from netemu.model.errors import AlreadyExists, KernelError, NotFound
 from netemu.model.meta import decode
 from netemu.model.resources import (
     CERTIFICATESIGNINGREQUESTS,
@@ -44,9 +44,13 @@ from netemu.network.names import node_netns
 Obj = dict[str, Any]
 _NOT_THE_FILES = (EVENTS, EVENTS_V1, LEASES, CERTIFICATESIGNINGREQUESTS, IPADDRESSES)
 _KINDS = (NAMESPACES, *(kind for kind in RESOURCES if kind is not NAMESPACES and kind not in _NOT_THE_FILES))
-_SERVERS_OWN = ("uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink")
+_SERVERS_OWN = (
+    "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds",
+    "managedFields",
+)  # fmt: skip
 _CONTROLLERS_OWN = (changes.SETTLED_ANNOTATION, "deployment.kubernetes.io/revision")
 """Annotations that change without anybody's wish."""
+API_SERVICE = ("default", "kubernetes")
 _MANAGED_SLICE = "endpointslice.kubernetes.io/managed-by"
 _COUNTERS = re.compile(r"\[\d+:\d+\]|packets \d+ bytes \d+|^#.*$|(valid|preferred)_lft \w+|expires \w+", re.MULTILINE)
 
@@ -59,33 +63,49 @@ class Key(NamedTuple):
     name: str
 
 
+class Difference(NamedTuple):
+    """What has become of objects: those that are gone, that are new, and that somebody has changed."""
+
+    gone: list[Key]
+    fresh: list[Key]
+    changed: list[Key]
+
+
+def difference(before: Mapping[Key, Obj], now: Mapping[Key, Obj]) -> Difference:
+    """What of the objects is not as it was, in the order in which they are listed. What is about to go is gone."""
+    staying = {key for key, obj in now.items() if not obj["metadata"].get("deletionTimestamp")}
+    gone = [key for key in before if key not in staying]
+    fresh = [key for key in now if key not in before]
+    changed = [key for key in before if key in staying and wanted(now[key]) != wanted(before[key])]
+    return Difference(gone, fresh, changed)
+
+
 class Baseline:
     """The objects of a lab when it came up."""
 
     def __init__(self, api: LabApi, config: LabConfig) -> None:
         self._api, self._config = api, config
         self._objects = dict(self._listed())
-        self._revisions = {key: _revision(obj) for key, obj in self._objects.items()}
 
     def restore(self) -> bool:
         """Put back what is not as it was; whether anything was. Raises ApiError, Failed, RulesMissingError."""
         now = dict(self._listed())
-        gone = [key for key in self._objects if key not in now]
-        fresh = [key for key in now if key not in self._objects]
-        changed = [key for key in self._objects if key in now and self._differs(key, now[key])]
-        for key in reversed(fresh):
+        gone, fresh, changed = difference(self._objects, now)
+        for key in (*reversed(fresh), *(key for key in gone if key in now)):
             self._delete(key)
         for key in gone:
-            self._api.create(key.resource, _wanted(self._objects[key]), key.namespace)
+            changes.until_gone(self._api, key.resource, key.name, key.namespace)
+            with contextlib.suppress(AlreadyExists):  # whoever makes one in each namespace was faster
+                self._api.create(key.resource, wanted(self._objects[key]), key.namespace)
         for key in changed:
-            self._replace(key, now[key])
-        touched = bool(gone or fresh or changed)
-        if touched:
-            self._wait_for_the_end_of([key for key in fresh if key.resource is NAMESPACES])
+            path = key.resource.path(key.namespace, key.name)
+            self._api.request("PUT", path, replacement(self._objects[key], now[key]))
+        if gone or fresh or changed:
+            for key in fresh:
+                changes.until_gone(self._api, key.resource, key.name, key.namespace)
             changes.settle(self._api)
-        self._revisions = {key: _revision(obj) for key, obj in (self._listed() if touched else now.items())}
         self._forget_connections()
-        return touched
+        return bool(gone or fresh or changed)
 
     def _listed(self) -> Iterator[tuple[Key, Obj]]:
         services: dict[tuple[str, str], bool] = {}
@@ -98,31 +118,13 @@ class Baseline:
                     kinds += resources_of(decode(obj, CustomResourceDefinition))[:1]
                 if resource is SERVICES:
                     services[key[1:]] = bool((obj.get("spec") or {}).get("selector")) or key[1:] == API_SERVICE
-                if not _made_by_controllers(key, obj, services):
+                if not follows(key, obj, services):
                     yield key, {"apiVersion": resource.api_version, "kind": resource.kind, **obj}
-
-    def _differs(self, key: Key, now: Obj) -> bool:
-        if self._revisions.get(key) == _revision(now):
-            return False
-        return _wanted(now) != _wanted(self._objects[key]) or bool(now["metadata"].get("deletionTimestamp"))
 
     def _delete(self, key: Key) -> None:
         with contextlib.suppress(NotFound):  # gone with its namespace or its owner
             query = {"gracePeriodSeconds": "0"} if key.resource is PODS else {}
             self._api.request("DELETE", key.resource.path(key.namespace, key.name), None, **query)
-
-    def _replace(self, key: Key, now: Obj) -> None:
-        wanted = _wanted(self._objects[key])
-        kept = {name: text for name, text in _annotations(now).items() if name in _CONTROLLERS_OWN}
-        wanted["metadata"]["annotations"] = {**_annotations(wanted), **kept}
-        wanted["metadata"]["resourceVersion"] = now["metadata"]["resourceVersion"]
-        if "status" in now:
-            wanted["status"] = now["status"]
-        self._api.request("PUT", key.resource.path(key.namespace, key.name), wanted)
-
-    def _wait_for_the_end_of(self, namespaces: list[Key]) -> None:
-        for key in namespaces:
-            changes.until_gone(self._api, key.resource, key.name)
 
     def _forget_connections(self) -> None:
         for node in self._config.nodes:
@@ -138,20 +140,15 @@ class Baseline:
         return (destination, port) == (self._config.api_service_ip, 443) or port == API_PORT
 
 
-API_SERVICE = ("default", "kubernetes")
-API_PORT = 6443
-
-
-def _revision(obj: Obj) -> str:
-    return str(obj["metadata"].get("resourceVersion", ""))
-
-
 def _annotations(obj: Obj) -> dict[str, str]:
     return dict(obj["metadata"].get("annotations") or {})
 
 
-def _made_by_controllers(key: Key, obj: Obj, services: dict[tuple[str, str], bool]) -> bool:
-    """Whether an object follows from others, or is kept up to date by whoever made it."""
+def follows(key: Key, obj: Obj, services: Mapping[tuple[str, str], bool]) -> bool:
+    """Whether an object follows from others, or is kept up to date by whoever made it.
+
+    `services`: whether the endpoints of a Service, by namespace and name, are somebody's who keeps them up to date.
+    """
     meta = obj["metadata"]
     if key.resource is ENDPOINTS:
         return services.get(key[1:], False)
@@ -161,12 +158,20 @@ def _made_by_controllers(key: Key, obj: Obj, services: dict[tuple[str, str], boo
     return owned or meta.get("namespace") == "kube-public" or key.name == "kube-root-ca.crt"
 
 
-def _wanted(obj: Obj) -> Obj:
+def wanted(obj: Obj) -> Obj:
     """What somebody wished of an object: without its status, and without what the server and controllers note on it."""
-    meta = {name: value for name, value in obj["metadata"].items() if name not in (*_SERVERS_OWN, "deletionTimestamp")}
-    annotations = {name: text for name, text in _annotations(obj).items() if name not in _CONTROLLERS_OWN}
-    meta["annotations"] = annotations
+    meta = {name: value for name, value in obj["metadata"].items() if name not in _SERVERS_OWN}
+    meta["annotations"] = {name: text for name, text in _annotations(obj).items() if name not in _CONTROLLERS_OWN}
     return {**{name: value for name, value in obj.items() if name != "status"}, "metadata": meta}
+
+
+def replacement(before: Obj, now: Obj) -> Obj:
+    """What is put in the place of an object, so that it is as it was wished before."""
+    obj = wanted(before)
+    kept = {name: text for name, text in _annotations(now).items() if name in _CONTROLLERS_OWN}
+    obj["metadata"]["annotations"] |= kept
+    obj["metadata"]["resourceVersion"] = now["metadata"]["resourceVersion"]
+    return obj if "status" not in now else {**obj, "status": now["status"]}
 
 
 _ASKED = (

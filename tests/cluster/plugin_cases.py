@@ -1,6 +1,6 @@
 """Tests as a user of the plugin writes them; `test_pytest_plugin` runs this file and judges what comes of it.
 
-Those whose names end in `_fails` must fail, all others pass; they run in this order on one lab.
+Those whose names end in `_fails` must fail, in `_is_an_error` must not begin, all others pass; they run in this order.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from netemu.kernel.conntrack import ConntrackNetlink
 from netemu.model.resources import CONFIGMAPS, NODES, PODS, SERVICES
 from netemu.testing.lab import Lab
 from netemu.testing.vantage import Vantage
@@ -58,6 +59,12 @@ def test_packets_are_taken_and_sent(lab: Lab, pod: Find) -> None:
     assert str(accepted[TCP].flags) == "SA"
     assert inside.address in {packet[IP].src for packet in arriving if IP in packet}
     assert silence is frame is None
+
+
+def test_connections_of_earlier_tests_are_forgotten(lab: Lab, node: Find) -> None:
+    flows = ConntrackNetlink(node("one").netns).flows
+
+    assert not {4000, 4001} & {flow.source_port for protocol in ("udp", "tcp") for flow in flows(protocol)}
 
 
 def test_nothing_is_lost_while_nothing_happens(pod: Find) -> None:
@@ -128,3 +135,8 @@ def test_a_claim_is_tried_again_within_its_time(lab: Lab, pod: Find) -> None:
     lab.api.merge_patch(SERVICES, "web", {"spec": {"selector": {"app": "nobody"}}}, "default")
 
     pod("client").assert_refused("web:80", within=10)
+
+
+@pytest.mark.netemu("nowhere.yaml")
+def test_a_topology_that_is_not_there_is_an_error(lab: Lab) -> None:
+    pass

@@ -106,7 +106,11 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 def test_tests_fare_as_they_should(cases: Run) -> None:
-    expected = {name: "FAILED" if name.endswith("_fails") else "PASSED" for name in cases.outcomes}
+    endings = {"_fails": "FAILED", "_is_an_error": "ERROR"}
+    expected = {
+        name: next((outcome for ending, outcome in endings.items() if name.endswith(ending)), "PASSED")
+        for name in cases.outcomes
+    }
 
     assert len(expected) > 10
     assert cases.outcomes == expected, cases.text
@@ -159,6 +163,10 @@ def test_a_failed_lookup_is_shown_query_by_query(cases: Run) -> None:
 
 def test_a_place_that_is_not_there_is_told_with_what_is(cases: Run) -> None:
     assert "did you mean client?" in cases.report("test_a_place_that_is_not_there_fails")
+
+
+def test_what_is_wrong_with_a_topology_is_told_as_netemu_up_tells_it(cases: Run) -> None:
+    assert re.search(r"^\S+/nowhere\.yaml: No such file or directory$", cases.text, re.MULTILINE)
 
 
 def test_the_traceback_ends_in_the_test(cases: Run) -> None:
