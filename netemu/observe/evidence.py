@@ -150,7 +150,7 @@ class RuleHit(_Event, frozen=True, kw_only=True, tag="rule"):
     """The packet as this chain saw it, translations before it included."""
     before: Counter | None = None
     after: Counter | None = None
-    """What the rule had counted before the packet and after it; None where it has no counter."""
+    """What the rule had counted before the packet and after it; None: no counter, or (before) not of iptables."""
 
 
 class MapHit(_Event, frozen=True, kw_only=True, tag="map"):

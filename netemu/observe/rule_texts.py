@@ -23,6 +23,7 @@ from netemu.observe.evidence import Backend, Counter, RuleHit
 from netemu.observe.iptables_saved import Saved as SavedRule
 from netemu.observe.iptables_saved import Tables, options_of, parse_counted
 
+_KEPT_BY_IPTABLES_NFT: Final = (("nat", "PREROUTING"), ("nat", "OUTPUT"), ("filter", "FORWARD"), ("filter", "INPUT"))
 _TOOLS_COMMENT: Final = re.compile(r' ?comment "([^"]*)"$')
 _HANDLE: Final = re.compile(r"^\s*(.*\S) # handle (\d+)$", re.MULTILINE)
 
@@ -105,7 +106,7 @@ class Rules:
         """Read what iptables' rules have counted so far."""
         backends: list[Backend] = ["iptables-legacy"] if xtables else []
         family = "ip6" if self._ipv6 else "ip"
-        if any(self._reader.chain(family, "nat" if c != "FORWARD" else "filter", c) for c in ("PREROUTING", "FORWARD")):
+        if any(self._reader.chain(family, *where) for where in _KEPT_BY_IPTABLES_NFT):
             backends.append("iptables-nft")
         saved = await asyncio.gather(*(read_saved(self._netns, each, ipv6=self._ipv6) for each in backends))
         self._before = dict(zip(backends, saved, strict=True))

@@ -381,6 +381,22 @@ def test_ipv6_is_told_as_ipv4_is(protocol: str) -> None:
     assert of(evidence, RuleHit)[0].text == f"ip6 daddr {SERVICE6} dnat to {ADDRESS6}"
 
 
+@pytest.mark.parametrize("kind", [LEGACY, NFT])
+def test_rules_of_ip6tables_are_told_as_those_of_iptables(kind: str) -> None:
+    rules = [
+        f"nat -A PREROUTING -d {SERVICE6}/128 -p tcp -j DNAT --to-destination [{ADDRESS6}]:9",
+        "filter -A FORWARD -p tcp -j ACCEPT",
+    ]
+    with iptables(kind, *rules, family="ip6"):
+        evidence = follow(destination=SERVICE6)
+
+    hits = [hit for hit in of(evidence, RuleHit) if hit.number]
+    assert told(hits) == ["nat PREROUTING dnat", "filter FORWARD accept"]
+    assert {(hit.family, hit.backend) for hit in hits} == {("ip6", f"iptables-{kind}")}
+    assert evidence.answer is not None
+    assert (evidence.answer.what, evidence.answer.source) == ("RST", SERVICE6)
+
+
 def test_rules_of_others_are_told_in_the_tools_words() -> None:
     nft("""table inet firewall { chain ends { type filter hook forward priority 0;
         meta nfproto ipv4 tcp flags syn / syn,ack counter accept comment "first"; }
