@@ -40,8 +40,11 @@ def _of_one(found: RulesFound, service: str) -> Iterator[str]:
 
 def _of_all(found: RulesFound) -> Iterator[str]:
     yield ""
-    rows = [(r.port, r.rules, "-" if r.packets is None else r.packets, len(r.endpoints), ", ".join(r.places))
-            for r in by_port(found.rules)]  # fmt: skip
+    rows = [
+        (row.port, row.rules, "-" if row.packets is None else row.packets, len(row.endpoints),
+         ", ".join(map(_place, row.places)))
+        for row in by_port(found.rules)
+    ]  # fmt: skip
     yield from table(("SERVICE", "RULES", "TAKEN", "ENDPOINTS", "AT"), rows)
     yield ""
     yield "There whatever Services exist:"
@@ -51,6 +54,10 @@ def _of_all(found: RulesFound) -> Iterator[str]:
         yield "Not kube-proxy's:"
         yield from told(met)
     yield from _off(found.off)
+
+
+def _place(taken: str) -> str:
+    return f"node port {taken[1:]}" if taken.startswith(":") else taken
 
 
 def _off(found: Sequence[tuple[str, str]]) -> Iterator[str]:
