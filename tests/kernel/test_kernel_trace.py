@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -12,11 +13,12 @@ import pytest
 
 from netemu.kernel import conntrack_events, netns, sysctl
 from netemu.kernel.conntrack_events import ConntrackEvents
+from netemu.kernel.netlink import Netlink
 from netemu.kernel.nflog import Nflog
 from netemu.kernel.nft_trace import TABLE, NftTrace
 from netemu.kernel.signature import Signature
 from netemu.kernel.tap import Tap, signature_filter
-from netemu.model.errors import KernelNotFound
+from netemu.model.errors import KernelError, KernelNotFound
 
 NAME = f"t-trace{os.getpid()}"
 BYTES = b"netemu!!"
@@ -205,3 +207,27 @@ def test_a_namespace_that_is_not_there() -> None:
             make()
     with pytest.raises(KernelNotFound):
         ConntrackEvents("t-none")
+
+
+def test_routing_is_asked_as_for_one_packet() -> None:
+    for line in (
+        "link add v0 type veth peer name v1", "link set v0 up", "link set v1 up", "addr add 192.0.2.1/24 dev v0",
+        "addr add 2001:db8::1/64 dev v0 nodad", "route add blackhole 198.51.100.0/24", "rule add fwmark 7 table 70",
+        "route add unreachable 192.0.2.0/24 table 70",
+    ):  # fmt: skip
+        run("ip", *line.split())
+    with Netlink(NAME) as netlink:
+        index = netlink.index("v0")
+        there = netlink.route_to("192.0.2.9")
+        assert (there.type, there.src, there.hops[0].index) == ("unicast", "192.0.2.1", index)
+        assert netlink.route_to("2001:db8::9").src == "2001:db8::1"
+        assert netlink.route_to("192.0.2.1").type == "local"
+        assert netlink.route_to("192.0.2.1", source="192.0.2.9", in_index=index).type == "local"
+        for question, code in (
+            ({"destination": "203.0.113.1"}, errno.ENETUNREACH),
+            ({"destination": "192.0.2.9", "mark": 7}, errno.EHOSTUNREACH),
+            ({"destination": "198.51.100.1"}, errno.EINVAL),
+        ):
+            with pytest.raises(KernelError) as caught:
+                netlink.route_to(**question)
+            assert caught.value.code == code
