@@ -13,7 +13,9 @@ _LINE: Final = re.compile(r"(?:\[(\d+):(\d+)\] )?-A (\S+) ?(.*)$")
 _HEAD: Final = re.compile(r":(\S+) (\S+)")
 _WORD: Final = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')
 _ESCAPED: Final = re.compile(r"\\(.)")
-_ALONE: Final = frozenset({"--reap", "--rsource", "--rcheck", "--set", "--physdev-is-in", "--update", "--rdest"})
+_ALONE: Final = frozenset(
+    {"--reap", "--rsource", "--rcheck", "--set", "--physdev-is-in", "--update", "--rdest", "--notrack"}
+)
 _ENDS: Final = ("ACCEPT", "DROP", "REJECT", "RETURN", "MASQUERADE", "MARK", "DNAT", "SNAT", "LOG", "NFLOG", "TRACE",
                 "REDIRECT", "CT", "NOTRACK", "TCPMSS", "SET", "CONNMARK")  # fmt: skip
 

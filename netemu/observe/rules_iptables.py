@@ -305,6 +305,12 @@ def _plain(options: Options, about: str) -> str:
         "MASQUERADE": f"masquerades {about}: the source becomes this node's address",
         "MARK": f"marks {about} ({options.more.get('--set-xmark', '')})",
         "LOG": f"logs {about}",
+        "NFLOG": f"logs {about}",
+        "CT": f"keeps {about} out of conntrack" if "--notrack" in options.more else f"sets conntrack up for {about}",
+        "NOTRACK": f"keeps {about} out of conntrack",
+        "SNAT": f"changes the source of {about} to {options.more.get('--to-source', '')}",
+        "REDIRECT": f"sends {about} to this node itself",
+        "TCPMSS": f"limits the segment size of {about}",
         "TRACE": f"traces {about}",
     }.get(options.target)
     return said or f"hands {about} to {options.target}"

@@ -296,6 +296,12 @@ def test_chains_of_older_releases_are_known_too() -> None:
         ("-p udp -m udp --dport 53 -j REJECT", "refuses what goes to port 53/udp"),
         ("-d 192.0.2.1/32 -p tcp -m tcp --dport 22 -j DROP", "drops what goes to 192.0.2.1:22/tcp"),
         ("-o eth0 -j MASQUERADE", "masquerades what leaves by eth0: the source becomes this node's address"),
+        (
+            "-d 169.254.20.10/32 -p udp -m udp --dport 53 -j CT --notrack",
+            "keeps what goes to 169.254.20.10:53/udp out of conntrack",
+        ),
+        ("-o eth0 -j SNAT --to-source 192.0.2.7", "changes the source of what leaves by eth0 to 192.0.2.7"),
+        ("-p tcp -j REDIRECT --to-ports 15001", "sends what is tcp to this node itself"),
         ("-j CNI-FORWARD", "hands whatever comes here to CNI-FORWARD"),
         ("-m conntrack ! --ctstate NEW -j RETURN", "leaves this chain with what conntrack does not call NEW"),
     ],
