@@ -158,7 +158,9 @@ def sent_to_port(kind: str, port: str, about: str) -> str:
 
 def refused_port(verb: str, port: str, about: str, why: str) -> str:
     """That packets to a Service port are refused or dropped, and why."""
-    return f"{verb} {about}: {why.format('it' if about.endswith(f' of {port}') else port)}"
+    named = about.endswith(f" of {port}")
+    who, whose = ("it", "its") if named else (port, f"{port}'s")
+    return f"{verb} {about}: {why.format(who=who, whose=whose)}"
 
 
 def from_outside(about: str) -> str:
@@ -166,9 +168,9 @@ def from_outside(about: str) -> str:
     return re.sub(r"does not come from ([0-9a-f.:]+/\d+)", r"comes from outside the Pod network (\1)", about)
 
 
-NO_ENDPOINTS: Final = "{} has no endpoints"
-NO_LOCAL_ENDPOINTS: Final = "{} has no endpoint on this node, and its traffic policy is Local"
-NOT_ADMITTED: Final = "the source ranges of {} do not admit it"
+NO_ENDPOINTS: Final = "{who} has no endpoints"
+NO_LOCAL_ENDPOINTS: Final = "{who} has no endpoint on this node, and its traffic policy is Local"
+NOT_ADMITTED: Final = "the sender is in none of {whose} source ranges"
 
 
 def listed(words: Iterable[str]) -> str:

@@ -14,7 +14,8 @@ from netemu.model.nft import Field
 from netemu.model.objects import EndpointSlice, Service
 from netemu.observe.evidence import Backend, MapHit, RuleHit
 from netemu.observe.iptables_saved import options_of
-from netemu.observe.names import names_of
+from netemu.observe.names import NODE, POD, Party, names_of
+from netemu.observe.oracle import NodeView
 from netemu.observe.rules import NodeRules, fixed, of_service, others, share_text, shares
 from netemu.observe.rules_check import Finding, findings
 from netemu.observe.rules_iptables import chains_of_iptables
@@ -22,6 +23,7 @@ from netemu.observe.rules_listed import chains_of_listing
 from netemu.observe.rules_nftables import chains_of_nftables
 from netemu.observe.rules_told import by_port, meaning, told
 from netemu.observe.rules_words import Words
+from tests.unit.golden_worlds import dual_stack, sixth
 from tests.unit.proxy_world import DATA, endpoint_slice
 from tests.unit.rules_world import SERVICES, SLICES, TEST_NODE, world_names, world_rules
 
@@ -47,8 +49,8 @@ SAID = {
         "prod/lb-ranges": [
             "has source ranges looked at, for what goes to load balancer IP 1.2.3.4:443/tcp of prod/lb-ranges:https",
             "admits what comes from 203.0.113.0/25",
-            "drops what goes to load balancer IP 1.2.3.4:443/tcp of prod/lb-ranges:https: the source ranges of it do "
-            "not admit it",
+            "drops what goes to load balancer IP 1.2.3.4:443/tcp of prod/lb-ranges:https: the sender is in none "
+            "of its source ranges",
         ],
         "prod/lb-local": [
             "takes what goes to external IP 192.168.99.22:80/tcp of prod/lb-local:p80, as traffic from outside",
@@ -80,8 +82,8 @@ SAID = {
             "takes what goes to node port 30080/tcp of default/sticky, as traffic from outside",
         ],
         "prod/lb-ranges": [
-            "drops what does not come from 1.2.3.4, 192.168.0.0/24, 203.0.113.0/25: the source ranges of "
-            "prod/lb-ranges:https do not admit it",
+            "drops what does not come from 1.2.3.4, 192.168.0.0/24, 203.0.113.0/25: the sender is in none of "
+            "prod/lb-ranges:https's source ranges",
         ],
         "default/empty": [
             "refuses what goes to cluster IP 172.30.0.17:80/tcp of default/empty:p80: it has no endpoints",
@@ -386,6 +388,23 @@ def test_a_rule_of_nftables_that_somebody_added_is_told() -> None:
 )
 def test_shares_add_the_chances_up(chances: list[float | None], words: list[str]) -> None:
     assert [share_text(part) for part in shares(chances)] == words
+
+
+def test_rules_of_ipv6_are_told_with_its_addresses() -> None:
+    services, slices = dual_stack()
+    pods = [(sixth("10.180.0.1"), Party(POD, "default/web-1", "test-node")), (sixth("192.168.0.2"), Party(NODE, "n"))]
+    words = Words(names_of(pods, services))
+    rules = NodeRules("ip6", "iptables", chains_of_iptables((DATA / "iptables-world6.save").read_text(), words))
+    node = NodeView("test-node", (sixth("192.168.0.2"),), pod_cidrs=(sixth("10.180.0.0/24"),))
+
+    said = [each.line.sentence for each in of_service(rules, "default/web")]
+
+    pod = "Pod default/web-1 on test-node ([fd00::10:180:0:1]:8080)"
+    assert f"sends a third of new connections to {pod}" in said
+    assert (
+        "sends what goes to cluster IP [fd00::172:30:0:10]:80/tcp of default/web:http to any of its endpoints" in said
+    )
+    assert findings(rules, node, services, slices, words) == []
 
 
 # --- what is off
