@@ -251,7 +251,10 @@ def trace(
     namespace: Namespace = "default",
     protocol: Annotated[str, typer.Option("--proto", help="tcp, udp or icmp, which has no port")] = "tcp",
     family: Annotated[str, typer.Option(help="ipv4 or ipv6, where the destination has both")] = "",
-    count: Annotated[int, typer.Option(min=1, max=1000, help="Number of packets, one after the other")] = 1,
+    count: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Number of packets; 1, or with --live until interrupted")
+    ] = None,
+    live: Annotated[bool, typer.Option("--live", help="Send nothing: tell of each new connection")] = False,
     size: Annotated[int, typer.Option(min=0, max=65535, help="Length of the packet; 0: as short as can be")] = 0,
     source_port: Annotated[int, typer.Option(min=0, max=65535, help="Port to send from; 0: a free one")] = 0,
     pcap: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all frames there as pcapng")] = None,
@@ -261,9 +264,14 @@ def trace(
     """Send a packet and tell its story: each link, rule, translation and route, and why not, if it fails."""
     from netemu.cli import trace
 
+    if live:
+        trace.live(
+            lab, source, destination, namespace, protocol=protocol, family=family, count=count or 0, output=output
+        )
+        return
     trace.trace(
-        lab, source, destination, namespace,
-        protocol=protocol, family=family, count=count, size=size, source_port=source_port, pcap=pcap, output=output,
+        lab, source, destination, namespace, protocol=protocol, family=family, count=count or 1, size=size,
+        source_port=source_port, pcap=pcap, output=output,
     )  # fmt: skip
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args
 
+import msgspec
 import typer
 
 from netemu.cli.labs import pick
@@ -51,6 +54,43 @@ def trace(
         _print(stories)
     if any(story.outcome != "answered" or story.why_not for story in stories):
         raise SystemExit(1)
+
+
+def live(
+    lab: str, source: str, to: str, namespace: str, *, protocol: str, family: str, count: int, output: Format
+) -> None:
+    """`netemu trace --live`: until interrupted, or so many connections (0: any number) were told."""
+    from netemu.lab.trace import Tracer
+
+    kind = _one_of("--proto", protocol.lower(), get_args(Protocol))
+    _one_of("--family", family, ("", IPV4, IPV6))
+    need_root()
+    tracer = Tracer(pick(lab), source, namespace)
+
+    def ready() -> None:
+        note(f"waiting for connections from {source} to {to}")
+
+    async def tell() -> None:
+        told = 0
+        async with contextlib.aclosing(tracer.live(to, protocol=kind, family=family, ready=ready)) as stories:
+            async for story in stories:
+                _tell(story, output)
+                told += 1
+                if told == count:
+                    return
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(tell())
+
+
+def _tell(story: Story, output: Format) -> None:
+    """At once, also into a pipe. In JSON, one line each."""
+    if output == Format.json:
+        say(msgspec.json.encode(story).decode())
+    else:
+        for line in (*lines_of(story), ""):
+            say(line)
+    sys.stdout.flush()
 
 
 def _one_of(option: str, word: str, known: Sequence[Word]) -> Word:

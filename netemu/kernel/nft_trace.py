@@ -58,6 +58,9 @@ _SOL_NETLINK, _ADD_MEMBERSHIP, _SO_RCVBUFFORCE = 270, 1, 33
 _BUFFER: Final = 4 << 20
 _META_NFTRACE: Final = 12
 _TRANSPORT: Final = 2
+_FLAGS: Final = 13
+_OPENING: Final = (0x02, 0x12, 0x04, 0x14)
+"""Flags of TCP: SYN, SYN-ACK, RST, RST-ACK."""
 _KINDS: Final = {1: "policy", 2: "return", 3: "rule"}
 _VERDICTS: Final = {
     0: "drop", 1: "accept", 2: "stolen", 3: "queue", 4: "repeat", 5: "accept",
@@ -155,7 +158,7 @@ def marking(signature: Signature, name: str) -> list[bytes]:
         SUBSYSTEM << 8 | NEW_TABLE, NLM_F_REQUEST | NLM_F_CREATE, 0, FAMILIES[family], text(1, name) + be32(2, _OWNER)
     )
     rules = [_rule(table, chain, body) for chain in ("prerouting", "output") for body in _marks(family, signature)]
-    if signature.protocol != "icmp":
+    if signature.protocol != "icmp" and not signature.every:
         rules.append(_rule(table, "postrouting", _sent(signature) + _remember(family)))
     return [head, *batch.messages, *rules]
 
@@ -184,6 +187,9 @@ def step(payload: bytes) -> Step:
 def _marks(family: nft.Family, signature: Signature) -> Iterator[bytes]:
     """The rules that set the bit: answers first, so that an answer that repeats the packet is not taken for it."""
     traced = _constant_one() + expressions.instruction("meta", be32(2, _META_NFTRACE), be32(3, 1))
+    if signature.every:
+        yield from (match + traced for match in _beginnings(signature))
+        return
     if signature.protocol != "icmp":
         to_talker = nft.Lookup((nft.daddr(family), Field.TH_DPORT), _TALKERS)
         done = expressions.encode(family, nft.RETURN, _no_list)
@@ -192,6 +198,15 @@ def _marks(family: nft.Family, signature: Signature) -> Iterator[bytes]:
     else:
         yield _sent(signature) + traced
     yield _protocol(signature.icmp) + _bytes_are(signature.quoted_offset, signature.value) + traced
+
+
+def _beginnings(signature: Signature) -> Iterator[bytes]:
+    """What begins or answers any connection. Answers are not known by a talker here: that would be all its packets."""
+    if signature.protocol == "tcp":
+        yield from (_protocol(signature.number) + _bytes_are(_FLAGS, bytes((flags,))) for flags in _OPENING)
+    elif signature.protocol == "udp":
+        yield _protocol(signature.number)
+    yield _protocol(signature.icmp)
 
 
 def _sent(signature: Signature) -> bytes:

@@ -26,6 +26,14 @@ class Signature:
     protocol: str
     """`tcp`, `udp`, `icmp`."""
     value: bytes
+    every: bool = False
+    """Of no packet in particular: every first packet of a connection, and every answer to one."""
+
+    @staticmethod
+    def beginnings(protocol: str, *, ipv6: bool) -> Signature:
+        """Of all packets that begin a connection and that answer these: segments with SYN or RST, all datagrams, all of
+        ICMP. Which of them belong together is for who reads them to find out."""
+        return Signature(ipv6, protocol, b"", every=True)
 
     @staticmethod
     def tcp(sequence: int, *, ipv6: bool) -> Signature:

@@ -33,6 +33,8 @@ _ETHER_IPV4, _ETHER_IPV6 = 0x0800, 0x86DD
 # Opcodes of linux/bpf_common.h: class | size | mode.
 _BYTE, _HALF, _HALF_BEHIND_HEADER, _HEADER_LENGTH = 0x30, 0x28, 0x48, 0xB1
 _WORD, _WORD_BEHIND_HEADER = 0x20, 0x40
+_BYTE_BEHIND_HEADER: Final = 0x50
+_FLAGS, _SYN_OR_RST = 13, 0x06  # of TCP's header
 _SHIFT_RIGHT, _EQUAL, _ANY_BIT, _RETURN = 0x74, 0x15, 0x45, 0x06
 
 _Step = tuple[str, int, int, str, str]
@@ -110,8 +112,8 @@ def port_filter(port: int) -> bytes:
 
 
 def signature_filter(signature: Signature) -> bytes:
-    """A program over Ethernet frames that takes one packet, what answers it, and what may be: all ICMP, and where the
-    packet is a datagram, all datagrams."""
+    """A program over Ethernet frames that takes one packet (or every beginning), what answers it, and what may be: all
+    ICMP, and where the packet is a datagram, all datagrams."""
     ether_type, protocol = (_ETHER_IPV6, _ETHERNET + 6) if signature.ipv6 else (_ETHER_IPV4, _ETHERNET + 9)
     steps: list[_Step] = [
         ("", _HALF, 12, "", ""),
@@ -119,7 +121,15 @@ def signature_filter(signature: Signature) -> bytes:
         ("", _BYTE, protocol, "", ""),
         ("", _EQUAL, signature.icmp, "take", ""),
     ]
-    if signature.protocol == "tcp":
+    if signature.protocol == "tcp" and signature.every:
+        load, header = (_BYTE, _ETHERNET + 40) if signature.ipv6 else (_BYTE_BEHIND_HEADER, _ETHERNET)
+        steps += [
+            ("", _EQUAL, signature.number, "", "drop"),
+            ("", _HEADER_LENGTH, _ETHERNET, "", ""),
+            ("", load, header + _FLAGS, "", ""),
+            ("", _ANY_BIT, _SYN_OR_RST, "take", "drop"),
+        ]
+    elif signature.protocol == "tcp":
         load, header = (_WORD, _ETHERNET + 40) if signature.ipv6 else (_WORD_BEHIND_HEADER, _ETHERNET)
         at, value = signature.answer
         steps += [

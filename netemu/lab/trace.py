@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +21,7 @@ from netemu.lab.cluster_view import cluster_of, read_all, senders
 from netemu.lab.config import LabConfig, load_config
 from netemu.lab.readiness import rules_missing
 from netemu.lab.targets import Target, find_target
+from netemu.model.errors import UserError
 from netemu.model.objects import EndpointSlice, Node, Service, ServiceCIDR
 from netemu.model.pods import Pod
 from netemu.model.resources import ENDPOINTSLICES, NODES, PODS, SERVICECIDRS, SERVICES
@@ -29,6 +30,7 @@ from netemu.observe.cluster import Cluster, Sender
 from netemu.observe.destination import Destination, Objects, parse, resolve
 from netemu.observe.evidence import Evidence, Packet, Protocol, RuleHit, Watched
 from netemu.observe.expected import expected_of
+from netemu.observe.follow import follow
 from netemu.observe.gather import gather
 from netemu.observe.names import CLIENT, POD, UNDERLAY, Names
 from netemu.observe.predict import predict
@@ -130,10 +132,8 @@ class Tracer:
         timeout: float = 1.0,
     ) -> tuple[Story, Evidence | None]:
         """Send one packet. Raises UserError for a destination that is none."""
-        wanted, scene, source = parse(to, protocol), self._scene, self._source
-        place = Place(source.netns, source.resolv_conf, source.hosts)
-        is_pod = bool(source.directory)
-        destination = await resolve(wanted, place, scene.objects, self._namespace, pod=is_pod, family=family)
+        scene, source = self._scene, self._source
+        destination = await self._resolve(to, protocol, family)
         if not destination.address:
             return nowhere_story(source.name, destination, protocol, nowhere(destination)), None
         packet = Packet(
@@ -143,6 +143,28 @@ class Tracer:
         watched = scene.watched(source, destination.address, destination.port)
         evidence = await gather(packet, Watched(source.name, source.netns), watched, timeout=timeout)
         return await self._tell(evidence, destination, watched), evidence
+
+    async def live(
+        self, to: str, *, protocol: Protocol = "tcp", family: str = "", ready: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[Story, None]:
+        """The story of each connection that somebody opens there. Raises UserError for a destination that is none.
+
+        `ready` is called once nothing that begins can be missed.
+        """
+        source, destination = self._source, await self._resolve(to, protocol, family)
+        if not destination.address:
+            raise UserError(f"destination {to!r}: {destination.trouble}")
+        watched = self._scene.watched(source, destination.address, destination.port)
+        place = Watched(source.name, source.netns)
+        async for evidence in follow(place, watched, destination.address, destination.port, protocol, ready):
+            self._scene = read_scene(self._scene.config.name)
+            yield await self._tell(evidence, destination, watched)
+
+    async def _resolve(self, to: str, protocol: Protocol, family: str) -> Destination:
+        source, is_pod = self._source, bool(self._source.directory)
+        place = Place(source.netns, source.resolv_conf, source.hosts)
+        wanted, objects = parse(to, protocol), self._scene.objects
+        return await resolve(wanted, place, objects, self._namespace, pod=is_pod, family=family)
 
     async def _tell(self, evidence: Evidence, destination: Destination, watched: Iterable[Watched]) -> Story:
         scene, packet = self._scene, evidence.packet

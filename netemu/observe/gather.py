@@ -57,7 +57,7 @@ async def gather(packet: Packet, source: Watched, places: Sequence[Watched], *, 
         stack.callback(lambda: close_all(watchers.values()))
         # In one order, whoever traces: two that wait for each other would wait for good.
         for netns, place in sorted({place.netns: place for place in (*places, source)}.items()):
-            watchers[netns] = await _watcher(place, crafted.signature)
+            watchers[netns] = await open_watcher(place, crafted.signature)
         consultants = [Consultant(watcher, ipv6=packet.ipv6) for watcher in watchers.values()]
         for each in consultants:
             stack.callback(each.close)
@@ -67,10 +67,10 @@ async def gather(packet: Packet, source: Watched, places: Sequence[Watched], *, 
         sending = Sending(packet, source, sent, _send(sender, crafted.data, packet.destination))
         legs = Legs(crafted.signature, packet.source, packet.source_port)
         await _until_quiet(list(watchers.values()), source, legs, 0.0 if sending.refusal else timeout)
-        return await _evidence(sending, consultants, legs)
+        return await evidence_of(sending, consultants, legs)
 
 
-async def _watcher(place: Watched, signature: Signature) -> Watcher:
+async def open_watcher(place: Watched, signature: Signature) -> Watcher:
     """x_tables tell one listener at a time, so another trace there is waited for. Raises KernelBusy."""
     deadline = time.monotonic() + _OTHERS
     while True:
@@ -112,7 +112,7 @@ def _send(sender: RawSender, data: bytes, destination: str) -> str:
 async def _until_quiet(watchers: Sequence[Watcher], source: Watched, legs: Legs, timeout: float) -> None:
     """Others' packets are no news, so the time since the last of ours counts."""
     deadline = time.monotonic() + timeout
-    async with _news(watchers) as news:
+    async with news_of(watchers) as news:
         while True:
             news.clear()
             fresh = [(frame, watcher) for watcher in watchers for frame in watcher.read()]
@@ -136,7 +136,7 @@ async def _until_quiet(watchers: Sequence[Watcher], source: Watched, legs: Legs,
 
 
 @contextlib.asynccontextmanager
-async def _news(watchers: Iterable[Watcher]) -> AsyncIterator[asyncio.Event]:
+async def news_of(watchers: Iterable[Watcher]) -> AsyncIterator[asyncio.Event]:
     """Set whenever something can be read."""
     loop, news = asyncio.get_running_loop(), asyncio.Event()
     filenos = [fileno for watcher in watchers for fileno in watcher.filenos]
@@ -149,7 +149,8 @@ async def _news(watchers: Iterable[Watcher]) -> AsyncIterator[asyncio.Event]:
             loop.remove_reader(fileno)
 
 
-async def _evidence(sending: Sending, consultants: Sequence[Consultant], legs: Legs) -> Evidence:
+async def evidence_of(sending: Sending, consultants: Sequence[Consultant], legs: Legs) -> Evidence:
+    """What was taken in of one packet everywhere, put in order."""
     crossed = crossings([each.seen for each in consultants], legs)
     found = [passages(each.seen, crossed, each.bases(), legs) for each in consultants]
     await asyncio.gather(*(each.after(ways) for each, ways in zip(consultants, found, strict=True)))

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from netemu.lab.trace import Scene, Tracer, read_scene
 from netemu.network.names import host_veth, node_netns, pod_netns
+from netemu.observe.evidence import RuleHit
 from netemu.observe.story import Story
-from tests.cluster.labs import netemu, run
+from tests.cluster.labs import eventually, netemu, netemu_json, run, start
 from tests.cluster.trace_table import ROWS, Row, compact, located, parties
 
 LAB = "t-traces"
@@ -92,3 +95,73 @@ def test_the_story_of_a_packet(mode: str, scene: Scene, stories: dict[str, str],
 @pytest.mark.parametrize("mode", ["iptables-legacy"], indirect=True, scope="module")
 def test_the_kernel_tells_the_same_of_xtables(mode: str, scene: Scene, stories: dict[str, str], row: Row) -> None:
     check(mode, scene, stories, row)
+
+
+def test_several_packets_and_their_frames_in_one_file(lab: str, tmp_path: Path) -> None:
+    from scapy.utils import PcapNgReader
+
+    file = tmp_path / "three.pcapng"
+    stories = netemu_json("trace", "client", "svc/far:80", "--count", "3", "--pcap", str(file), "--lab", lab)
+    with PcapNgReader(str(file)) as reader:
+        frames = list(reader)
+
+    assert [story["endpoint"] for story in stories] == 3 * [stories[0]["endpoint"]]
+    assert len(frames) == sum(step["kind"] == "link" for story in stories for step in story["steps"])
+    assert frames == sorted(frames, key=lambda frame: frame.time)
+
+
+def test_connections_that_programs_open_are_told_as_they_begin(lab: str, tmp_path: Path) -> None:
+    said, told = tmp_path / "stderr", tmp_path / "stdout"
+    with said.open("wb") as stderr, told.open("wb") as stdout:
+        command = ("trace", "client", "svc/far:80", "--live", "--count", "2", "-o", "json", "--lab", lab)
+        process = start(*command, stdout=stdout, stderr=stderr)
+    try:
+        eventually(lambda: "waiting for connections" in said.read_text(), "the trace is ready")
+        netemu("probe", "client", "near:80", "--lab", lab)
+        netemu("probe", "client", "far:80", "--count", "2", "--lab", lab)
+        assert process.wait(timeout=20) == 0, said.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    stories = [msgspec.json.decode(line, type=Story) for line in told.read_text().splitlines()]
+
+    assert [(story.outcome, story.endpoint[-5:], story.why_not) for story in stories] == 2 * [
+        ("answered", ":8080", None)
+    ]
+    rules = [step.event.chain for step in stories[0].steps if isinstance(step.event, RuleHit)]
+    assert "KUBE-SERVICES" in rules or "services" in rules
+
+
+def test_a_trace_that_is_interrupted_leaves_nothing_behind(lab: str, tmp_path: Path) -> None:
+    said = tmp_path / "stderr"
+    with said.open("wb") as stderr:
+        process = start("trace", "client", "svc/far:80", "--live", "--lab", lab, stderr=stderr)
+    try:
+        eventually(lambda: "waiting for connections" in said.read_text(), "the trace is ready")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+    nft = ["ip", "netns", "exec", node_netns(lab, "worker-1"), "nft", "list", "tables"]
+    assert "trace" not in subprocess.run(nft, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "why"),
+    [
+        (["client", "far"], 1, "must be NAME:PORT or ADDRESS:PORT, for example web:80"),
+        (["client", "svc/fat:80"], 1, "no Service 'fat' in namespace default; did you mean far?"),
+        (["client", "svc/far:https"], 1, "no port 'https'; Service default/far has http, udp"),
+        (["clint", "svc/far:80"], 1, "no Pod 'clint' running in namespace default; did you mean client?"),
+        (["client", "svc/far:80", "--proto", "sctp"], 2, "--proto sctp: must be tcp, udp, icmp"),
+        (["client", "pod/none:80"], 1, "no Pod 'none' in namespace default"),
+    ],
+)
+def test_a_trace_that_cannot_be_is_refused_in_a_line(lab: str, words: list[str], code: int, why: str) -> None:
+    done = run("trace", *words, "--lab", lab)
+
+    assert done.returncode == code
+    assert why in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
