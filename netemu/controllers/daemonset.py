@@ -7,7 +7,7 @@ are deleted. When nothing of that is to do, Pods of old templates are replaced w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -66,14 +66,20 @@ class View:
 
 
 def reconcile(
-    ds: DaemonSet, pods: Sequence[Pod], nodes: Sequence[Node], history: Sequence[ControllerRevision], now: datetime
+    ds: DaemonSet,
+    pods: Sequence[Pod],
+    nodes: Sequence[Node],
+    history: Sequence[ControllerRevision],
+    now: datetime,
+    taken: Callable[[str], bool] = lambda _: False,
 ) -> Actions:
-    """What to do for `ds`. `pods`: those in its namespace that it owns or selects; `history`: its revisions."""
+    """What to do for `ds`. `pods`: those in its namespace that it owns or selects; `history`: the revisions there that
+    are its own or nobody's; `taken`: whether there is one of that name."""
     if not LabelSelector.of_spec(encode(ds.spec.selector)):
         text = "This daemon set is selecting all pods. A non-empty selector is required."
         return [Say(ds, "Warning", "SelectingAll", text)]
     mine, actions = claim(ds, pods)
-    revision, steps = revisions.present(ds, history, {pod.labels.get(revisions.HASH, "") for pod in mine})
+    revision, steps = revisions.present(ds, history, {pod.labels.get(revisions.HASH, "") for pod in mine}, taken)
     actions += steps
     if revision is None:
         return actions
@@ -225,7 +231,7 @@ class DaemonSetController:
         self._pods = cache.of(PODS, Pod)
         self._revisions = cache.of(CONTROLLERREVISIONS, ControllerRevision)
         self._owned = Index(self._pods, lambda pod: (controller_uid(pod) or f"orphan {pod.namespace}",))
-        self._history = Index(self._revisions, lambda one: (controller_uid(one),))
+        self._history = Index(self._revisions, lambda one: (controller_uid(one) or f"orphan {one.namespace}",))
         self._by_uid = Index(self._sets, lambda ds: (ds.metadata.uid,))
         self._by_namespace = Index(self._sets, lambda ds: (ds.namespace,))
 
@@ -256,4 +262,9 @@ class DaemonSetController:
             return ()
         pods = [*self._owned[ds.metadata.uid], *self._owned[f"orphan {ds.namespace}"]]
         nodes = list(self._nodes.objects.values())
-        return reconcile(ds, pods, nodes, self._history[ds.metadata.uid], datetime.now(UTC))
+        history = [*self._history[ds.metadata.uid], *self._history[f"orphan {ds.namespace}"]]
+
+        def taken(name: str) -> bool:
+            return self._revisions.get(f"{ds.namespace}/{name}") is not None
+
+        return reconcile(ds, pods, nodes, history, datetime.now(UTC), taken)

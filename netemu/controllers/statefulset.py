@@ -59,16 +59,17 @@ def reconcile(
     pods: Sequence[Pod],
     history: Sequence[ControllerRevision],
     now: datetime,
+    taken: Callable[[str], bool] = lambda _: False,
     has_claim: Callable[[str], bool] = lambda _: False,
 ) -> Actions:
-    """The next step for `sts`. `pods`: those in its namespace that it owns or selects; `history`: its revisions;
-    `has_claim`: whether there is a claim of that name."""
+    """The next step for `sts`. `pods`: those in its namespace that it owns or selects; `history`: the revisions there
+    that are its own or nobody's; `taken`, `has_claim`: whether there is a revision, or a claim, of that name."""
     if not LabelSelector.of_spec(encode(sts.spec.selector)):
         text = "This statefulset is selecting all pods. A non-empty selector is required."
         return [Say(sts, "Warning", "SelectingAll", text)]
     mine, actions = claim(sts, [pod for pod in pods if ordinal_of(sts, pod) is not None])
     in_use = {pod.labels.get(revisions.HASH, "") for pod in mine} | {sts.status.current_revision}
-    update, steps = revisions.present(sts, history, in_use)
+    update, steps = revisions.present(sts, history, in_use, taken)
     actions += steps
     if update is None:
         return actions
@@ -170,7 +171,7 @@ class StatefulSetController:
         self._claims = cache.of(PERSISTENTVOLUMECLAIMS, KubeObject)
         self._revisions = cache.of(CONTROLLERREVISIONS, ControllerRevision)
         self._owned = Index(self._pods, lambda pod: (controller_uid(pod) or f"orphan {pod.namespace}",))
-        self._history = Index(self._revisions, lambda one: (controller_uid(one),))
+        self._history = Index(self._revisions, lambda one: (controller_uid(one) or f"orphan {one.namespace}",))
         self._by_uid = Index(self._sets, lambda sts: (sts.metadata.uid,))
         self._by_namespace = Index(self._sets, lambda sts: (sts.namespace,))
 
@@ -193,9 +194,12 @@ class StatefulSetController:
         if sts is None:
             return ()
         pods = [*self._owned[sts.metadata.uid], *self._owned[f"orphan {sts.namespace}"]]
-        history, namespace = self._history[sts.metadata.uid], sts.namespace
+        history = [*self._history[sts.metadata.uid], *self._history[f"orphan {sts.namespace}"]]
+
+        def taken(name: str) -> bool:
+            return self._revisions.get(f"{sts.namespace}/{name}") is not None
 
         def has_claim(name: str) -> bool:
-            return self._claims.get(f"{namespace}/{name}") is not None
+            return self._claims.get(f"{sts.namespace}/{name}") is not None
 
-        return reconcile(sts, pods, history, datetime.now(UTC), has_claim)
+        return reconcile(sts, pods, history, datetime.now(UTC), taken, has_claim)

@@ -1,4 +1,4 @@
-"""Kinds that nothing, or nothing but a DaemonSet's controller, acts on: what is filled in, refused and printed."""
+"""Workloads and claims, most of them stored without anybody acting on them: what is filled in, refused and printed."""
 
 from __future__ import annotations
 

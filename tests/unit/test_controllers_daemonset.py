@@ -20,11 +20,11 @@ from netemu.model import times
 from netemu.model.meta import decode
 from netemu.model.objects import Node
 from netemu.model.pods import Pod
-from netemu.model.resources import CONTROLLERREVISIONS, DAEMONSETS, NODES, PODS
+from netemu.model.resources import CONTROLLERREVISIONS, DAEMONSETS, NODES, PODS, STATEFULSETS
 from netemu.model.workloads import ControllerRevision, DaemonSet
 from netemu.testing.client import FakeClient
 from netemu.testing.cluster import kubelet, running, settled, until
-from tests.unit.objects_world import NOW, daemon_set, node, pod
+from tests.unit.objects_world import NOW, daemon_set, node, pod, stateful_set
 
 pytestmark = pytest.mark.looptime
 TAINT = {"key": "only", "value": "me", "effect": "NoSchedule"}
@@ -195,6 +195,31 @@ def test_a_failed_pod_is_replaced_after_a_while() -> None:
 
     assert decided(1) == ["Again"]
     assert decided(11) == ["Say", "Delete", "Again"]
+
+
+async def test_one_that_is_made_again_takes_in_the_pods_and_history_that_its_predecessor_left() -> None:
+    async with cluster("a", "b") as client:
+        await client.create(DAEMONSETS, daemon_set(), "shop")
+        await until(client, lambda: _complete(client, 2))
+        before = {pod["metadata"]["uid"] for pod in client.stored(PODS)}
+        await client.delete(DAEMONSETS, "web", "shop", propagation_policy="Orphan")
+        await until(client, lambda: not client.stored(DAEMONSETS))
+        await client.create(DAEMONSETS, daemon_set(), "shop")
+        await until(client, lambda: _complete(client, 2))
+        await settled(client)
+
+        assert {pod["metadata"]["uid"] for pod in client.stored(PODS)} == before
+        assert len(client.stored(CONTROLLERREVISIONS)) == 1
+
+
+async def test_a_stateful_set_of_the_same_name_and_template_is_not_in_the_way() -> None:
+    async with cluster("a") as client:
+        await client.create(STATEFULSETS, stateful_set(replicas=1), "shop")
+        await until(client, lambda: len(client.stored(PODS)) == 1)
+        await client.create(DAEMONSETS, daemon_set(), "shop")
+        await until(client, lambda: _status(client).get("numberAvailable") == 1)
+
+        assert len({one["metadata"]["name"] for one in client.stored(CONTROLLERREVISIONS)}) == 2
 
 
 async def test_pods_and_history_go_with_their_set() -> None:
