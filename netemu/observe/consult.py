@@ -68,27 +68,19 @@ class Consultant:
     async def notes(self, passage: Passage) -> list[Event]:
         """Everything between the passage's frames, in order. Times are still missing."""
         found: list[Event] = []
-        headers = passage.headers
+        headers, runs = passage.headers, passage.runs
         if headers is None or passage.bridged:
             return found
-        inner = [run for run in passage.runs if RANKS[run.hook] > RANKS["prerouting"]]
-        # IPVS works in hook input, for what begins here in hook output, behind all rules of kube-proxy there.
-        balancing = next((run for run in reversed(inner) if run.hook == ("input" if passage.entry else "output")), None)
-        if not passage.entry:
-            found.append(self._route(passage, headers.destination, headers.source, 0))
-        elsewhere = next((run for run in inner if run.headers.destination != headers.destination), None)
-        for run in passage.runs:
-            if passage.entry and run is (inner[0] if inner else None):
-                found.append(self._route(passage, run.headers.destination, passage.entry.headers.source, run.mark))
-            elif not passage.entry and run is elsewhere:  # routed anew, as rules have changed where it goes
-                found.append(self._route(passage, run.headers.destination, "", run.mark))
-            for hit in run.hits:
-                found += await self._hit(hit, run)
-            if run is balancing:
+        routed, balancing = routed_before(passage), balancing_run(passage)
+        for index in range(len(runs) + 1):
+            if index in routed and not _refused(found):
+                known = routed[index]
+                destination = known.headers.destination if known else _translated(found) or headers.destination
+                found.append(self._route(passage, destination, headers.source, known.mark if known else 0))
+            for hit in runs[index].hits if index < len(runs) else ():
+                found += await self._hit(hit, runs[index])
+            if index == balancing:
                 found += self._balanced(passage)
-        if passage.entry and not inner and not _refused(found):
-            translated = _translated(found) or headers.destination
-            found.append(self._route(passage, translated, headers.source, 0))
         return [*found, *self._translation(passage, headers)]
 
     # --- rules and what they look things up in ---
@@ -177,6 +169,27 @@ class Consultant:
 
 
 # --- pure ------------------------------------------------------------------------------------------------------------
+
+
+def routed_before(passage: Passage) -> dict[int, Run | None]:
+    """Before which of its runs the packet was routed, and the run that shows where it went then, if one does.
+
+    What came in is routed behind hook prerouting; what begins here before all hooks, and anew where rules of output
+    have changed where it goes.
+    """
+    runs = passage.runs
+    if passage.entry:
+        inner = next((i for i, run in enumerate(runs) if RANKS[run.hook] > RANKS["prerouting"]), len(runs))
+        return {inner: runs[inner] if inner < len(runs) else None}
+    first = passage.headers.destination if passage.headers else ""
+    elsewhere = next((i for i, run in enumerate(runs) if run.headers.destination != first), None)
+    return {0: None} if elsewhere is None else {0: None, elsewhere: runs[elsewhere]}
+
+
+def balancing_run(passage: Passage) -> int:
+    """Behind which run IPVS works: the last of hook input, for what begins here of hook output; -1: there is none."""
+    hook = "input" if passage.entry else "output"
+    return max((i for i, run in enumerate(passage.runs) if run.hook == hook), default=-1)
 
 
 def looked_up(rule: nft.Rule) -> Iterator[tuple[nft.Key, str, Literal["map", "set"]]]:
