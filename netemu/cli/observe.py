@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import typer
 from netemu.cli.labs import pick
 from netemu.cli.output import Format, say, say_json
 from netemu.cli.root import need_root
-from netemu.lab.paths import LabPaths
+from netemu.lab.changes import environment_of
 from netemu.lab.targets import Target, find_target
 from netemu.observe.probe import Pace, Place, paced_probe
 from netemu.observe.probe_text import describe
@@ -82,10 +83,15 @@ def _probe_during(
 
 def _run(lab: str, command: str) -> int:
     """A command line in a shell, with the lab's kubeconfig; its exit code. What it prints goes to standard error."""
-    environment = os.environ | {"KUBECONFIG": str(LabPaths(lab).kubeconfig)}
-    return subprocess.run(
-        ["sh", "-c", command], env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr
-    ).returncode
+    process = subprocess.Popen(
+        ["sh", "-c", command], env=environment_of(lab), stdin=subprocess.DEVNULL, stdout=sys.stderr, process_group=0
+    )
+    try:
+        return process.wait()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGTERM)  # the shell, and what it has begun
+        process.wait()
+        raise
 
 
 def dig(lab: str, source: str, namespace: str, name: str, words: list[str], *, resolver: str, output: Format) -> None:

@@ -67,12 +67,11 @@ class Lab:
 
     # --- places --------------------------------------------------------------------------------------------------
 
-    def vantage(self, name: str) -> Vantage:
-        """`shop/client`, `node/worker-1`, `client/laptop`. Raises UserError naming what is there instead."""
-        return Vantage(self, find_target(self.name, name))
-
     def pod(self, name: str, namespace: str = "default") -> Vantage:
-        """`client`, `shop/client`. Raises UserError naming what is there instead."""
+        """`client`, `shop/client`; any other place too, written as for `netemu exec`.
+
+        Raises UserError naming what is there instead.
+        """
         return Vantage(self, find_target(self.name, name, namespace))
 
     def pods(self, namespace: str = "default", selector: str = "") -> list[Vantage]:
@@ -82,11 +81,11 @@ class Lab:
 
     def node(self, name: str) -> Vantage:
         """`worker-1`."""
-        return self.vantage(f"node/{name}")
+        return self.pod(f"node/{name}")
 
     def client(self, name: str) -> Vantage:
         """`laptop`: a machine outside the cluster."""
-        return self.vantage(f"client/{name}")
+        return self.pod(f"client/{name}")
 
     # --- objects -------------------------------------------------------------------------------------------------
 
@@ -143,14 +142,13 @@ class Lab:
             spoiled = [netns for netns, before in self._machines.items() if touched or machine(netns) != before]
         except NetemuError as error:
             _log.warning("lab %s is built anew: %s", self.name, error)
-            self.rebuild()
+            self._rebuild()
             return
         if spoiled:
             _log.warning("lab %s is built anew: a command has changed %s", self.name, ", ".join(spoiled))
-            self.rebuild()
+            self._rebuild()
 
-    def rebuild(self) -> None:
-        """Take it down and bring it up again, under the same name."""
+    def _rebuild(self) -> None:
         self.down()
         self._up()
 

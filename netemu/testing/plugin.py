@@ -50,6 +50,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--netemu-artifacts", default="", metavar="DIR", help="where captures of failed tests go; default: pytest's own"
     )
+    group.addoption(
+        "--netemu-timeout", type=float, default=60, metavar="SECONDS", help="until a lab must be up; default: 60"
+    )
     parser.addini("netemu_topology", "topology file of tests that name none, relative to this file")
     parser.addini("netemu_scope", "keep a lab for a module or the session", default="module")
 
@@ -128,11 +131,10 @@ def lab(_netemu_wanted: Wanted, tmp_path_factory: pytest.TempPathFactory, pytest
         pytest.fail("no topology: mark the test or its module netemu(FILE), or set netemu_topology", pytrace=False)
     if os.geteuid() != 0:
         pytest.fail("labs need root to make network namespaces: sudo -E env PATH=$PATH pytest", pytrace=False)
-    artifacts = pytestconfig.getoption("--netemu-artifacts")
+    artifacts = Path(pytestconfig.getoption("--netemu-artifacts") or tmp_path_factory.mktemp("netemu"))
     try:
-        running = Lab(
-            topology, mode=mode, artifacts=Path(artifacts) if artifacts else tmp_path_factory.mktemp("netemu")
-        )
+        timeout = pytestconfig.getoption("--netemu-timeout")
+        running = Lab(topology, mode=mode, artifacts=artifacts, timeout=timeout)
     except NetemuError as error:
         pytest.fail(str(error), pytrace=False)
     try:

@@ -22,7 +22,6 @@ from netemu.lab.targets import Target
 from netemu.model.errors import NetemuError
 from netemu.observe import capture
 from netemu.observe.dig import Lookup
-from netemu.observe.probe import Destination
 from netemu.observe.probe_result import ProbeResult
 from netemu.observe.timeline import Timeline
 from netemu.testing import capturing
@@ -53,33 +52,17 @@ class Vantage:
     """
 
     def __init__(self, lab: Lab, target: Target) -> None:
-        self._lab, self._target = lab, target
+        self._target = target
+        self.lab = lab
+        self.name = target.name
+        """`shop/client`, `node/worker-1`, `client/laptop`."""
+        self.namespace = self.name.partition("/")[0] if target.directory else "default"
+        """A Pod's; of others `default`."""
+        self.netns = target.netns
+        """Its network namespace, as `ip netns` lists it."""
 
     def __str__(self) -> str:
         return self.name
-
-    def __repr__(self) -> str:
-        return f"<Vantage {self.name}>"
-
-    @property
-    def name(self) -> str:
-        """`shop/client`, `node/worker-1`, `client/laptop`."""
-        return self._target.name
-
-    @property
-    def namespace(self) -> str:
-        """Of a Pod its namespace; of others `default`."""
-        return self.name.partition("/")[0] if self._target.directory else "default"
-
-    @property
-    def lab(self) -> Lab:
-        """The lab that it is a place of."""
-        return self._lab
-
-    @property
-    def netns(self) -> str:
-        """Its network namespace, as `ip netns` lists it."""
-        return self._target.netns
 
     @property
     def addresses(self) -> list[str]:
@@ -171,11 +154,11 @@ class Vantage:
         wanted = LosslessDuring(
             source_=self.name, to=to, rate=rate, udp=udp, keep_alive=keep_alive, margin=f"{round(1000 * margin)}ms"
         )
-
         try:
             return claims.lossless_during(self._target, wanted, during)
         except Failed as failed:
-            raise self._failed(f"loses nothing to {to}", to, failed, udp=udp) from None
+            once = partial(claims.reaches, self._target, Reaches(source_=self.name, to=to, udp=udp))
+            raise ClaimFailed(self, to, f"loses nothing to {to}", failed, once) from None
 
     # --- packets -------------------------------------------------------------------------------------------------
 
@@ -201,8 +184,8 @@ class Vantage:
 
         What it does to links, addresses, routes and rules is noticed after the test: the lab is then built anew.
         """
-        self._lab.note_machine(self.netns)
-        netemu = [sys.executable, "-m", "netemu", "exec", "--lab", self._lab.name, self.name, "--"]
+        self.lab.note_machine(self.netns)
+        netemu = [sys.executable, "-m", "netemu", "exec", "--lab", self.lab.name, self.name, "--"]
         done = subprocess.run([*netemu, *command], input=input, capture_output=True, text=True)
         if check and done.returncode:
             said = (done.stderr + done.stdout).strip()[-500:]
@@ -219,18 +202,6 @@ class Vantage:
                 if time.monotonic() >= end:
                     raise ClaimFailed(self, to, said, failed, claim) from None
             time.sleep(_AGAIN)
-
-    def _failed(self, said: str, to: str, failed: Failed, *, udp: bool) -> ClaimFailed:
-        once = partial(claims.reaches, self._target, Reaches(source_=self.name, to=to, udp=udp))
-        return ClaimFailed(self, to, said, failed, once)
-
-
-def port_of(to: str) -> Destination | None:
-    """The destination of a claim; None for a mere name."""
-    try:
-        return Destination.parse(to)
-    except NetemuError:
-        return None
 
 
 def _aside(claim: Callable[[], _T]) -> _T:

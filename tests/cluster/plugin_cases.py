@@ -96,7 +96,7 @@ def test_what_a_test_changes(lab: Lab, pod: Find) -> None:
 
 
 def test_is_put_back(lab: Lab, pod: Find) -> None:
-    pod("client").assert_spread("web:80", over=2, count=60)
+    pod("client").assert_spread("web:80", over=2, count=100)
     pod("client").assert_resolves("fresh.fresh", status="not found")
 
     faults = lab.api.get(CONFIGMAPS, "dns-faults", "kube-system").get("data")
