@@ -114,7 +114,8 @@ class Typed:
 
     def key_of(self, item: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
         """What tells an element of a list apart, defaults filled in; empty where it has none of the keys."""
-        pairs = ((name, item.get(name, self._key_defaults.get(name))) for name in self.keys)
+        defaults = self._key_defaults
+        pairs = [(name, item.get(name, defaults.get(name))) for name in self.keys]
         return tuple([pair for pair in pairs if pair[1] is not None])
 
 

@@ -140,8 +140,10 @@ def _compare(typed: Typed, old: Any, new: Any) -> _Nodes:
     removed: FieldSet = {}
     if form is Form.MAP:
         _compare_maps(typed, old or {}, new or {}, changed, removed)
+    elif not old:  # as in every new object
+        changed = _elements(typed, new)
     else:
-        _compare_lists(typed, old or [], new or [], changed, removed)
+        _compare_lists(typed, old, new or [], changed, removed)
     return changed or None, removed or None
 
 
@@ -192,13 +194,19 @@ def _whole(typed: Typed, value: Any) -> FieldSet:
     if not value or form is Form.LEAF:
         return EMPTY
     found: FieldSet = {SELF: EMPTY}
-    if form is Form.MAP:
-        fields = typed.fields
-        for name, inner in value.items():
-            below = fields.get(name) or typed.element
-            found[f"f:{name}"] = EMPTY if below.form is Form.LEAF else _whole(below, inner)
-        return found
-    for step, item in zip(steps(typed, value), value, strict=True):
+    if form is not Form.MAP:
+        return found | _elements(typed, value)
+    fields = typed.fields
+    for name, inner in value.items():
+        below = fields.get(name) or typed.element
+        found[f"f:{name}"] = EMPTY if below.form is Form.LEAF else _whole(below, inner)
+    return found
+
+
+def _elements(typed: Typed, items: list[Any]) -> FieldSet:
+    """Everything that came or went with the elements of a list."""
+    found: FieldSet = {}
+    for step, item in zip(steps(typed, items), items, strict=True):
         # Of elements that cannot be told apart only that they are there.
         found[step] = EMPTY if step in found else _whole(typed.element, item)
     return found
