@@ -34,6 +34,7 @@ _BATCH = 512
 """Most writes in one transaction: bounds how long the first of them waits for the last."""
 _LOCK_SECONDS = 1.0
 """How long to wait for a predecessor that is still closing the file."""
+_NEW = -1
 _COMPACT_EVERY = 1000
 """Revisions between automatic compactions: each then takes a few milliseconds."""
 
@@ -42,7 +43,7 @@ class _Write(NamedTuple):
     key: str
     value: bytes | None
     revision: int
-    """What the key must be at; -1: it must not exist; 0: anything, but it must exist."""
+    """What the key must be at; 0: anything, but it must exist; `_NEW`: it must not."""
     answer: asyncio.Future[int]
 
 
@@ -107,7 +108,7 @@ class SqliteStore:
 
     async def create(self, key: str, value: bytes) -> int:
         """See Store."""
-        return await self._write(key, value, -1)
+        return await self._write(key, value, _NEW)
 
     async def update(self, key: str, value: bytes, revision: int = 0) -> int:
         """See Store."""
@@ -311,20 +312,24 @@ class _Engine:
         self._deliver(changes, answers)
 
     def _apply(self, write: _Write, changes: list[Change]) -> int | StoreError:
-        row = self.db.execute(f"{_CURRENT} WHERE current.key = ?", (write.key,)).fetchone()
-        found = row[2] if row else 0
-        if write.revision == -1 and row:
-            return KeyExists(write.key)
-        if write.revision != -1 and (not row or write.revision not in (0, found)):
-            return RevisionMismatch(write.key, found, self.revision)
-        self.revision += 1
-        self.db.execute("INSERT INTO log VALUES (?, ?, ?, ?)", (self.revision, found, write.key, write.value))
-        if write.value is None:
-            self.db.execute("DELETE FROM current WHERE key = ?", (write.key,))
+        new, found, previous = self.revision + 1, 0, None
+        if write.revision == _NEW:
+            created = self.db.execute("INSERT OR IGNORE INTO current VALUES (?, ?)", (write.key, new))
+            if not created.rowcount:
+                return KeyExists(write.key)
         else:
-            self.db.execute("INSERT OR REPLACE INTO current VALUES (?, ?)", (write.key, self.revision))
-        changes.append(Change(self.revision, write.key, write.value, row[1] if row else None))
-        return self.revision
+            row = self.db.execute(f"{_CURRENT} WHERE current.key = ?", (write.key,)).fetchone()
+            _, previous, found = row or (write.key, None, 0)
+            if not row or write.revision not in (0, found):
+                return RevisionMismatch(write.key, found, self.revision)
+            if write.value is None:
+                self.db.execute("DELETE FROM current WHERE key = ?", (write.key,))
+            else:
+                self.db.execute("UPDATE current SET revision = ? WHERE key = ?", (new, write.key))
+        self.db.execute("INSERT INTO log VALUES (?, ?, ?, ?)", (new, found, write.key, write.value))
+        self.revision = new
+        changes.append(Change(new, write.key, write.value, previous))
+        return new
 
     def history(self, prefix: str, after: int) -> tuple[list[Change], int]:
         """The changes under `prefix` after a revision, and the revision they reach to. Raises Compacted."""
