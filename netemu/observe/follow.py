@@ -86,7 +86,7 @@ async def follow(
             if not beginnings(here.seen, destination, port, protocol, told) or len(here.seen.frames) > _MOST:
                 told.clear()
                 for watcher in all_of_them:
-                    forget(watcher)
+                    watcher.forget()
 
 
 async def _ended(
@@ -113,7 +113,7 @@ async def _ended(
                 return ended
             if not begun:
                 for watcher in watchers:
-                    forget(watcher)
+                    watcher.forget()
             # A lab is never quite silent, so this is no time-out of anything but a silence.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(news.wait(), _PATIENCE)
@@ -145,14 +145,6 @@ def answered(seen: Seen, begun: Begun) -> bool:
     legs = begun.legs()
     told = [(legs.learn(frame.data), frame.outgoing) for frame in seen.frames]
     return any(learnt is not None and learnt[1] == "back" and not outgoing for learnt, outgoing in told)
-
-
-def forget(watcher: Watcher) -> None:
-    """What has been taken in is done with."""
-    seen = watcher.seen
-    for kept in (seen.frames, seen.steps, seen.logged, watcher.tracked):
-        kept.clear()
-    seen.lost = 0
 
 
 def _timed(seen: Seen, begun: Begun) -> Begun:

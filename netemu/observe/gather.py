@@ -63,6 +63,9 @@ async def gather(packet: Packet, source: Watched, places: Sequence[Watched], *, 
             stack.callback(each.close)
         await asyncio.gather(*(each.before() for each in consultants))
         wait_for_stamps()
+        for watcher in watchers.values():
+            watcher.read()  # a busy place has filled its buffers meanwhile
+            watcher.forget()
         sent = time.time()
         sending = Sending(packet, source, sent, _send(sender, crafted.data, packet.destination))
         legs = Legs(crafted.signature, packet.source, packet.source_port)

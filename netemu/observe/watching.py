@@ -91,6 +91,12 @@ class Watcher:
         self.seen.lost += lost + missed + self._tap.lost()
         return self.seen.frames[before:]
 
+    def forget(self) -> None:
+        """What has been taken in is done with."""
+        for kept in (self.seen.frames, self.seen.steps, self.seen.logged, self.tracked):
+            kept.clear()
+        self.seen.lost = 0
+
 
 def close_all(watchers: Iterable[Watcher]) -> None:
     """Watch no more. The kernel waits at most of these sockets until no processor looks at them, some 10 ms: for all of

@@ -95,7 +95,7 @@ def iptables(kind: str, *rules: str, family: str = "ip") -> Iterator[None]:
         bed.sh(NODE, tool, "-P", "FORWARD", "ACCEPT")
 
 
-def follow(start: str = "client", *, timeout: float = 0.4, **fields: Any) -> Evidence:
+def follow(start: str = "client", *, timeout: float = 5, **fields: Any) -> Evidence:
     packet = Packet(**{"destination": SERVICE, "port": 80, **fields})
     source = next(place for place in PLACES if place.name == start)
     return asyncio.run(gather(packet, source, PLACES, timeout=timeout))
