@@ -116,7 +116,12 @@ class Nflog:
             if kind == _ERROR and (found := refusal(sequence, flags, payload)).code:
                 if found.code == errno.EPERM:  # without the rights the first question of a namespace fails already
                     raise KernelError.of(f"bind log group {group}", self.netns, errno.EBUSY, "somebody else has it")
-                raise KernelError.of(f"bind log group {group}", self.netns, found.code, found.detail)
+                detail = (
+                    "this kernel has no logging over netlink (module nfnetlink_log)"
+                    if found.code == errno.EINVAL
+                    else ""
+                )
+                raise KernelError.of(f"bind log group {group}", self.netns, found.code, found.detail or detail)
 
 
 def logged(payload: bytes) -> Logged:

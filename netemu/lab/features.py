@@ -9,14 +9,20 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from netemu.kernel import libpcap, netns
 from netemu.kernel.ipvs import IpvsNetlink
+from netemu.kernel.nflog import Nflog
+from netemu.kernel.nft_trace import NftTrace
 from netemu.kernel.sandbox import Sandbox, spawn
+from netemu.kernel.signature import Signature
 from netemu.lab.etcd_member import find_etcd
 from netemu.model.errors import KernelError
+
+_ANYTHING: Final = Signature.payload("icmp", b"netemu doctor", ipv6=False)
 
 
 class Finding(NamedTuple):
@@ -87,6 +93,9 @@ def _kernel_findings() -> list[Finding]:
             _tried(name, "netem", False, "no `delay` and `loss` on links", "tc qdisc add dev lo root netem delay 1ms"),
             _tried(name, "dummy", False, "no ipvs mode of kube-proxy", "ip link add dummy0 type dummy"),
             Finding("ipvs", _has_ipvs(name), False, "no ipvs mode of kube-proxy"),
+            Finding("nftrace", _opens(lambda: NftTrace(name, _ANYTHING)), False, "no `netemu trace`"),
+            Finding("nfnetlink_log", _opens(lambda: Nflog(name, ipv6=False)), False,
+                    "no `netemu trace` where a node uses iptables-legacy"),
             _process_pod(name),
             Finding("overlayfs", "overlay" in Path("/proc/filesystems").read_text(), False,
                     "process Pods share the machine's file system instead of a copy"),
@@ -99,6 +108,14 @@ def _has_ipvs(namespace: str) -> bool:
     """Asking loads the module where there is one."""
     try:
         IpvsNetlink(namespace).close()
+    except KernelError:
+        return False
+    return True
+
+
+def _opens(make: Callable[[], NftTrace | Nflog]) -> bool:
+    try:
+        make().close()
     except KernelError:
         return False
     return True
