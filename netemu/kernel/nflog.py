@@ -44,6 +44,11 @@ _COPIED: Final = 256
 _ERROR: Final = 2
 _SO_RCVBUFFORCE: Final = 33
 _BUFFER: Final = 4 << 20
+_MEANINGS: Final = {
+    # Without the rights to ask, a namespace could not have been entered.
+    errno.EPERM: (errno.EBUSY, "somebody else has it"),
+    errno.EINVAL: (errno.EINVAL, "this kernel has no logging over netlink (module nfnetlink_log)"),
+}
 _HEADER, _MARK, _IN, _OUT, _PAYLOAD, _PREFIX = 1, 2, 4, 5, 9, 10
 
 
@@ -114,14 +119,8 @@ class Nflog:
         self._socket.send(message(_CONFIG, NLM_F_REQUEST | NLM_F_ACK, 1, 0, body, resource=group))
         for sequence, kind, flags, payload in split(self._socket.recv(1 << 16)):
             if kind == _ERROR and (found := refusal(sequence, flags, payload)).code:
-                if found.code == errno.EPERM:  # without the rights the first question of a namespace fails already
-                    raise KernelError.of(f"bind log group {group}", self.netns, errno.EBUSY, "somebody else has it")
-                detail = (
-                    "this kernel has no logging over netlink (module nfnetlink_log)"
-                    if found.code == errno.EINVAL
-                    else ""
-                )
-                raise KernelError.of(f"bind log group {group}", self.netns, found.code, found.detail or detail)
+                code, detail = _MEANINGS.get(found.code, (found.code, found.detail))
+                raise KernelError.of(f"bind log group {group}", self.netns, code, detail)
 
 
 def logged(payload: bytes) -> Logged:
