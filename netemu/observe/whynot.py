@@ -119,7 +119,8 @@ class _Case:
         should = f"should have been {self._should()}"
         if not found.new:
             text = f"conntrack on {found.place} has an entry from before, so the packet {seen}; it {should}"
-            remedy = f"the entry must go: `netemu conntrack {found.place} --delete` or wait until it ends"
+            node = found.place.removeprefix("node/")
+            remedy = f"`netemu conntrack {node} --stale --delete` forgets it"
             return WhyNot(reason="stale-conntrack", place=found.place, text=text, remedy=remedy)
         return self._rules(found.place, f"the packet {seen}; it {should}")
 

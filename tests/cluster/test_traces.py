@@ -16,11 +16,20 @@ import msgspec
 import pytest
 
 from netemu.lab.trace import Scene, Tracer, read_scene
-from netemu.network.names import host_veth, node_netns, pod_netns
+from netemu.network.names import node_netns
 from netemu.observe.evidence import RuleHit
 from netemu.observe.story import Story
 from tests.cluster.labs import eventually, netemu, netemu_json, run, start
-from tests.cluster.trace_table import ROWS, Row, compact, located, parties
+from tests.cluster.trace_table import (
+    ROWS,
+    Row,
+    compact,
+    links_of,
+    located,
+    parties,
+    read_stories,
+    write_stories,
+)
 
 LAB = "t-traces"
 FILE, GOLDEN = (Path(__file__).parent / name for name in ("trace_lab.yaml", "traces.txt"))
@@ -59,19 +68,17 @@ def scene(mode: str) -> Scene:
 @pytest.fixture(scope="module")
 def stories(mode: str) -> Iterator[dict[str, str]]:
     """The paragraphs of traces.txt for the mode, by their rows; written anew if asked for."""
-    known = dict(paragraph.split("\n", 1) for paragraph in GOLDEN.read_text().split("\n\n") if "\n" in paragraph)
+    known = read_stories(GOLDEN)
     yield known
     if _WRITE:
-        GOLDEN.write_text("\n\n".join(f"{title}\n{text.rstrip()}" for title, text in known.items()) + "\n")
+        write_stories(GOLDEN, known)
 
 
 def traced(row: Row, scene: Scene) -> tuple[Story, tuple[str, str], list[str]]:
     """The story of a row, who took the packet and whose address it had, and what the story is compared as."""
     tracer = Tracer(LAB, row.source, "default", scene)
     story, _ = asyncio.run(tracer.story(located(LAB, row.to), **row.options))
-    pods = [(pod.namespace, pod.name) for pod in scene.objects.pods]
-    links = {host_veth(pod_netns(LAB, *pod)): f"veth({'/'.join(pod)})" for pod in pods}
-    return story, parties(story, tracer.names), list(compact(story, tracer.names, links))
+    return story, parties(story, tracer.names), list(compact(story, tracer.names, links_of(LAB, scene.objects.pods)))
 
 
 def check(mode: str, scene: Scene, stories: dict[str, str], row: Row) -> None:

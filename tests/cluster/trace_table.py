@@ -7,12 +7,15 @@ The whole story of each row, step by step, stands in traces.txt, one paragraph p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
+from netemu.model.pods import Pod
 from netemu.model.resources import SERVICES
+from netemu.network.names import host_veth, pod_netns
 from netemu.observe.evidence import Balanced, Crossing, Dropped, MapHit, Routed, RuleHit, Translation
 from netemu.observe.names import Names
 from netemu.observe.story import Step, Story
@@ -73,6 +76,21 @@ def compact(story: Story, names: Names, links: dict[str, str]) -> Iterator[str]:
     for (leg, place), steps in groupby(story.steps, lambda step: (step.leg, step.place)):
         arrow = ">" if leg == "there" else "<"
         yield f"{arrow} {place}: {'; '.join(_token(step, names, links) for step in steps)}"
+
+
+def read_stories(file: Path) -> dict[str, str]:
+    """Paragraphs of a file of stories: the first line is the row, the rest is the story."""
+    return dict(paragraph.split("\n", 1) for paragraph in file.read_text().split("\n\n") if "\n" in paragraph)
+
+
+def write_stories(file: Path, stories: dict[str, str]) -> None:
+    """Write the file anew."""
+    file.write_text("\n\n".join(f"{title}\n{text.rstrip()}" for title, text in stories.items()) + "\n")
+
+
+def links_of(lab: str, pods: Iterable[Pod]) -> dict[str, str]:
+    """The nodes' ends of Pods' links, whose names are hashes, by the names of Pods."""
+    return {host_veth(pod_netns(lab, pod.namespace, pod.name)): f"veth({pod.key})" for pod in pods}
 
 
 def _token(step: Step, names: Names, links: dict[str, str]) -> str:
