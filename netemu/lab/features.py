@@ -6,10 +6,9 @@ A feature is tried, not guessed: in a namespace made for the purpose, with the o
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -34,10 +33,17 @@ class Finding(NamedTuple):
     costs: str
 
 
-def lacking_for_mode(mode: str) -> str:
-    """Why kube-proxy cannot be in this mode here, as `netemu doctor` tells it; "" if it can."""
-    costs = re.compile(rf"\bno ([a-z]+ or )?{mode} mode of kube-proxy$|^no Services")
-    lacking = [finding.name for finding in findings() if not finding.present and costs.search(finding.costs)]
+MODES_NEED = {
+    "iptables": ("iptables (tool)", "iptables nat", "nf_conntrack", "xt_statistic"),
+    "ipvs": ("iptables (tool)", "iptables nat", "nf_conntrack", "ip_set", "dummy", "ipvs"),
+    "nftables": ("nft (tool)", "nf_tables", "nf_conntrack"),
+}
+"""What each mode of kube-proxy does not do without."""
+
+
+def lacking_for_mode(mode: str, found: Sequence[Finding]) -> str:
+    """Why kube-proxy cannot be in this mode on a machine where this was found; "" if it can."""
+    lacking = [finding.name for finding in found if finding.name in MODES_NEED[mode] and not finding.present]
     return f"no {mode} mode of kube-proxy: this machine lacks {', '.join(lacking)}" if lacking else ""
 
 

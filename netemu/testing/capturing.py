@@ -113,7 +113,7 @@ def _transmit(place: Place, addresses: Sequence[str], packet: Any) -> Callable[[
         raise NetemuError(f"{packet.summary()}: must begin with Ether, IP or IPv6 to be sent")
     ipv6 = isinstance(packet, scapy.IPv6)
     if "src" not in packet.fields:
-        own = [address for address in addresses if (":" in address) == ipv6 and address not in ("127.0.0.1", "::1")]
+        own = [address for address in addresses if (":" in address) == ipv6]
         if not own:
             raise NetemuError(f"{place.name} has no IPv{6 if ipv6 else 4} address to send {packet.summary()} from")
         packet.src = own[0]

@@ -49,8 +49,8 @@ def sections(failure: ClaimFailed, test: str) -> Iterator[tuple[str, str]]:
     for title, part in parts.items():
         try:
             text = part()
-        except NetemuError as error:  # the failure itself is told all the same
-            text = f"could not be had: {error}"
+        except Exception as error:  # the failure itself is told all the same, and the other tests go on
+            text = f"could not be had: {type(error).__name__}: {error}"
         if text:
             yield title, text
 

@@ -108,9 +108,9 @@ def _skip(mode: str) -> tuple[pytest.MarkDecorator, ...]:
     """A reason to skip tests in a mode that this machine's kernel lacks."""
     if not mode or os.geteuid() != 0:
         return ()
-    from netemu.lab.features import lacking_for_mode
+    from netemu.lab.features import findings, lacking_for_mode
 
-    why = lacking_for_mode(mode)
+    why = lacking_for_mode(mode, findings())
     return (pytest.mark.skip(reason=why),) if why else ()
 
 

@@ -6,6 +6,7 @@ failed, the plugin does so while it captures, and puts what it sees into the rep
 
 from __future__ import annotations
 
+import ipaddress
 import subprocess
 import sys
 import time
@@ -66,8 +67,9 @@ class Vantage:
 
     @property
     def addresses(self) -> list[str]:
-        """Of all its links, without those of the loopback link."""
-        return [one for one in claims.addresses_of(self._target) if one not in ("127.0.0.1", "::1")]
+        """Of all its links, without loopback and link-local ones."""
+        every = map(ipaddress.ip_address, claims.addresses_of(self._target))
+        return [str(one) for one in every if not (one.is_loopback or one.is_link_local)]
 
     @property
     def address(self) -> str:

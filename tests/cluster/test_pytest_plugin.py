@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from netemu.lab import remains
-from netemu.lab.features import lacking_for_mode
+from netemu.lab.features import findings, lacking_for_mode
 from netemu.lab.tear_down import tear_down
 from tests.cluster.labs import eventually
 
@@ -197,7 +197,7 @@ def endings(tmp_path_factory: pytest.TempPathFactory) -> Endings:
 
 
 def test_each_mode_of_the_machine_is_tried_and_the_others_say_why_not(endings: Endings) -> None:
-    why, run = lacking_for_mode("ipvs"), endings.beside
+    why, run = lacking_for_mode("ipvs", findings()), endings.beside
 
     assert run.outcomes == {"test_it[nftables]": "PASSED", "test_it[ipvs]": "SKIPPED" if why else "PASSED"}, run.text
     assert why in run.text
