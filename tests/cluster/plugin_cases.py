@@ -45,9 +45,10 @@ def test_packets_are_taken_and_sent(lab: Lab, pod: Find) -> None:
     syn = packets[0]
     with lab.pods(selector="app=web")[0].sniff() as arriving:
         question = DNS(rd=1, qd=DNSQR(qname="web.default.svc.cluster.local"))
-        answer = inside.send(IP(dst="10.96.0.10") / UDP(sport=4000, dport=53) / question)
-        accepted = inside.send(IP(dst=lab.pods(selector="app=web")[0].address) / TCP(sport=4001, dport=8080, flags="S"))
-        arriving.wait(1)
+        answer = inside.send(IP(dst="10.96.0.10") / UDP(sport=4000, dport=53) / question, timeout=20)
+        syn_to = IP(dst=lab.pods(selector="app=web")[0].address) / TCP(sport=4001, dport=8080, flags="S")
+        accepted = inside.send(syn_to, timeout=20)
+        arriving.wait(1, timeout=20)
     silence = inside.send(IP(dst="203.0.113.99") / UDP(dport=9), timeout=0.2)
     frame = inside.send(Ether(dst="ff:ff:ff:ff:ff:ff") / ARP(pdst=inside.address), timeout=0.2)
 
@@ -68,7 +69,7 @@ def test_connections_of_earlier_tests_are_forgotten(lab: Lab, node: Find) -> Non
 
 
 def test_nothing_is_lost_while_nothing_happens(pod: Find) -> None:
-    line = pod("client").assert_no_loss("web:80", during=lambda: "a word", margin=0.1)
+    line = pod("client").assert_no_loss("web:80", during=lambda: "a word", rate=20, margin=0.1)
 
     assert [event.what for event in line.events] == ["the change begins", "it has ended"]
 

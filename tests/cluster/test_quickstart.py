@@ -56,7 +56,20 @@ def test_connections_spread_over_the_endpoints_with_the_clients_own_address(quic
 
 
 def test_probing_during_a_command_has_its_events_and_its_losses(quickstart: str) -> None:
-    probing = ("probe", "--lab", quickstart, "-n", "shop", "client", "web:80", "--margin", "0.2", "--during")
+    probing = (
+        "probe",
+        "--lab",
+        quickstart,
+        "-n",
+        "shop",
+        "client",
+        "web:80",
+        "--rate",
+        "20",
+        "--margin",
+        "0.2",
+        "--during",
+    )
 
     told = netemu_json(*probing, 'test -r "$KUBECONFIG"')
     failed = run(*probing, "echo told; exit 3")
