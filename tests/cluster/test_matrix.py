@@ -28,7 +28,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def matrix(*args: str) -> tuple[int, str]:
     """Exit code and output."""
-    done = run("matrix", "--lab", LAB, "--timeout", "1", *args)
+    done = run("matrix", "--lab", LAB, "--timeout", "2", *args)
     return done.returncode, done.stdout or done.stderr
 
 
