@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -40,7 +42,7 @@ def capture(
     with _stream(file) as stream, Capture(
         places, program, expression=expression, describe=describer(lab)
     ) as running:  # fmt: skip
-        sink = _sink(stream, output, running, names)
+        sink = _sink(stream, file, output, running, names)
         note(f"capturing at {', '.join(map(str, places))}; {limits(duration, count)}")
         taken = 0
         with Watching(duration, lambda: running.gone) as watching:
@@ -89,27 +91,27 @@ class _Sink(Protocol):
         """No more."""
 
 
-def _sink(stream: BinaryIO | None, output: Format, running: Capture, names: CurrentNames) -> _Sink:
-    return _Pcapng(stream, running, names) if stream else _Lines(output, running, names)
+def _sink(stream: int | None, file: str, output: Format, running: Capture, names: CurrentNames) -> _Sink:
+    return _Lines(output, running, names) if stream is None else _Pcapng(stream, file, running, names)
 
 
 @contextlib.contextmanager
-def _stream(file: str) -> Iterator[BinaryIO | None]:
-    """What `-w` names, opened for writing."""
+def _stream(file: str) -> Iterator[int | None]:
+    """The descriptor of what `-w` names."""
     if file == "-":
         if sys.stdout.isatty():
             raise UserError("-w -: packets would go to the terminal; pipe them: -w - | wireshark -k -i -")
-        yield sys.stdout.buffer
+        yield sys.stdout.fileno()
     elif file:
         with _opened(file) as opened:
-            yield opened
+            yield opened.fileno()
     else:
         yield None
 
 
-def _opened(file: str) -> BinaryIO:
+def _opened(file: str) -> FileIO:
     try:
-        return Path(file).open("wb")
+        return Path(file).open("wb", buffering=0)
     except OSError as error:
         raise UserError(f"-w {file}: {reason(error)}") from error
 
@@ -117,9 +119,10 @@ def _opened(file: str) -> BinaryIO:
 class _Pcapng:
     """A pcapng file, written block by block."""
 
-    def __init__(self, stream: BinaryIO, running: Capture, names: CurrentNames) -> None:
-        self._stream, self._running, self._names = stream, running, names
-        self.reader: int | None = stream.fileno()
+    def __init__(self, stream: int, file: str, running: Capture, names: CurrentNames) -> None:
+        self._file, self._running, self._names = file, running, names
+        self.reader: int | None = stream
+        self._stream = stream
         self._begin = time.time_ns()
         self._described = len(running.interfaces)
         self._numbers = [0] * self._described
@@ -163,8 +166,14 @@ class _Pcapng:
         return {address: str(party) for address, party in self._names.now.parties.items()}
 
     def _write(self, data: bytes) -> None:
-        self._stream.write(data)
-        self._stream.flush()
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[os.write(self._stream, left) :]
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UserError(f"-w {self._file}: {reason(error)}") from error
 
 
 class Line(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
