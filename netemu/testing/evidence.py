@@ -6,7 +6,6 @@ its place, at every node and between them; the report says so, because the secon
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,6 @@ from netemu.lab.addresses import address_names
 from netemu.lab.config import load_config
 from netemu.lab.node_rules import rules_of_node
 from netemu.lab.places import describer
-from netemu.lab.trace import Tracer
 from netemu.model.errors import NetemuError
 from netemu.network.names import node_netns, underlay_netns
 from netemu.observe.capture import Capture, Place
@@ -67,11 +65,10 @@ def _seen(failure: ClaimFailed) -> Iterator[str]:
 
 def _trace(failure: ClaimFailed) -> str:
     """The story of one packet more."""
-    result, vantage = failure.failed.found, failure.vantage
+    result = failure.failed.found
     if not isinstance(result, ProbeResult):
         return ""
-    tracer = Tracer(vantage.lab.name, vantage.name, vantage.namespace)
-    story, _ = asyncio.run(tracer.story(failure.to, protocol="udp" if result.protocol == "UDP" else "tcp"))
+    story = failure.vantage.trace(failure.to, protocol="udp" if result.protocol == "UDP" else "tcp")
     return "\n".join(lines_of(story))
 
 

@@ -6,6 +6,7 @@ failed, the plugin does so while it captures, and puts what it sees into the rep
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import subprocess
 import sys
@@ -20,10 +21,13 @@ from netemu.lab import claims
 from netemu.lab.check_spec import LosslessDuring, Reaches, Resolves, Source, Spread
 from netemu.lab.claims import Failed
 from netemu.lab.targets import Target
+from netemu.lab.trace import Tracer
 from netemu.model.errors import NetemuError
 from netemu.observe import capture
 from netemu.observe.dig import Lookup
+from netemu.observe.evidence import Protocol
 from netemu.observe.probe_result import ProbeResult
+from netemu.observe.story import Story
 from netemu.observe.timeline import Timeline
 from netemu.testing import capturing
 from netemu.testing.capturing import Sniffed
@@ -178,6 +182,15 @@ class Vantage:
         routes give it, from this place's own address unless it says otherwise.
         """
         return capturing.send(capture.Place(self.name, self.netns), self.addresses, packet, timeout)
+
+    def trace(self, to: str, *, protocol: Protocol = "tcp") -> Story:
+        """The story of a packet, as `netemu trace` tells it: `outcome`, `endpoint`, `source_seen`, `steps`, `why_not`."""
+
+        def tell() -> Story:
+            story, _ = asyncio.run(Tracer(self.lab.name, self.name, self.namespace).story(to, protocol=protocol))
+            return story
+
+        return _aside(tell)
 
     # --- commands ------------------------------------------------------------------------------------------------
 

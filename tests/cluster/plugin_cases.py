@@ -68,6 +68,13 @@ def test_connections_of_earlier_tests_are_forgotten(lab: Lab, node: Find) -> Non
     assert not {4000, 4001} & {flow.source_port for protocol in ("udp", "tcp") for flow in flows(protocol)}
 
 
+def test_a_packet_has_a_story(lab: Lab, pod: Find) -> None:
+    story = pod("client").trace("web:80")
+
+    assert (story.outcome, story.source_seen, story.why_not) == ("answered", pod("client").address, None)
+    assert story.endpoint in {place.at(8080) for place in lab.pods(selector="app=web")}
+
+
 def test_nothing_is_lost_while_nothing_happens(pod: Find) -> None:
     line = pod("client").assert_no_loss("web:80", during=lambda: "a word", rate=20, margin=0.1)
 
