@@ -184,7 +184,7 @@ class Vantage:
         return capturing.send(capture.Place(self.name, self.netns), self.addresses, packet, timeout)
 
     def trace(self, to: str, *, protocol: Protocol = "tcp") -> Story:
-        """The story of a packet, as `netemu trace` tells it: `outcome`, `endpoint`, `source_seen`, `steps`, `why_not`."""
+        """What `netemu trace` tells of a packet: `outcome`, `endpoint`, `source_seen`, `steps`, `why_not`."""
 
         def tell() -> Story:
             story, _ = asyncio.run(Tracer(self.lab.name, self.name, self.namespace).story(to, protocol=protocol))
