@@ -28,8 +28,8 @@ def json_response(
     body: Any, code: int = 200, *, warnings: Iterable[str] = (), content_type: str = JSON_TYPE
 ) -> web.Response:
     """`body` as JSON; each warning becomes a header that kubectl prints."""
-    response = web.Response(body=msgspec.json.encode(body), status=code, headers={"Content-Type": content_type})
-    response.headers["Cache-Control"] = "no-cache, private"
+    headers = {"Content-Type": content_type, "Cache-Control": "no-cache, private"}
+    response = web.Response(body=msgspec.json.encode(body), status=code, headers=headers)
     room = _WARNINGS
     for text in warnings:
         header = _warning(text)
