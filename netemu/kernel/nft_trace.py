@@ -74,6 +74,7 @@ class Step:
     """What nf_tables tells of one rule or policy."""
 
     id: int
+    """Of the packet while it is in the stack; another one may have it later."""
     kind: str
     """`rule`; `policy` (of a base chain); `return`: the end of another chain, and in older kernels (6.1) a rule with
     that verdict too. Whether a rule is meant, its handle tells."""
