@@ -496,6 +496,7 @@ def test_a_deleted_pod_takes_a_debugger_along(kubectl: LabKubectl) -> None:
         kubectl("delete", "pod", "brief")
 
     eventually(lambda: not processes("sleep", "76543"), "no sleep left")
+    eventually(lambda: not any("brief" in one for one in kubectl.pod_networks()), "no network of it")
 
 
 def exit_codes(kubectl: LabKubectl, pod: str, name: str) -> list[int]:
