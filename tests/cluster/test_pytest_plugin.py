@@ -19,17 +19,21 @@ from netemu.lab.features import findings, lacking_for_mode
 from netemu.lab.tear_down import tear_down
 from tests.cluster.labs import eventually
 
+pytestmark = pytest.mark.timeout(400)  # a fixture here is a whole run of tests
+
 HERE = Path(__file__).parent
+INI = """
+[pytest]
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = function
+netemu_topology = plugin_lab.yaml
+"""
 ONE_TEST = """
 import time
 from pathlib import Path
 
-import pytest
 
-pytestmark = pytest.mark.netemu("plugin_lab.yaml")
-
-
-def test_it(pod, request):
+def test_it(pod):
     pod("client").assert_reaches("web:80")
     Path(f"{pod.__self__.name}.reached").touch()
     while Path("wait").exists():
@@ -63,7 +67,7 @@ def prepare(folder: Path, tests: str) -> Path:
     """A folder with tests and the topology that they name."""
     shutil.copy(HERE / "plugin_lab.yaml", folder)
     (folder / "test_cases.py").write_text(tests)
-    (folder / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
+    (folder / "pytest.ini").write_text(INI)
     return folder
 
 
@@ -181,7 +185,10 @@ def endings(tmp_path_factory: pytest.TempPathFactory) -> Endings:
     """Two runs side by side, of which one is killed; then one that is interrupted while its lab comes up."""
     folder = prepare(tmp_path_factory.mktemp("endings"), ONE_TEST)
     (folder / "wait").touch()
-    runs = killed, beside = start(folder), start(folder, "--netemu-mode", "nftables,ipvs", "-rs")
+    runs = killed, beside = (
+        start(folder),
+        start(folder, "--netemu-mode", "nftables,ipvs", "--netemu-scope", "session", "-rs"),
+    )
     eventually(lambda: all(any(folder.glob(f"pytest-{run.pid}-*.reached")) for run in runs), "two labs", within=90)
     killed.kill()
     killed.communicate()
