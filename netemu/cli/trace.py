@@ -46,12 +46,12 @@ def trace(
 
     told = asyncio.run(send())
     stories = [story for story, _ in told]
-    if pcap is not None:
-        _write(pcap, tracer, [evidence for _, evidence in told if evidence is not None])
     if output == Format.json:
         say_json(stories)
     else:
         _print(stories)
+    if pcap is not None:
+        _write(pcap, tracer, [evidence for _, evidence in told if evidence is not None])
     if any(story.outcome != "answered" or story.why_not for story in stories):
         raise SystemExit(1)
 

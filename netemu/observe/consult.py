@@ -26,6 +26,7 @@ from netemu.observe.rule_texts import Rules
 from netemu.observe.watching import Watcher
 
 _DNAT_TARGET: Final = re.compile(r"(?:dnat to|--to-destination) \[?([0-9a-f.:]+?)\]?(?::\d+)?(?: |$)")
+_LOOPBACK: Final = "lo"
 _REFUSING: Final = ("drop", "reject")
 
 
@@ -113,7 +114,8 @@ class Consultant:
 
     def _route(self, passage: Passage, destination: str, source: str, mark: int) -> Routed:
         link = passage.entry.link if passage.entry else ""
-        index = next((index for index, name in self._watcher.seen.links.items() if name == link), 0)
+        # What comes back in through loopback bears the place's own address, which on a link would be a forgery.
+        index = next((i for i, name in self._watcher.seen.links.items() if name == link != _LOOPBACK), 0)
         asked = Routed(
             seconds=0.0, place=passage.place, leg=passage.leg, destination=destination, source=source, in_link=link,
             mark=mark,

@@ -18,7 +18,7 @@ from netemu.model.objects import Service
 from netemu.observe import whynot_service as services
 from netemu.observe.cluster import endpoint_text
 from netemu.observe.destination import Destination, Objects
-from netemu.observe.evidence import Evidence, Routed, RuleHit
+from netemu.observe.evidence import Crossing, Evidence, Routed, RuleHit
 from netemu.observe.expected import Expected
 from netemu.observe.names import NODE, POD, Names
 from netemu.observe.outcome import arrival, chosen, ended, last_place, outcome_of, translated_at, translations
@@ -204,6 +204,12 @@ class _Case:
             text = f"the packet of {packet.size} bytes is too long for a link on its way: {answer.what}"
             place = end.place if (end := ended(self.evidence)) else last_place(self.evidence)
             return WhyNot(reason="mtu", place=place, text=text, remedy="its sender must learn the path's MTU")
+        if answer is not None and answer.what.startswith("time exceeded"):
+            to = self._who(self._sought())
+            text = (
+                f"the packet went in a circle until its TTL was used up: routes lead to {to}, and nobody there has it"
+            )
+            return WhyNot(reason="loop", place=self.facts.names.text(answer.source), text=text)
         end = ended(self.evidence)
         if end is None:
             return None
@@ -216,8 +222,9 @@ class _Case:
                 return WhyNot(reason="dropped-by-rule", place=end.place, text=text, remedy="remove the rule")
             case "route":
                 return self._no_route(end.place, end.detail)
-            case "link" if "MTU" in end.detail:
-                return WhyNot(reason="mtu", place=end.place, text=end.detail, remedy="send shorter packets")
+            case "link" if "MTU" in end.detail or "too long" in end.detail:
+                text = f"the packet of {packet.size} bytes does not fit through a link of {end.place}: {end.detail}"
+                return WhyNot(reason="mtu", place=end.place, text=text, remedy="send shorter packets")
             case "link":
                 text = f"a link of {end.place} is down or loses packets: {end.detail}"
                 remedy = "`ip link` there, and at its other end, shows which"
@@ -231,7 +238,7 @@ class _Case:
         routes = [e for e in self.evidence.at(place, "there") if isinstance(e, Routed)]
         to = routes[-1].destination if routes else self.evidence.packet.destination
         why = detail or (routes[-1].error or routes[-1].type if routes else "")
-        text = f"{place} has no route to {self.facts.names.text(to)} ({to})" + (f": {why}" if why else "")
+        text = f"{place} has no route to {self._who(to)}" + (f": {why}" if why else "")
         if self.facts.names.party(to) is None:
             return WhyNot(reason="no-route", place=place, text=f"{text}; nothing in this lab has that address")
         return WhyNot(reason="no-route", place=place, text=text, remedy="`ip route` there shows what is left")
@@ -248,7 +255,9 @@ class _Case:
             text = f"node {party.name} refused: it has no node port {flow.port}, and nothing listens there"
             return WhyNot(reason="not-listening", place=self.evidence.reached, text=text)
         pod = self.facts.objects.pod(*party.name.split("/")) if party is not None and party.kind == POD else None
-        return self._say(self.evidence.reached, services.not_listening(flow.destination, flow.port, pod, self._meant()))
+        return self._say(
+            self.evidence.reached, services.not_listening(self._who(flow.destination), flow.port, pod, self._meant())
+        )
 
     def _meant(self) -> Service | None:
         """The Service that was asked for, by object or by DNS name."""
@@ -281,6 +290,16 @@ class _Case:
             return WhyNot(reason="answer-astray", place=place, text=text)
         detail = f" ({end.by}{f': {end.detail}' if end.detail else ''})" if end else ""
         return WhyNot(reason="answer-lost", place=place, text=f"the answer of {who} was lost at {place}{detail}")
+
+    def _sought(self) -> str:
+        """The address that the packet had as its destination when it was seen last."""
+        crossed = [e for e in self.evidence.events if isinstance(e, Crossing) and e.leg == "there"]
+        return crossed[-1].headers.destination if crossed else self.evidence.packet.destination
+
+    def _who(self, address: str) -> str:
+        """`shop/web-1 (10.244.2.3)`; the address alone where nobody has it."""
+        name = self.facts.names.text(address)
+        return address if name == address else f"{name} ({address})"
 
     def _named(self, target: str) -> str:
         address, _, port = target.rpartition(":")

@@ -105,9 +105,9 @@ def no_local(service: Service, node: str, *, internal: bool) -> Because:
     return Because("policy-local", text, remedy)
 
 
-def not_listening(address: str, port: int, pod: Pod | None, service: Service | None) -> Because:
+def not_listening(whoever: str, port: int, pod: Pod | None, service: Service | None) -> Because:
     """The endpoint itself refused: nothing has that port open."""
-    who = f"Pod {pod.key}" if pod else address
+    who = f"Pod {pod.key}" if pod else whoever
     ports = sorted({p.container_port for c in pod.spec.containers for p in c.ports} if pod else ())
     text = f"{who} refused: nothing listens on port {port} there"
     if service is not None and service.headless:

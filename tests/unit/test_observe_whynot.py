@@ -17,6 +17,7 @@ from tests.unit.trace_scene import (
     CLIENT,
     NODE_1,
     NODE_2,
+    POD_1,
     POD_2,
     SERVICE,
     VIP,
@@ -108,6 +109,15 @@ CASES: dict[str, tuple[Callable[[], Journey], Expected, str, str, str]] = {
         lambda: through_the_rules().dnat(NODE_1).route(NODE_1, "eth0")
         .drop(NODE_1, "link", "eth0", detail="1500 bytes are more than the MTU of eth0, 1400"), RIGHT,
         "mtu", NODE_1, "1500 bytes are more than the MTU of eth0",
+    ),
+    "longer than the sender's own link": (
+        lambda: Journey(size=1600).drop(POD_1, "link", "eth0", detail="Message too long"), RIGHT,
+        "mtu", POD_1, "the packet of 1600 bytes does not fit through a link of shop/client: Message too long",
+    ),
+    "in a circle": (
+        lambda: Journey(Flow(CLIENT, 61001, "10.244.1.99", 80)).begin().route(NODE_1, "eth0")
+        .link(NODE_1, "eth0", "out").drop(NODE_1, "link", "eth0").icmp("time exceeded"), DIRECT,
+        "loop", NODE_1, "routes lead to 10.244.1.99, and nobody there has it",
     ),
     "lost on a link": (
         lambda: through_the_rules().dnat(NODE_1).to_worker_2().drop(NODE_2, "unknown", "eth0"), RIGHT,
