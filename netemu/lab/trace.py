@@ -134,8 +134,9 @@ class Tracer:
         """Send one packet. Raises UserError for a destination that is none."""
         scene, source = self._scene, self._source
         destination = await self._resolve(to, protocol, family)
-        if not destination.address:
-            return nowhere_story(source.name, destination, protocol, nowhere(destination)), None
+        if destination.trouble is not None:
+            cause = nowhere(destination, destination.trouble)
+            return nowhere_story(source.name, destination, protocol, cause), None
         packet = Packet(
             destination=destination.address, port=destination.port, protocol=protocol, size=size,
             source_port=source_port,            payload=_payload(protocol, destination, scene.config.dns_domain),
@@ -152,8 +153,8 @@ class Tracer:
         `ready` is called once nothing that begins can be missed.
         """
         source, destination = self._source, await self._resolve(to, protocol, family)
-        if not destination.address:
-            raise UserError(f"destination {to!r}: {destination.trouble}")
+        if destination.trouble is not None:
+            raise UserError(f"destination {to!r}: {destination.trouble.text}")
         watched = self._scene.watched(source, destination.address, destination.port)
         place = Watched(source.name, source.netns)
         async for evidence in follow(place, watched, destination.address, destination.port, protocol, ready):

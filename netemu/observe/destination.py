@@ -20,6 +20,7 @@ from netemu.model.pods import Pod
 from netemu.model.suggest import instead
 from netemu.observe.dig import Lookup, lookup
 from netemu.observe.probe import Place
+from netemu.observe.reasons import Because
 
 IPV4, IPV6 = "ipv4", "ipv6"
 _KINDS = {
@@ -49,8 +50,8 @@ class Destination:
     owner: str = ""
     """The object that was meant, as `Service shop/web`; "" where an address or a DNS name was given."""
     lookup: Lookup | None = None
-    trouble: str = ""
-    """Why there is no address."""
+    trouble: Because | None = None
+    """Why there is no address, where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,8 @@ def _service(wanted: Wanted, objects: Objects, namespace: str, family: str) -> D
         raise _missing(wanted, [s.name for s in objects.services if s.namespace == namespace], namespace)
     owner, port = f"Service {service.key}", _number(wanted, service)
     if service.spec.type == "ExternalName":
-        return Destination(wanted.text, "", port, owner, trouble=f"{owner} is a name for {service.spec.external_name}")
+        because = Because("external-name", f"{owner} is a name for {service.spec.external_name}", "use that name")
+        return Destination(wanted.text, "", port, owner, trouble=because)
     if service.headless:
         addresses = [
             endpoint.addresses[0]
@@ -155,7 +157,7 @@ def _service(wanted: Wanted, objects: Objects, namespace: str, family: str) -> D
         ]
         if not addresses:
             why = f"{owner} is headless and has no ready endpoints: there is no address to send to"
-            return Destination(wanted.text, "", port, owner, trouble=why)
+            return Destination(wanted.text, "", port, owner, trouble=Because("no-endpoints", why))
     else:
         addresses = [ip for ip in service.spec.cluster_ips or (service.spec.cluster_ip,) if ip]
     return _first(wanted, owner, addresses, family, port)
@@ -171,9 +173,10 @@ def _pod(wanted: Wanted, objects: Objects, namespace: str, family: str) -> Desti
     scheduled = next((c for c in pod.status.conditions if c.type == "PodScheduled"), None)
     if not pod.spec.node_name:
         why = f": {scheduled.message}" if scheduled and scheduled.message else ""
-        trouble = f"{owner} is on no node yet{why}"
+        trouble = Because("unscheduled", f"{owner} is on no node yet{why}")
     else:
-        trouble = f"{owner} has no address yet; its phase on node {pod.spec.node_name} is {pod.status.phase}"
+        text = f"{owner} has no address yet; its phase on node {pod.spec.node_name} is {pod.status.phase}"
+        trouble = Because("pod-pending", text)
     return Destination(wanted.text, "", _number(wanted), owner, trouble=trouble)
 
 
@@ -183,7 +186,8 @@ def _first(wanted: Wanted, owner: str, addresses: Sequence[str], family: str, po
     if address:
         return Destination(wanted.text, address, number, owner)
     has = " and ".join(sorted({_words(_family(a)) for a in addresses})) or "none"
-    return Destination(wanted.text, "", number, owner, trouble=f"{owner} has no {_words(family)} address; it has {has}")
+    because = Because("family", f"{owner} has no {_words(family)} address; it has {has}")
+    return Destination(wanted.text, "", number, owner, trouble=because)
 
 
 async def _by_name(wanted: Wanted, place: Place, objects: Objects, namespace: str, family: str) -> Destination:
@@ -200,8 +204,12 @@ async def _by_name(wanted: Wanted, place: Place, objects: Objects, namespace: st
     if found.result.addresses:
         return Destination(wanted.text, found.result.addresses[0], port, lookup=found)
     outcomes = ", ".join(dict.fromkeys(step.reply.outcome for step in found.steps))
-    trouble = f"the name {wanted.name} leads nowhere: {found.result.status} ({outcomes})"
-    return Destination(wanted.text, "", port, lookup=found, trouble=trouble)
+    text = f"the name {wanted.name} leads nowhere: {found.result.status} ({outcomes})"
+    if found.result.status == "try again":
+        return Destination(wanted.text, "", port, lookup=found, trouble=Because("dns-fails", text))
+    search = " ".join(found.resolv_conf.search) or "empty"
+    remedy = f"`netemu dig` shows every query; the search path is {search}"
+    return Destination(wanted.text, "", port, lookup=found, trouble=Because("unknown-name", text, remedy))
 
 
 def _named_service(found: Lookup, objects: Objects, namespace: str) -> Service | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -47,3 +48,12 @@ class Reason(StrEnum):
     """The answer takes a way on which nobody translates it back, so the sender does not know it."""
     FORGED = "forged"
     """The server is the sender itself, and nobody has changed the source: it takes the packet for a forgery."""
+
+
+@dataclass(frozen=True, slots=True)
+class Because:
+    """A cause: `reason` is a word for programs, `text` a sentence, `remedy` what would be right ("" if unknown)."""
+
+    reason: str
+    text: str
+    remedy: str = ""

@@ -22,8 +22,7 @@ from netemu.observe.evidence import Crossing, Evidence, Routed, RuleHit
 from netemu.observe.expected import Expected
 from netemu.observe.names import NODE, POD, Names
 from netemu.observe.outcome import arrival, chosen, ended, last_place, outcome_of, translated_at, translations
-from netemu.observe.reasons import Reason
-from netemu.observe.whynot_service import Because
+from netemu.observe.reasons import Because, Reason
 
 _NOT_THE_RULES = (Reason.NOT_LISTENING, Reason.NO_ROUTE)
 """What the oracle expects to fail behind the rules: there the evidence knows more."""
@@ -70,28 +69,15 @@ def why_not(evidence: Evidence, expected: Expected, destination: Destination, fa
     return case.on_the_way() or case.at_the_endpoint() or case.on_the_way_back()
 
 
-def nowhere(destination: Destination) -> WhyNot:
+def nowhere(destination: Destination, because: Because) -> WhyNot:
     """The cause where there is no address to send to."""
     lookup = destination.lookup
-    if lookup is not None:
-        failed = lookup.result.status == "try again"
-        servers = " ".join(lookup.resolv_conf.nameservers)
-        remedy = (
-            ""
-            if failed
-            else f"`netemu dig` shows every query; the search path is {' '.join(lookup.resolv_conf.search)}"
-        )
-        reason = "dns-fails" if failed else "unknown-name"
-        return WhyNot(reason=reason, place=f"resolver, nameserver {servers}", text=destination.trouble, remedy=remedy)
-    for words, reason in (
-        ("on no node", "unscheduled"),
-        ("no address yet", "pod-pending"),
-        ("headless", "no-endpoints"),
-    ):
-        if words in destination.trouble:
-            return WhyNot(reason=reason, place=destination.owner, text=destination.trouble)
-    reason = "external-name" if "is a name for" in destination.trouble else "family"
-    return WhyNot(reason=reason, place=destination.owner, text=destination.trouble)
+    place = f"resolver, nameserver {' '.join(lookup.resolv_conf.nameservers)}" if lookup else destination.owner
+    return _cause(place, because)
+
+
+def _cause(place: str, because: Because) -> WhyNot:
+    return WhyNot(reason=because.reason, place=place, text=because.text, remedy=because.remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +86,6 @@ class _Case:
     expected: Expected
     destination: Destination
     facts: Facts
-
-    def _say(self, place: str, because: Because) -> WhyNot:
-        return WhyNot(reason=because.reason, place=place, text=because.text, remedy=because.remedy)
 
     # --- the rules that choose an endpoint
 
@@ -182,12 +165,12 @@ class _Case:
         family = "IPv6" if packet.ipv6 else "IPv4"
         match expected.reason:
             case Reason.NO_ENDPOINTS | Reason.NOT_READY if expected.port is not None:
-                return self._say(place, services.no_endpoints(service, expected.port, self.facts.objects, family))
+                return _cause(place, services.no_endpoints(service, expected.port, self.facts.objects, family))
             case Reason.NO_LOCAL_ENDPOINT:
                 internal = expected.via == "cluster IP"
-                return self._say(place, services.no_local(service, expected.node, internal=internal))
+                return _cause(place, services.no_local(service, expected.node, internal=internal))
             case _ if self.has_no_such_port():
-                return self._say(place, services.wrong_port(service, packet.port, packet.protocol.upper()))
+                return _cause(place, services.wrong_port(service, packet.port, packet.protocol.upper()))
             case Reason.SOURCE_RANGE:
                 ranges = ", ".join(service.spec.load_balancer_source_ranges)
                 text = f"loadBalancerSourceRanges of Service {service.key} do not have the source {packet.source}"
@@ -255,7 +238,7 @@ class _Case:
             text = f"node {party.name} refused: it has no node port {flow.port}, and nothing listens there"
             return WhyNot(reason="not-listening", place=self.evidence.reached, text=text)
         pod = self.facts.objects.pod(*party.name.split("/")) if party is not None and party.kind == POD else None
-        return self._say(
+        return _cause(
             self.evidence.reached, services.not_listening(self._who(flow.destination), flow.port, pod, self._meant())
         )
 

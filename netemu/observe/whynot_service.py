@@ -7,23 +7,14 @@ which port nobody has.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from netemu.model.objects import Endpoint, Service, ServicePort
 from netemu.model.pods import Pod
 from netemu.model.selectors import LabelSelector
 from netemu.observe.destination import Objects
+from netemu.observe.reasons import Because
 
 _SERVICE_LABEL = "kubernetes.io/service-name"
-
-
-@dataclass(frozen=True, slots=True)
-class Because:
-    """A cause: `reason` is a word for programs, `text` a sentence, `remedy` what would be right ("" if unknown)."""
-
-    reason: str
-    text: str
-    remedy: str = ""
 
 
 def no_endpoints(service: Service, port: ServicePort, objects: Objects, family: str) -> Because:

@@ -113,24 +113,26 @@ def test_a_destination_is_refused(text: str, protocol: str, why: str) -> None:
 def test_a_destination_is_found(place: Place, text: str, pod: bool, family: str, found: tuple[str, int, str]) -> None:
     it = asyncio.run(resolve(parse(text, "tcp"), place, OBJECTS, "shop", pod=pod, family=family))
 
-    assert ((it.address, it.port, it.owner), it.trouble) == (found, "")
+    assert ((it.address, it.port, it.owner), it.trouble) == (found, None)
 
 
 @pytest.mark.parametrize(
-    ("text", "family", "trouble"),
+    ("text", "family", "reason", "trouble"),
     [
-        ("pod/waiting:80", "", "Pod shop/waiting is on no node yet"),
-        ("pod/starting:80", "", "Pod shop/starting has no address yet; its phase on node worker is Pending"),
-        ("svc/idle:80", "", "headless and has no ready endpoints"),
-        ("svc/away:80", "", "is a name for example.com"),
-        ("svc/db:5432", "ipv6", "Service shop/db has no IPv6 address; it has IPv4"),
+        ("pod/waiting:80", "", "unscheduled", "Pod shop/waiting is on no node yet"),
+        ("pod/starting:80", "", "pod-pending", "Pod shop/starting has no address yet; its phase on node worker is"),
+        ("svc/idle:80", "", "no-endpoints", "headless and has no ready endpoints"),
+        ("svc/away:80", "", "external-name", "is a name for example.com"),
+        ("svc/db:5432", "ipv6", "family", "Service shop/db has no IPv6 address; it has IPv4"),
     ],
 )
-def test_what_leads_nowhere_says_why(place: Place, text: str, family: str, trouble: str) -> None:
+def test_what_leads_nowhere_says_why(place: Place, text: str, family: str, reason: str, trouble: str) -> None:
     it = asyncio.run(resolve(parse(text, "tcp"), place, OBJECTS, "shop", pod=True, family=family))
 
     assert it.address == ""
-    assert trouble in it.trouble
+    assert it.trouble is not None
+    assert it.trouble.reason == reason
+    assert trouble in it.trouble.text
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from netemu.model.objects import Service
 from netemu.model.pods import Pod
 from netemu.observe import whynot_service
 from netemu.observe.destination import Objects
-from netemu.observe.whynot_service import Because
+from netemu.observe.reasons import Because
 from tests.unit.objects_world import NOW, a_pod, a_service
 
 HTTP = [{"name": "web", "ports": [{"name": "http", "containerPort": 8080}]}]
