@@ -42,10 +42,10 @@ def capture(
     with _stream(file) as stream, Capture(
         places, program, expression=expression, describe=describer(lab)
     ) as running:  # fmt: skip
-        sink = _sink(stream, file, output, running, names)
-        note(f"capturing at {', '.join(map(str, places))}; {limits(duration, count)}")
         taken = 0
         with Watching(duration, lambda: running.gone) as watching:
+            sink = _sink(stream, file, output, running, names)
+            note(f"capturing at {', '.join(map(str, places))}; {limits(duration, count)}")
             for packets in _first(count, running.packets(watching.over, sink.reader)):
                 sink.write(packets)
                 taken += len(packets)
