@@ -115,6 +115,10 @@ class Tracer:
         """`scene`: what is known of the lab already. Raises UserError for a lab or a source that is not there."""
         self._namespace, self._source = namespace, find_target(lab, source, namespace)
         self._scene = scene or read_scene(lab)
+        sender = self._scene.senders.get(self._source.name)
+        if sender is None:
+            raise UserError(f"Pod {self._source.name} has no address yet, or has ended: nothing can be sent from there")
+        self._sender = sender
 
     @property
     def names(self) -> Names:
@@ -139,7 +143,7 @@ class Tracer:
             return nowhere_story(source.name, destination, protocol, cause), None
         packet = Packet(
             destination=destination.address, port=destination.port, protocol=protocol, size=size,
-            source_port=source_port,            payload=_payload(protocol, destination, scene.config.dns_domain),
+            source_port=source_port, payload=_payload(protocol, destination, scene.config.dns_domain),
         )  # fmt: skip
         watched = scene.watched(source, destination.address, destination.port)
         evidence = await gather(packet, Watched(source.name, source.netns), watched, timeout=timeout)
@@ -169,8 +173,7 @@ class Tracer:
 
     async def _tell(self, evidence: Evidence, destination: Destination, watched: Iterable[Watched]) -> Story:
         scene, packet = self._scene, evidence.packet
-        sender = scene.senders[self._source.name]
-        prediction = predict(scene.cluster, sender, packet.destination, packet.port, packet.protocol.upper())
+        prediction = predict(scene.cluster, self._sender, packet.destination, packet.port, packet.protocol.upper())
         passed = {event.place for event in evidence.events if event.leg == "there"}
         expected = expected_of(prediction, passed, scene.names, scene.objects)
         cause = why_not(evidence, expected, destination, Facts(scene.objects, scene.names, scene.proxies))
