@@ -108,10 +108,16 @@ def test_a_service_answers_by_name_over_slow_links(lab: str) -> None:
 def test_ipvs_leads_to_every_endpoint_from_inside_and_outside(lab: str) -> None:
     inside = probed(lab, "client", "web:80")
     outside = probed(lab, "client/laptop", "172.18.0.3:30080")
+    flows = json.loads(netemu("flows", "--lab", lab, "--service", "default/web", "-o", "json", timeout=600))
     sets = on(lab, "node/worker-1", "--", "ipset", "save")
     rules = on(lab, "node/worker-1", "--", "iptables-save", "-t", "nat")
 
     assert inside["servers"].keys() == outside["servers"].keys() == {"near", "far"}
+    # Conntrack has what IPVS chose.
+    assert {flow["endpoint"]["name"] for flow in flows} == {"default/near", "default/far"}
+    assert {(flow["client"]["name"], flow["via"], flow["node"]) for flow in flows} >= {
+        ("default/client", "cluster IP", "control-plane"), ("client/laptop", "node port", "worker-1")
+    }  # fmt: skip
     assert "create KUBE-CLUSTER-IP hash:ip,port" in sets
     assert "KUBE-SVC-" not in rules
 
