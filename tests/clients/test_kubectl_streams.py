@@ -49,7 +49,9 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabKubectl]:
     ready = LabKubectl("t-streams", find_kubectl(), tmp_path_factory.mktemp("streams") / "cache")
     netemu("up", str(TOPOLOGY))
     ready("apply", "-f", "-", stdin=LATE)
-    ready("wait", "--for=jsonpath={.status.containerStatuses[0].state.running}", "pod/talker", "--timeout=20s")
+    ready("wait", "--for=jsonpath={.status.containerStatuses[0].state.running}", "pod/talker", "pod/counter",
+          "--timeout=60s")  # fmt: skip
+    eventually(lambda: len(ready("logs", "talker", "-c", "main").splitlines()) == 4, "all that talker says")
     yield ready
     run("down", "t-streams")
 
