@@ -206,3 +206,19 @@ def test_rows_of_jobs(status: Obj, cells: list[str]) -> None:
     job = {**made("Job"), "status": status}
 
     assert table(KINDS["Job"], [job], {}, now=NOW)["rows"][0]["cells"][1:4] == cells
+
+
+@pytest.mark.parametrize(
+    ("condition", "deleted", "state"),
+    [
+        ("Suspended", None, "Suspended"),
+        ("Suspended", MADE, "Terminating"),
+        ("Failed", MADE, "Failed"),
+        ("SuccessCriteriaMet", None, "Running"),
+    ],
+)
+def test_a_job_is_the_first_of_its_states(condition: str, deleted: str | None, state: str) -> None:
+    status = {"conditions": [{"type": condition, "status": "True"}]}
+    job = {**made("Job", metadata__deletionTimestamp=deleted), "status": status}
+
+    assert table(KINDS["Job"], [job], {}, now=NOW)["rows"][0]["cells"][1] == state

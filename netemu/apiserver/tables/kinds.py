@@ -37,15 +37,15 @@ COLUMNS: dict[str, str] = {
     "ServiceCIDR": "Name,CIDRs,Age",
     "Node": "Name,Status,Roles,Age,Version|Internal-IP,External-IP,OS-Image,Kernel-Version,Container-Runtime",
     "Namespace": "Name,Status,Age",
-    "Deployment": "Name,Ready,Up-to-date:i,Available:i,Age|Containers,Images,Selector",
+    "Deployment": "Name,Ready,Up-to-date,Available,Age|Containers,Images,Selector",
     "ReplicaSet": "Name,Desired:i,Current:i,Ready:i,Age|Containers,Images,Selector",
     "ReplicationController": "Name,Desired:i,Current:i,Ready:i,Age|Containers,Images,Selector",
     "DaemonSet": "Name,Desired:i,Current:i,Ready:i,Up-to-date:i,Available:i,Node Selector,Age"
     "|Containers,Images,Selector",
     "StatefulSet": "Name,Ready,Age|Containers,Images",
-    "ControllerRevision": "Name,Controller,Revision:i,Age",
+    "ControllerRevision": "Name,Controller,Revision,Age",
     "Job": "Name,Status,Completions,Duration,Age|Containers,Images,Selector",
-    "CronJob": "Name,Schedule,Timezone,Suspend,Active:i,Last Schedule,Age|Containers,Images,Selector",
+    "CronJob": "Name,Schedule,Timezone,Suspend:b,Active:i,Last Schedule,Age|Containers,Images,Selector",
     "PersistentVolumeClaim": "Name,Status,Volume,Capacity,Access Modes,StorageClass,VolumeAttributesClass,Age"
     "|VolumeMode",
     "PersistentVolume": "Name,Capacity,Access Modes,Reclaim Policy,Status,Claim,StorageClass,VolumeAttributesClass,"
@@ -54,9 +54,9 @@ COLUMNS: dict[str, str] = {
     "LimitRange": "Name,Created At",
     "EndpointSlice": "Name,AddressType,Ports,Endpoints,Age",
     "Endpoints": "Name,Endpoints,Age",
-    "ConfigMap": "Name,Data:i,Age",
-    "Secret": "Name,Type,Data:i,Age",
-    "ServiceAccount": "Name,Secrets:i,Age",
+    "ConfigMap": "Name,Data,Age",
+    "Secret": "Name,Type,Data,Age",
+    "ServiceAccount": "Name,Secrets,Age",
     "Lease": "Name,Holder,Age",
     "CertificateSigningRequest": "Name,Age,SignerName,Requestor,RequestedDuration,Condition",
     "RuntimeClass": "Name,Handler,Age",
@@ -67,10 +67,12 @@ COLUMNS: dict[str, str] = {
     "RoleBinding": "Name,Role,Age|Users,Groups,ServiceAccounts",
     "ClusterRoleBinding": "Name,Role,Age|Users,Groups,ServiceAccounts",
     # The wide columns of an event stand in the middle.
-    "Event": "Last Seen,Type,Reason,Object|Subobject,Source|Message|First Seen,Count:i,Name",
+    "Event": "Last Seen,Type,Reason,Object|Subobject,Source|Message|First Seen,Count,Name",
     "Scale": "Name,Desired:i,Available:i,Age",
 }
 _DEFAULT = "Name,Age"
+_TYPES = {"": "string", "i": "integer", "b": "boolean"}
+"""What the marks behind columns say; upstream calls many a number a string."""
 _HOSTS = 3
 """Most hosts of an Ingress that are printed."""
 
@@ -84,7 +86,7 @@ def column_definitions(kind: str) -> list[dict[str, Any]]:
             definitions.append(
                 {
                     "name": name,
-                    "type": "integer" if mark else "string",
+                    "type": _TYPES[mark],
                     "format": "name" if name == "Name" else "",
                     "description": "",
                     "priority": group % 2,

@@ -85,16 +85,17 @@ def revision_owner(obj: Json) -> str:
     return NONE
 
 
-_JOB_STATES = ("Complete", "Failed", "Suspended", "FailureTarget", "SuccessCriteriaMet")
+_JOB_STATES = ("Complete", "Failed", "Terminating", "Suspended", "FailureTarget")
+"""What a Job is, the first that is true: its conditions, and that it is being deleted."""
 
 
 def job(obj: Json, now: datetime) -> list[Any]:
     """Of a Job."""
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
     true = {one.get("type") for one in status.get("conditions") or () if one.get("status") == "True"}
-    state = next((one for one in _JOB_STATES if one in true), "")
-    if not state:
-        state = "Terminating" if obj["metadata"].get("deletionTimestamp") else "Running"
+    if obj["metadata"].get("deletionTimestamp"):
+        true.add("Terminating")
+    state = next((one for one in _JOB_STATES if one in true), "Running")
     wanted, at_once = spec.get("completions"), spec.get("parallelism") or 0
     of_all = f"1 of {at_once}" if at_once > 1 else "1"
     completions = f"{status.get('succeeded', 0)}/{of_all if wanted is None else wanted}"
