@@ -64,11 +64,13 @@ async def test_generators_make_jobs_and_quotas(kubectl: Kubectl, minor: int) -> 
     await kubectl("create", "cronjob", "often", "--image=i", "--schedule=*/5 * * * *")
     await kubectl("create", "job", "now", "--from=cronjob/often")
     await kubectl("create", "quota", "few", "--hard=pods=3,requests.cpu=1")
+    await kubectl("create", "pdb", "none", "--selector=app=web", "--min-available=0")
     refused = await kubectl.run("create", "cronjob", "never", "--image=i", "--schedule=now")
 
     once = json.loads((await kubectl("get", "job", "once", "-o", "json")).out)
     assert once["spec"]["template"]["spec"]["restartPolicy"] == "Never"
     assert once["spec"]["selector"]["matchLabels"] == {"batch.kubernetes.io/controller-uid": once["metadata"]["uid"]}
+    assert json.loads((await kubectl("get", "pdb", "none", "-o", "json")).out)["spec"]["minAvailable"] == 0
     assert (await kubectl("get", "cronjob", "often")).rows[1][:8] == [
         "often", "*/5", "*", "*", "*", "*", "<none>", "False",
     ]  # fmt: skip

@@ -91,6 +91,42 @@ def test_embedded_structs_merge_into_their_parent() -> None:
     assert pod["spec"]["volumes"] == [{"name": "scratch", "emptyDir": {}}]
 
 
+def test_a_volume_has_its_source_and_its_size() -> None:
+    # PersistentVolume.spec(2) = {capacity(1), persistentVolumeSource(2).nfs(5) = {server(1), path(2)}, volumeMode(8)}
+    capacity = field(1, b"storage") + field(2, field(1, b"1Gi"))
+    source = field(5, field(1, b"files") + field(2, b"/data"))
+    volume = body("v1", "PersistentVolume", field(2, field(1, capacity) + field(2, source) + field(8, b"Block")))
+
+    assert protobuf.decode(volume)["spec"] == {
+        "capacity": {"storage": "1Gi"}, "nfs": {"server": "files", "path": "/data"}, "volumeMode": "Block",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("api_version", "kind", "where", "number"),
+    [
+        pytest.param("policy/v1", "PodDisruptionBudget", ("spec", "minAvailable"), (2, 1), id="budget"),
+        pytest.param("policy/v1", "PodDisruptionBudget", ("spec", "maxUnavailable"), (2, 3), id="budget of others"),
+        pytest.param(
+            "apps/v1",
+            "DaemonSet",
+            ("spec", "updateStrategy", "rollingUpdate", "maxUnavailable"),
+            (2, 3, 2, 1),
+            id="update of agents",
+        ),
+    ],
+)
+def test_a_limit_of_zero_is_meant(api_version: str, kind: str, where: tuple[str, ...], number: tuple[int, ...]) -> None:
+    message = field(1, 0) + field(2, 0) + field(3, b"")  # IntOrString of type int
+    for one in reversed(number):
+        message = field(one, message)
+    found: Any = protobuf.decode(body(api_version, kind, message))
+    for name in where:
+        found = found[name]
+
+    assert found == 0
+
+
 def test_times_take_kubernetes_two_formats() -> None:
     # Lease.spec(2).renewTime(4) is a MicroTime, metadata(1).creationTimestamp(8) a Time.
     moment = field(1, 1_700_000_000) + field(2, 5_000)

@@ -50,6 +50,7 @@ ROOTS: dict[tuple[str, str], str] = {
     ("v1", "LimitRange"): "LimitRange",
     ("v1", "Namespace"): "Namespace",
     ("v1", "Node"): "Node",
+    ("v1", "PersistentVolume"): "PersistentVolume",
     ("v1", "PersistentVolumeClaim"): "PersistentVolumeClaim",
     ("v1", "Pod"): "Pod",
     ("v1", "ReplicationController"): "ReplicationController",
@@ -67,12 +68,17 @@ AggregationRule: 1 clusterRoleSelectors [LabelSelector]
 AppArmorProfile: 1 type, 2 localhostProfile s?
 AttachedVolume: 1 name, 2 devicePath
 AzureDiskVolumeSource: 1 diskName, 2 diskURI, 3 cachingMode s?, 4 fsType s?, 5 readOnly b?, 6 kind s?
+AzureFilePersistentVolumeSource: 1 secretName, 2 shareName, 3 readOnly b, 4 secretNamespace s?
 AzureFileVolumeSource: 1 secretName, 2 shareName, 3 readOnly b
 Binding: 1 metadata ObjectMeta, 2 target ObjectReference
 BoundObjectReference: 1 kind, 2 apiVersion, 3 name, 4 uid
+CSIPersistentVolumeSource: 1 driver, 2 volumeHandle, 3 readOnly b, 4 fsType, 5 volumeAttributes {s}, 6
+    controllerPublishSecretRef SecretReference, 7 nodeStageSecretRef SecretReference, 8 nodePublishSecretRef
+    SecretReference, 9 controllerExpandSecretRef SecretReference, 10 nodeExpandSecretRef SecretReference
 CSIVolumeSource: 1 driver, 2 readOnly b?, 3 fsType s?, 4 volumeAttributes {s}, 5 nodePublishSecretRef
     LocalObjectReference
 Capabilities: 1 add [s], 2 drop [s]
+CephFSPersistentVolumeSource: 1 monitors [s], 2 path, 3 user, 4 secretFile, 5 secretRef SecretReference, 6 readOnly b
 CephFSVolumeSource: 1 monitors [s], 2 path, 3 user, 4 secretFile, 5 secretRef LocalObjectReference, 6 readOnly b
 CertificateSigningRequest: 1 metadata ObjectMeta, 2 spec CertificateSigningRequestSpec, 3 status
     CertificateSigningRequestStatus
@@ -81,6 +87,7 @@ CertificateSigningRequestCondition: 1 type, 2 reason, 3 message, 4 lastUpdateTim
 CertificateSigningRequestSpec: 1 request bytes, 2 username, 3 uid, 4 groups [s], 5 usages [s], 6 extra {strings}, 7
     signerName, 8 expirationSeconds i?
 CertificateSigningRequestStatus: 1 conditions [CertificateSigningRequestCondition], 2 certificate bytes
+CinderPersistentVolumeSource: 1 volumeID, 2 fsType, 3 readOnly b, 4 secretRef SecretReference
 CinderVolumeSource: 1 volumeID, 2 fsType, 3 readOnly b, 4 secretRef LocalObjectReference
 ClientIPConfig: 1 timeoutSeconds i?
 ClusterRole: 1 metadata ObjectMeta, 2 rules [PolicyRule], 3 aggregationRule AggregationRule
@@ -169,12 +176,14 @@ ExecAction: 1 command [s]
 FCVolumeSource: 1 targetWWNs [s], 2 lun i?, 3 fsType, 4 readOnly b, 5 wwids [s]
 FieldSelectorAttributes: 1 rawSelector, 2 requirements [FieldSelectorRequirement]
 FieldSelectorRequirement: 1 key, 2 operator, 3 values [s]
+FlexPersistentVolumeSource: 1 driver, 2 fsType, 3 secretRef SecretReference, 4 readOnly b, 5 options {s}
 FlexVolumeSource: 1 driver, 2 fsType, 3 secretRef LocalObjectReference, 4 readOnly b, 5 options {s}
 FlockerVolumeSource: 1 datasetName, 2 datasetUUID
 ForZone: 1 name
 GCEPersistentDiskVolumeSource: 1 pdName, 2 fsType, 3 partition i, 4 readOnly b
 GRPCAction: 1 port i, 2 service s?
 GitRepoVolumeSource: 1 repository, 2 revision, 3 directory
+GlusterfsPersistentVolumeSource: 1 endpoints, 2 path, 3 readOnly b, 4 endpointsNamespace s?
 GlusterfsVolumeSource: 1 endpoints, 2 path, 3 readOnly b
 HTTPGetAction: 1 path, 2 port intstr, 3 host, 4 scheme, 5 httpHeaders [HTTPHeader]
 HTTPHeader: 1 name, 2 value s?
@@ -186,6 +195,8 @@ HostPathVolumeSource: 1 path, 2 type s?
 IPAddress: 1 metadata ObjectMeta, 2 spec IPAddressSpec
 IPAddressSpec: 1 parentRef ParentReference
 IPBlock: 1 cidr, 2 except [s]
+ISCSIPersistentVolumeSource: 1 targetPortal, 2 iqn, 3 lun i, 4 iscsiInterface, 5 fsType, 6 readOnly b, 7 portals [s],
+    8 chapAuthDiscovery b, 11 chapAuthSession b, 10 secretRef SecretReference, 12 initiatorName s?
 ISCSIVolumeSource: 1 targetPortal, 2 iqn, 3 lun i, 4 iscsiInterface, 5 fsType, 6 readOnly b, 7 portals [s], 8
     chapAuthDiscovery b, 11 chapAuthSession b, 10 secretRef LocalObjectReference, 12 initiatorName s?
 ImageVolumeSource: 1 reference, 2 pullPolicy
@@ -230,7 +241,9 @@ LinuxContainerUser: 1 uid i, 2 gid i, 3 supplementalGroups [i]
 LoadBalancerIngress: 1 ip, 2 hostname, 3 ipMode s?, 4 ports [PortStatus]
 LoadBalancerStatus: 1 ingress [LoadBalancerIngress]
 LocalObjectReference: 1 name
+LocalVolumeSource: 1 path, 2 fsType s?
 ManagedFieldsEntry: 1 manager, 2 operation, 3 apiVersion, 4 time time, 6 fieldsType, 7 fieldsV1 json, 8 subresource
+ModifyVolumeStatus: 1 targetVolumeAttributesClassName, 2 status
 NFSVolumeSource: 1 server, 2 path, 3 readOnly b
 Namespace: 1 metadata ObjectMeta, 2 spec NamespaceSpec, 3 status NamespaceStatus
 NamespaceCondition: 1 type, 2 status, 4 lastTransitionTime time, 5 reason, 6 message
@@ -240,7 +253,7 @@ NetworkPolicy: 1 metadata ObjectMeta, 2 spec NetworkPolicySpec
 NetworkPolicyEgressRule: 1 ports [NetworkPolicyPort], 2 to [NetworkPolicyPeer]
 NetworkPolicyIngressRule: 1 ports [NetworkPolicyPort], 2 from [NetworkPolicyPeer]
 NetworkPolicyPeer: 1 podSelector LabelSelector, 2 namespaceSelector LabelSelector, 3 ipBlock IPBlock
-NetworkPolicyPort: 1 protocol s?, 2 port intstr, 3 endPort i?
+NetworkPolicyPort: 1 protocol s?, 2 port intstr?, 3 endPort i?
 NetworkPolicySpec: 1 podSelector LabelSelector, 2 ingress [NetworkPolicyIngressRule], 3 egress
     [NetworkPolicyEgressRule], 4 policyTypes [s]
 Node: 1 metadata ObjectMeta, 2 spec NodeSpec, 3 status NodeStatus
@@ -275,6 +288,7 @@ ObjectReference: 1 kind, 2 namespace, 3 name, 4 uid, 5 apiVersion, 6 resourceVer
 Overhead: 1 podFixed {quantity}
 OwnerReference: 5 apiVersion, 1 kind, 3 name, 4 uid, 6 controller b?, 7 blockOwnerDeletion b?
 ParentReference: 1 group, 2 resource, 3 namespace, 4 name
+PersistentVolume: 1 metadata ObjectMeta, 2 spec PersistentVolumeSpec, 3 status PersistentVolumeStatus
 PersistentVolumeClaim: 1 metadata ObjectMeta, 2 spec PersistentVolumeClaimSpec, 3 status PersistentVolumeClaimStatus
 PersistentVolumeClaimCondition: 1 type, 2 status, 3 lastProbeTime time, 4 lastTransitionTime time, 5 reason, 6 message
 PersistentVolumeClaimSpec: 1 accessModes [s], 4 selector LabelSelector, 2 resources VolumeResourceRequirements, 3
@@ -282,9 +296,22 @@ PersistentVolumeClaimSpec: 1 accessModes [s], 4 selector LabelSelector, 2 resour
     TypedObjectReference, 9 volumeAttributesClassName s?
 PersistentVolumeClaimStatus: 1 phase, 2 accessModes [s], 3 capacity {quantity}, 4 conditions
     [PersistentVolumeClaimCondition], 5 allocatedResources {quantity}, 7 allocatedResourceStatuses {s}, 8
-    currentVolumeAttributesClassName s?
+    currentVolumeAttributesClassName s?, 9 modifyVolumeStatus ModifyVolumeStatus
 PersistentVolumeClaimTemplate: 1 metadata ObjectMeta, 2 spec PersistentVolumeClaimSpec
 PersistentVolumeClaimVolumeSource: 1 claimName, 2 readOnly b
+PersistentVolumeSource: 1 gcePersistentDisk GCEPersistentDiskVolumeSource, 2 awsElasticBlockStore
+    AWSElasticBlockStoreVolumeSource, 3 hostPath HostPathVolumeSource, 4 glusterfs GlusterfsPersistentVolumeSource, 5
+    nfs NFSVolumeSource, 6 rbd RBDPersistentVolumeSource, 7 iscsi ISCSIPersistentVolumeSource, 8 cinder
+    CinderPersistentVolumeSource, 9 cephfs CephFSPersistentVolumeSource, 10 fc FCVolumeSource, 11 flocker
+    FlockerVolumeSource, 12 flexVolume FlexPersistentVolumeSource, 13 azureFile AzureFilePersistentVolumeSource, 14
+    vsphereVolume VsphereVirtualDiskVolumeSource, 15 quobyte QuobyteVolumeSource, 16 azureDisk AzureDiskVolumeSource,
+    17 photonPersistentDisk PhotonPersistentDiskVolumeSource, 18 portworxVolume PortworxVolumeSource, 19 scaleIO
+    ScaleIOPersistentVolumeSource, 20 local LocalVolumeSource, 21 storageos StorageOSPersistentVolumeSource, 22 csi
+    CSIPersistentVolumeSource
+PersistentVolumeSpec: 1 capacity {quantity}, 2 ^ PersistentVolumeSource, 3 accessModes [s], 4 claimRef
+    ObjectReference, 5 persistentVolumeReclaimPolicy, 6 storageClassName, 7 mountOptions [s], 8 volumeMode s?, 9
+    nodeAffinity VolumeNodeAffinity, 10 volumeAttributesClassName s?
+PersistentVolumeStatus: 1 phase, 2 message, 3 reason, 4 lastPhaseTransitionTime time
 PhotonPersistentDiskVolumeSource: 1 pdID, 2 fsType
 Pod: 1 metadata ObjectMeta, 2 spec PodSpec, 3 status PodStatus
 PodAffinity: 1 requiredDuringSchedulingIgnoredDuringExecution [PodAffinityTerm], 2
@@ -297,7 +324,7 @@ PodCondition: 1 type, 2 status, 3 lastProbeTime time, 4 lastTransitionTime time,
 PodDNSConfig: 1 nameservers [s], 2 searches [s], 3 options [PodDNSConfigOption]
 PodDNSConfigOption: 1 name, 2 value s?
 PodDisruptionBudget: 1 metadata ObjectMeta, 2 spec PodDisruptionBudgetSpec, 3 status PodDisruptionBudgetStatus
-PodDisruptionBudgetSpec: 1 minAvailable intstr, 2 selector LabelSelector, 3 maxUnavailable intstr, 4
+PodDisruptionBudgetSpec: 1 minAvailable intstr?, 2 selector LabelSelector, 3 maxUnavailable intstr?, 4
     unhealthyPodEvictionPolicy s?
 PodDisruptionBudgetStatus: 1 observedGeneration i, 2 disruptedPods {time}, 3 disruptionsAllowed i, 4 currentHealthy i,
     5 desiredHealthy i, 6 expectedPods i, 7 conditions [Condition]
@@ -341,6 +368,8 @@ Probe: 1 ^ ProbeHandler, 2 initialDelaySeconds i, 3 timeoutSeconds i, 4 periodSe
 ProbeHandler: 1 exec ExecAction, 2 httpGet HTTPGetAction, 3 tcpSocket TCPSocketAction, 4 grpc GRPCAction
 ProjectedVolumeSource: 1 sources [VolumeProjection], 2 defaultMode i?
 QuobyteVolumeSource: 1 registry, 2 volume, 3 readOnly b, 4 user, 5 group, 6 tenant
+RBDPersistentVolumeSource: 1 monitors [s], 2 image, 3 fsType, 4 pool, 5 user, 6 keyring, 7 secretRef SecretReference,
+    8 readOnly b
 RBDVolumeSource: 1 monitors [s], 2 image, 3 fsType, 4 pool, 5 user, 6 keyring, 7 secretRef LocalObjectReference, 8
     readOnly b
 ReplicaSet: 1 metadata ObjectMeta, 2 spec ReplicaSetSpec, 3 status ReplicaSetStatus
@@ -367,12 +396,14 @@ ResourceStatus: 1 name, 2 resources [ResourceHealth]
 Role: 1 metadata ObjectMeta, 2 rules [PolicyRule]
 RoleBinding: 1 metadata ObjectMeta, 2 subjects [Subject], 3 roleRef RoleRef
 RoleRef: 1 apiGroup, 2 kind, 3 name
-RollingUpdateDaemonSet: 1 maxUnavailable intstr, 2 maxSurge intstr
+RollingUpdateDaemonSet: 1 maxUnavailable intstr?, 2 maxSurge intstr?
 RollingUpdateDeployment: 1 maxUnavailable intstr?, 2 maxSurge intstr?
-RollingUpdateStatefulSetStrategy: 1 partition i?, 2 maxUnavailable intstr
+RollingUpdateStatefulSetStrategy: 1 partition i?, 2 maxUnavailable intstr?
 RuntimeClass: 1 metadata ObjectMeta, 2 handler, 3 overhead Overhead, 4 scheduling Scheduling
 SELinuxOptions: 1 user, 2 role, 3 type, 4 level
 Scale: 1 metadata ObjectMeta, 2 spec ScaleSpec, 3 status ScaleStatus
+ScaleIOPersistentVolumeSource: 1 gateway, 2 system, 3 secretRef SecretReference, 4 sslEnabled b, 5 protectionDomain, 6
+    storagePool, 7 storageMode, 8 volumeName, 9 fsType, 10 readOnly b
 ScaleIOVolumeSource: 1 gateway, 2 system, 3 secretRef LocalObjectReference, 4 sslEnabled b, 5 protectionDomain, 6
     storagePool, 7 storageMode, 8 volumeName, 9 fsType, 10 readOnly b
 ScaleSpec: 1 replicas i
@@ -385,6 +416,7 @@ Secret: 1 metadata ObjectMeta, 5 immutable b?, 2 data {bytes}, 4 stringData {s},
 SecretEnvSource: 1 ^ LocalObjectReference, 2 optional b?
 SecretKeySelector: 1 ^ LocalObjectReference, 2 key, 3 optional b?
 SecretProjection: 1 ^ LocalObjectReference, 2 items [KeyToPath], 4 optional b?
+SecretReference: 1 name, 2 namespace
 SecretVolumeSource: 1 secretName, 2 items [KeyToPath], 3 defaultMode i?, 4 optional b?
 SecurityContext: 1 capabilities Capabilities, 2 privileged b?, 3 seLinuxOptions SELinuxOptions, 10 windowsOptions
     WindowsSecurityContextOptions, 4 runAsUser i?, 8 runAsGroup i?, 5 runAsNonRoot b?, 6 readOnlyRootFilesystem b?, 7
@@ -424,6 +456,7 @@ StatefulSetStatus: 1 observedGeneration i, 2 replicas i, 3 readyReplicas i, 4 cu
     6 currentRevision, 7 updateRevision, 9 collisionCount i?, 10 conditions [StatefulSetCondition], 11
     availableReplicas i
 StatefulSetUpdateStrategy: 1 type, 2 rollingUpdate RollingUpdateStatefulSetStrategy
+StorageOSPersistentVolumeSource: 1 volumeName, 2 volumeNamespace, 3 fsType, 4 readOnly b, 5 secretRef ObjectReference
 StorageOSVolumeSource: 1 volumeName, 2 volumeNamespace, 3 fsType, 4 readOnly b, 5 secretRef LocalObjectReference
 Subject: 1 kind, 2 apiGroup, 3 name, 4 namespace
 SubjectAccessReview: 1 metadata ObjectMeta, 2 spec SubjectAccessReviewSpec, 3 status SubjectAccessReviewStatus
@@ -455,6 +488,7 @@ VolumeDevice: 1 name, 2 devicePath
 VolumeMount: 1 name, 2 readOnly b, 7 recursiveReadOnly s?, 3 mountPath, 4 subPath, 5 mountPropagation s?, 6
     subPathExpr
 VolumeMountStatus: 1 name, 2 mountPath, 3 readOnly b, 4 recursiveReadOnly s?
+VolumeNodeAffinity: 1 required NodeSelector
 VolumeProjection: 1 secret SecretProjection, 2 downwardAPI DownwardAPIProjection, 3 configMap ConfigMapProjection, 4
     serviceAccountToken ServiceAccountTokenProjection, 5 clusterTrustBundle ClusterTrustBundleProjection
 VolumeResourceRequirements: 1 limits {quantity}, 2 requests {quantity}
