@@ -104,7 +104,8 @@ def _token(step: Step, names: Names, links: dict[str, str]) -> str:
         case MapHit():
             return f"{event.kind} {plain(event.name)}"
         case Balanced():
-            return f"ipvs {event.server} to {event.destination}"
+            address, _, port = event.destination.rpartition(":")
+            return f"ipvs {event.server} to {names.endpoint('tcp', address.strip('[]'), int(port))}"
         case Translation():
             after = event.after
             # Ports that the kernel or the trace chose are others each time.

@@ -5,15 +5,20 @@ One lab for all of it: coming up takes an emulated processor a minute.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from netemu.lab.trace import Tracer, read_scene
 from netemu.network.names import client_netns, node_netns, pod_netns
 from tests.cluster.labs import netemu, run
+from tests.cluster.trace_table import compact, links_of, parties, read_stories, write_stories
 from tests.vm.talk import Talk
 
 LAB = "t-vm-lab"
@@ -63,6 +68,14 @@ spec:
   ports: [{port: 80, targetPort: 8080}]
 """
 VIP, FAR_NODE = ("10.96.0.80", 80), ("172.18.0.3", 30080)
+STORIES = Path(__file__).parent / "traces.txt"
+TRACES = [
+    *2 * [("client", "web:80")],
+    *2 * [("near", "svc/web:80")],
+    ("client/laptop", "node/worker-1:30080"),
+    ("node/worker-1", "svc/web:80"),
+    ("client", "svc/web:81"),
+]
 WAYS = {
     "Pod to ClusterIP": (pod_netns(LAB, "default", "client"), *VIP),
     "outside to node port": (client_netns(LAB, "laptop"), *FAR_NODE),
@@ -145,6 +158,24 @@ def test_every_connection_is_as_the_oracle_predicts_for_ipvs(lab: str) -> None:
     assert wrong == []
     astray = [one for one in told["connections"] if one["reason"] == "answer-astray"]
     assert {one["measured"] for one in astray} == {"dropped"}  # IPVS falls back to other nodes' endpoints
+
+
+def test_the_story_of_a_packet_tells_what_ipvs_chose(lab: str) -> None:
+    scene, known = read_scene(lab), read_stories(STORIES)
+    links, told = links_of(lab, scene.objects.pods), dict[str, str]()
+    for source, to in TRACES:
+        tracer = Tracer(lab, source, "default", scene)
+        for _again in range(3):  # the links of this lab lose one packet of a thousand
+            story, _ = asyncio.run(tracer.story(to, timeout=20))
+            if story.outcome != "lost":
+                break
+        server, _ = parties(story, scene.names)
+        # One server after the other has its turn, so a row has a story for each of them.
+        told[f"ipvs: {source} -> {to} by {server or 'nobody'}"] = "\n".join(compact(story, scene.names, links))
+    if os.environ.get("NETEMU_WRITE_TRACES"):
+        write_stories(STORIES, told)
+
+    assert {title: known.get(title, "").rstrip() for title in told} == told
 
 
 def test_changes_of_mode_cut_no_connection(lab: str) -> None:
