@@ -104,6 +104,43 @@ def test_what_is_wrong_is_told_in_upstreams_words(kind: str, fields: dict[str, A
 
 
 @pytest.mark.parametrize(
+    ("limits", "problem"),
+    [
+        ({"min": "2", "defaultRequest": "1"}, 'defaultRequest[cpu]: Invalid value: "1": min value 2 is greater than '
+         "default request value 1"),
+        ({"defaultRequest": "2", "max": "1"}, 'defaultRequest[cpu]: Invalid value: "2": default request value 2 is '
+         "greater than max value 1"),
+        ({"defaultRequest": "2", "default": "1"}, 'defaultRequest[cpu]: Invalid value: "2": default request value 2 is '
+         "greater than default limit value 1"),
+        ({"min": "2", "default": "1"}, 'default[cpu]: Invalid value: "2": min value 2 is greater than default value 1'),
+        ({"default": "2", "max": "1"}, 'default[cpu]: Invalid value: "1": default value 2 is greater than max value 1'),
+        ({"maxLimitRequestRatio": "800m"}, 'RequestRatio[cpu]: Invalid value: "800m": ratio 800m is less than 1'),
+        ({"min": "500m", "max": "2", "maxLimitRequestRatio": "10"}, "ratio 10 is greater than max/min = 4.000000"),
+    ],
+)  # fmt: skip
+def test_limits_of_a_container_rise(limits: dict[str, str], problem: str) -> None:
+    item = {"type": "Container", **{key: {"cpu": value} for key, value in limits.items()}}
+    obj = {**made("LimitRange"), "spec": {"limits": [item]}}
+    (error,) = validate(KINDS["LimitRange"], obj, None)
+
+    assert problem in str(error)
+
+
+@pytest.mark.parametrize(
+    ("items", "problem"),
+    [
+        ([{"type": "Pod", "default": {"cpu": "1"}}], "default: Forbidden: may not be specified when `type` is 'Pod'"),
+        ([{"type": "PersistentVolumeClaim"}], "limits: Required value: either minimum or maximum storage value is"),
+        ([{"type": "Pod"}, {"type": "Pod"}], 'spec.limits[1].type: Duplicate value: "Pod"'),
+    ],
+)
+def test_limits_fit_their_type(items: list[Obj], problem: str) -> None:
+    (error,) = validate(KINDS["LimitRange"], {**made("LimitRange"), "spec": {"limits": items}}, None)
+
+    assert problem in str(error)
+
+
+@pytest.mark.parametrize(
     ("kind", "fields", "problem"),
     [
         (

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 from netemu.apiserver.quantities import quantity
 from netemu.apiserver.validation.fields import (
     dns1123_subdomain,
+    duplicate,
     forbidden,
     invalid,
     invalid_for,
@@ -99,24 +101,64 @@ def validate_resourcequota(obj: Obj, old: Obj | None) -> list[FieldError]:
 def validate_limitrange(obj: Obj, old: Obj | None) -> list[FieldError]:
     """Errors of a LimitRange: of a resource, the least is no more than the default, and that no more than the most."""
     errors: list[FieldError] = []
+    seen: set[str] = set()
     for index, item in enumerate((obj.get("spec") or {}).get("limits") or ()):
-        path = f"spec.limits[{index}]"
-        found = [error for key in _RISING for error in resource_list(f"{path}.{key}", item.get(key))]
-        errors += found or _in_order(path, item)
+        path, kind = f"spec.limits[{index}]", item.get("type") or ""
+        if kind in seen:
+            errors.append(duplicate(f"{path}.type", kind))
+        seen.add(kind)
+        errors += _fit_for_type(path, kind, item)
+        found = [error for key in _LIMITS for error in resource_list(f"{path}.{key}", item.get(key))]
+        errors += found or [error for pair in _RISING for error in _in_order(path, item, *pair)] + _ratios(path, item)
     return errors
 
 
-_RISING = ("min", "defaultRequest", "default", "max")
+_LIMITS = ("min", "max", "default", "defaultRequest", "maxLimitRequestRatio")
+_RISING = (
+    ("min", "max", "min", "min"),
+    ("min", "defaultRequest", "defaultRequest", "defaultRequest"),
+    ("defaultRequest", "max", "defaultRequest", "defaultRequest"),
+    ("defaultRequest", "default", "defaultRequest", "defaultRequest"),
+    ("min", "default", "default", "min"),
+    ("default", "max", "default", "max"),
+)
+"""Which limit is no more than which; where it is, upstream blames the third and shows the value of the fourth."""
 _WORDS = {"min": "min", "defaultRequest": "default request", "default": "default", "max": "max"}
 
 
-def _in_order(path: str, item: Obj) -> list[FieldError]:
+def _fit_for_type(path: str, kind: str, item: Obj) -> list[FieldError]:
+    if kind == "Pod":
+        wrong = [key for key in ("default", "defaultRequest") if item.get(key)]
+        return [forbidden(f"{path}.{key}", "may not be specified when `type` is 'Pod'") for key in wrong]
+    if kind == "PersistentVolumeClaim" and not any("storage" in (item.get(key) or {}) for key in ("min", "max")):
+        text = "either minimum or maximum storage value is required, but neither was provided"
+        return [required(f"{path}.limits", text)]
+    return []
+
+
+def _in_order(path: str, item: Obj, low: str, high: str, blamed: str, shown: str) -> list[FieldError]:
     errors: list[FieldError] = []
-    for place, low in enumerate(_RISING):
-        for high in _RISING[place + 1 :]:
-            for name, least in (item.get(low) or {}).items():
-                most = (item.get(high) or {}).get(name)
-                if most is not None and (quantity(least) or Decimal(0)) > (quantity(most) or Decimal(0)):
-                    text = f"{_WORDS[low]} value {least} is greater than {_WORDS[high]} value {most}"
-                    errors.append(invalid(f"{path}.{low}[{name}]", str(least), text))
+    for name, least in (item.get(low) or {}).items():
+        most = (item.get(high) or {}).get(name)
+        if most is not None and _number(least) > _number(most):
+            above = "default limit" if (low, high) == ("defaultRequest", "default") else _WORDS[high]
+            text = f"{_WORDS[low]} value {least} is greater than {above} value {most}"
+            errors.append(invalid(f"{path}.{blamed}[{name}]", str(item[shown][name]), text))
     return errors
+
+
+def _ratios(path: str, item: Obj) -> list[FieldError]:
+    errors: list[FieldError] = []
+    for name, ratio in (item.get("maxLimitRequestRatio") or {}).items():
+        where = f"{path}.maxLimitRequestRatio[{name}]"
+        if _number(ratio) < 1:
+            errors.append(invalid(where, str(ratio), f"ratio {ratio} is less than 1"))
+        least, most = _number((item.get("min") or {}).get(name)), (item.get("max") or {}).get(name)
+        if least and most is not None and _number(ratio) > _number(most) / least:
+            text = f"ratio {ratio} is greater than max/min = {_number(most) / least:.6f}"
+            errors.append(invalid(where, str(ratio), text))
+    return errors
+
+
+def _number(text: Any) -> Decimal:
+    return (quantity(text) if text is not None else None) or Decimal(0)
