@@ -37,6 +37,9 @@ _SERVICE, _DEST, _TIMEOUT_TCP, _TIMEOUT_TCP_FIN, _TIMEOUT_UDP = 1, 2, 4, 5, 6
 _S_AF, _S_PROTOCOL, _S_ADDR, _S_PORT, _S_FWMARK, _S_SCHED, _S_FLAGS, _S_TIMEOUT, _S_NETMASK = range(1, 10)
 _D_ADDR, _D_PORT, _D_METHOD, _D_WEIGHT, _D_UPPER, _D_LOWER, _D_ACTIVE, _D_INACTIVE, _D_PERSISTENT = range(1, 10)
 _D_FAMILY: Final = 11
+_STATS: Final = 10
+"""Of virtual servers and of destinations."""
+_IN_PACKETS, _IN_BYTES = 2, 4
 _PERSISTENT, _HASHED, _ALL_FLAGS = 0x1, 0x2, 0xFFFFFFFF
 _FORWARDING_MASK: Final = 0x7
 
@@ -96,6 +99,8 @@ class VirtualServer:
     persistence: int = 0
     prefix: int | None = None
     flags: ServerFlag = ServerFlag.NONE
+    counted: tuple[int, int] = field(default=(0, 0), compare=False)
+    """Packets and bytes that came for it so far, by the kernel's count; tells nothing about equality."""
 
     @property
     def prefix_length(self) -> int:
@@ -120,6 +125,8 @@ class Destination:
     active: int = field(default=0, compare=False)
     inactive: int = field(default=0, compare=False)
     persistent: int = field(default=0, compare=False)
+    counted: tuple[int, int] = field(default=(0, 0), compare=False)
+    """Packets and bytes that went to it so far."""
 
     @property
     def target(self) -> str:
@@ -424,6 +431,7 @@ def _read_server(found: dict[int, bytes]) -> VirtualServer:
         _number(found, _S_TIMEOUT) if flags & _PERSISTENT else 0,
         None if length == (128 if ipv6 else 32) else length,
         ServerFlag(flags & 0x3C),
+        _counted(found),
     )
 
 
@@ -440,7 +448,13 @@ def _read_destination(found: dict[int, bytes], ipv6: bool) -> Destination:
         _number(found, _D_ACTIVE),
         _number(found, _D_INACTIVE),
         _number(found, _D_PERSISTENT),
+        _counted(found),
     )
+
+
+def _counted(found: dict[int, bytes]) -> tuple[int, int]:
+    stats = attributes(found.get(_STATS, b""))
+    return _number(stats, _IN_PACKETS), _number(stats, _IN_BYTES)
 
 
 def _pair(address: str, port: int) -> str:

@@ -74,14 +74,16 @@ def _server(server: VirtualServer, destinations: Sequence[Destination], words: W
     owner = "" if port else f"(a Service at {place})"
     address = "" if place.startswith("node port") else key.address
     takes = f"{endpoint_text(address, key.port)}/{key.protocol}"
-    return Line(text, sentence, leads=(str(key),), ports=_ports(port), owner=owner, takes=takes)
+    return Line(text, sentence, *server.counted, leads=(str(key),), ports=_ports(port), owner=owner, takes=takes)
 
 
 def _real(server: VirtualServer, each: Destination, words: Words, ports: tuple[str, ...]) -> Line:
     text = f"-a {_named(server.key)} -r {each.target} -m -w {each.weight}"
     what = "gets new connections" if each.weight else "keeps its connections and gets no new ones"
     counts = f"; {each.active} active, {each.inactive} others now" if each.active or each.inactive else ""
-    return Line(text, f"{words.endpoint(each.target)} {what}{counts}", ports=ports, targets=(each.target,))
+    return Line(
+        text, f"{words.endpoint(each.target)} {what}{counts}", *each.counted, ports=ports, targets=(each.target,)
+    )
 
 
 def _named(key: ServerKey) -> str:

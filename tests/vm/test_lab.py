@@ -136,12 +136,16 @@ def test_ipvs_leads_to_every_endpoint_from_inside_and_outside(lab: str) -> None:
 
 
 def test_the_rules_that_carry_a_service_are_told_with_sets_and_virtual_servers(lab: str) -> None:
+    probed(lab, "client/laptop", "172.18.0.3:30080")
     answer = netemu("rules", "worker-1", "--lab", lab, "--service", "web", "-o", "json", timeout=600)
     (family,) = json.loads(answer)["families"]
     said = {rule["chain"]: rule["sentence"] for rule in family["rules"]}
 
     assert (family["mode"], family["off"]) == ("ipvs", [])
     assert said["ipset KUBE-NODE-PORT-TCP"] == "node port 30080/tcp of default/web is a node port"
+    taken = [rule["packets"] for rule in family["rules"] if rule["text"].startswith("-A -t 172.18.0.3:30080 ")]
+    assert len(taken) == 1
+    assert taken[0] >= 10  # one connection has several packets, and IPVS sees all of them
     servers = [rule["sentence"] for rule in family["rules"] if rule["chain"] == "virtual servers"]
     place = "cluster IP 10.96.0.80:80/tcp of default/web"
     assert f"sends what goes to {place} to one of 2 endpoints, in turn" in servers
