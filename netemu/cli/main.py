@@ -34,6 +34,10 @@ LabArgument = Annotated[
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the Pod")]
 From = Annotated[str, typer.Argument(metavar="FROM", help="POD, NAMESPACE/POD, node/NAME or client/NAME")]
 
+To = Annotated[
+    str, typer.Argument(metavar="TO:PORT", help="Name, address, service/NAME, pod/NAME, node/NAME or client/NAME")
+]
+
 
 @app.command()
 def up(
@@ -184,7 +188,7 @@ def logs(
 @app.command()
 def probe(
     source: From,
-    destination: Annotated[str, typer.Argument(metavar="TO:PORT", help="Name or address, and port")],
+    destination: To,
     namespace: Namespace = "default",
     count: Annotated[
         int | None, typer.Option(min=1, max=1000000, help="Number of attempts; default: 1, or as --duration allows")
@@ -245,9 +249,7 @@ def matrix(
 @app.command()
 def trace(
     source: From,
-    destination: Annotated[
-        str, typer.Argument(metavar="TO:PORT", help="Name, address, service/NAME, pod/NAME, node/NAME or client/NAME")
-    ],
+    destination: To,
     namespace: Namespace = "default",
     protocol: Annotated[str, typer.Option("--proto", help="tcp, udp or icmp, which has no port")] = "tcp",
     family: Annotated[str, typer.Option(help="ipv4 or ipv6, where the destination has both")] = "",

@@ -17,8 +17,9 @@ from netemu.cli.labs import pick
 from netemu.cli.output import Format, say, say_json
 from netemu.cli.root import need_root
 from netemu.lab.changes import environment_of
+from netemu.lab.destinations import destination_from
 from netemu.lab.targets import Target, find_target
-from netemu.observe.probe import Pace, Place, paced_probe
+from netemu.observe.probe import Destination, Pace, Place, paced_probe
 from netemu.observe.probe_text import describe
 from netemu.observe.steady import RATE, steadily
 from netemu.observe.timeline import draw
@@ -44,11 +45,11 @@ def probe(
     """`netemu probe`. Exits with 1 if nothing answered; during a change, if anything was lost or the command failed."""
     lab = pick(lab)
     target = _place(lab, source, namespace)
-    place = Place(target.netns, target.resolv_conf, target.hosts)
+    place, to = Place(target.netns, target.resolv_conf, target.hosts), destination_from(target, destination)
     if change:
-        _probe_during(lab, target.name, place, destination, pace, change, udp=udp, output=output)
+        _probe_during(lab, target.name, place, to, pace, change, udp=udp, output=output)
         return
-    result = asyncio.run(paced_probe(place, destination, pace, udp=udp, over=over))
+    result = asyncio.run(paced_probe(place, to, pace, udp=udp, over=over))
     if output == Format.json:
         say_json(result)
     else:
@@ -59,7 +60,15 @@ def probe(
 
 
 def _probe_during(
-    lab: str, source: str, place: Place, destination: str, pace: Pace, change: Change, *, udp: bool, output: Format
+    lab: str,
+    source: str,
+    place: Place,
+    destination: Destination,
+    pace: Pace,
+    change: Change,
+    *,
+    udp: bool,
+    output: Format,
 ) -> None:
     rate = pace.rate or RATE
     with steadily(

@@ -54,7 +54,7 @@ class Reaches(_Step, frozen=True, kw_only=True):
 
     source_: str
     to: str
-    """NAME:PORT or ADDRESS:PORT."""
+    """TO:PORT, as for `netemu trace`."""
     count: int = 1
     udp: bool = False
 

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from netemu.dns.corefile import parse_duration
 from netemu.kernel.netlink import Netlink
 from netemu.lab.check_spec import LosslessDuring, Reaches, Resolves, Source, Spread
+from netemu.lab.destinations import destination_from
 from netemu.lab.targets import Target
-from netemu.model.errors import NetemuError
+from netemu.model.errors import NetemuError, UserError
 from netemu.observe import probe_result
 from netemu.observe.dig import Lookup, lookup
-from netemu.observe.probe import Place, probe
+from netemu.observe.probe import Destination, Place, probe
 from netemu.observe.probe_result import ProbeResult
 from netemu.observe.steady import steadily
 from netemu.observe.timeline import Timeline
@@ -123,7 +124,7 @@ def addresses_of(place: Target) -> list[str]:
 def lossless_during(place: Target, wanted: LosslessDuring, change: Callable[[], object]) -> Timeline:
     """Attempts go on at a rate, before, while and after `change` is done, and every one is answered."""
     with steadily(
-        Place(place.netns, place.resolv_conf, place.hosts), wanted.to,
+        *_way(place, wanted.to),
         udp=wanted.udp, rate=wanted.rate, keep_alive=wanted.keep_alive, margin=parse_duration(wanted.margin) or 0,
     ) as steady:  # fmt: skip
         steady.mark("the change begins")
@@ -139,8 +140,15 @@ def lossless_during(place: Target, wanted: LosslessDuring, change: Callable[[], 
 
 
 def _probe(place: Target, to: str, count: int, *, udp: bool = False) -> ProbeResult:
-    where = Place(place.netns, place.resolv_conf, place.hosts)
-    return asyncio.run(probe(where, to, count=count, udp=udp))
+    return asyncio.run(probe(*_way(place, to), count=count, udp=udp))
+
+
+def _way(place: Target, to: str) -> tuple[Place, Destination]:
+    """From where to where. Raises Failed: what is not there, or has no address yet, may be so in a moment."""
+    try:
+        return Place(place.netns, place.resolv_conf, place.hosts), destination_from(place, to)
+    except UserError as error:
+        raise Failed(str(error)) from error
 
 
 def _said(result: ProbeResult) -> str:

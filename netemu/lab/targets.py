@@ -29,6 +29,9 @@ class Target:
     resolv_conf: str
     """Path of the file that its resolver reads; empty where it has none."""
     hosts: str
+    lab: str
+    namespace: str
+    """Where objects are looked for that are named without one: a Pod's own."""
     directory: str = ""
     """A Pod's sandbox directory."""
 
@@ -58,10 +61,10 @@ def find_target(lab: str, text: str, namespace: str = "default") -> Target:
         return _pod(lab, namespace, name)
     if kind in ("node", "no", "nodes"):
         known = [node.name for node in config.nodes]
-        return _machine(config, "node", name, known, names.node_netns(lab, name))
+        return _machine(config, "node", name, known, names.node_netns(lab, name), namespace)
     if kind == "client":
         known = [client.name for client in config.clients]
-        return _machine(config, "client", name, known, names.client_netns(lab, name))
+        return _machine(config, "client", name, known, names.client_netns(lab, name), namespace)
     if kind in {sandbox.config.pod_namespace for sandbox in sandboxes.load_all(LabPaths(lab).pods)}:
         return _pod(lab, kind, name)
     raise UserError(f"{text!r} is no target; must be POD, NAMESPACE/POD, node/NAME or client/NAME")
@@ -75,11 +78,14 @@ def find_pod(lab: str, text: str, namespace: str = "default") -> str:
     return target.name
 
 
-def _machine(config: LabConfig, kind: str, name: str, known: Sequence[str], netns: str) -> Target:
+def _machine(config: LabConfig, kind: str, name: str, known: Sequence[str], netns: str, namespace: str) -> Target:
     if name not in known:
         raise UserError(f"lab {config.name}: no {kind} {name!r}; {_instead(name, known, f'{kind}s')}")
     paths = LabPaths(config.name)
-    return Target(f"{kind}/{name}", _existing(netns), name, str(paths.node_resolv_conf), str(paths.node_hosts))
+    return Target(
+        f"{kind}/{name}", _existing(netns), name, str(paths.node_resolv_conf), str(paths.node_hosts),
+        config.name, namespace,
+    )  # fmt: skip
 
 
 def _pod(lab: str, namespace: str, name: str) -> Target:
@@ -94,14 +100,14 @@ def _pod(lab: str, namespace: str, name: str) -> Target:
             )
         raise UserError(f"no Pod {name!r} running in namespace {namespace}; {_instead(name, known, 'Pods')}")
     _existing(found.config.netns)
-    return _target(found.config)
+    return _target(lab, found.config)
 
 
-def _target(pod: SandboxConfig) -> Target:
+def _target(lab: str, pod: SandboxConfig) -> Target:
     directory = pod.directory
     return Target(
         f"{pod.pod_namespace}/{pod.pod_name}", pod.netns, pod.hostname,
-        f"{directory}/resolv.conf", f"{directory}/hosts", directory,
+        f"{directory}/resolv.conf", f"{directory}/hosts", lab, pod.pod_namespace, directory,
     )  # fmt: skip
 
 
@@ -127,7 +133,7 @@ def process_of(container: Container | None) -> Process | None:
 def pods_by_link(lab: str) -> dict[str, Target]:
     """The Pods of a lab by the link at their node's end; those of the host network have none."""
     configs = [sandbox.config for sandbox in sandboxes.load_all(LabPaths(lab).pods) if not sandbox.config.host_network]
-    return {names.host_veth(config.netns): _target(config) for config in configs}
+    return {names.host_veth(config.netns): _target(lab, config) for config in configs}
 
 
 def _existing(netns: str) -> str:

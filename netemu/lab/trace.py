@@ -19,12 +19,12 @@ from netemu.lab.addresses import address_names
 from netemu.lab.api import LabApi, agent_status
 from netemu.lab.cluster_view import cluster_of, read_all, senders
 from netemu.lab.config import LabConfig, load_config
+from netemu.lab.destinations import read_objects
 from netemu.lab.readiness import rules_missing
 from netemu.lab.targets import Target, find_target
 from netemu.model.errors import UserError
-from netemu.model.objects import EndpointSlice, Node, Service, ServiceCIDR
-from netemu.model.pods import Pod
-from netemu.model.resources import ENDPOINTSLICES, NODES, PODS, SERVICECIDRS, SERVICES
+from netemu.model.objects import EndpointSlice, Service, ServiceCIDR
+from netemu.model.resources import SERVICECIDRS
 from netemu.network import names as networks
 from netemu.observe.cluster import Cluster, Sender
 from netemu.observe.destination import Destination, Objects, parse, resolve
@@ -84,14 +84,12 @@ def read_scene(lab: str) -> Scene:
     """Ask the API server and the node agent. Raises UserError, ApiError."""
     api, config, agent = LabApi(lab), load_config(lab), agent_status(lab)
     modes = {name: (each or {}).get("proxy", {}).get("mode", "") for name, each in agent.get("nodes", {}).items()}
-    nodes, pods = read_all(api, NODES, Node), read_all(api, PODS, Pod)
-    services, slices = read_all(api, SERVICES, Service), read_all(api, ENDPOINTSLICES, EndpointSlice)
+    objects = read_objects(lab)
+    services, slices = objects.services, objects.slices
     cluster = cluster_of(
-        config, modes, nodes=nodes, pods=pods, services=services, slices=slices,
+        config, modes, nodes=objects.nodes, pods=objects.pods, services=services, slices=slices,
         cidrs=read_all(api, SERVICECIDRS, ServiceCIDR),
     )  # fmt: skip
-    clients = {client.name: client.addresses for client in config.clients}
-    objects = Objects(services, slices, pods, nodes, clients)
     return Scene(config, objects, cluster, address_names(lab), dict(_behind(config, agent, services, slices)))
 
 
@@ -113,7 +111,7 @@ class Tracer:
 
     def __init__(self, lab: str, source: str, namespace: str, scene: Scene | None = None) -> None:
         """`scene`: what is known of the lab already. Raises UserError for a lab or a source that is not there."""
-        self._namespace, self._source = namespace, find_target(lab, source, namespace)
+        self._source = find_target(lab, source, namespace)
         self._scene = scene or read_scene(lab)
         sender = self._scene.senders.get(self._source.name)
         if sender is None:
@@ -169,7 +167,7 @@ class Tracer:
         source, is_pod = self._source, bool(self._source.directory)
         place = Place(source.netns, source.resolv_conf, source.hosts)
         wanted, objects = parse(to, protocol), self._scene.objects
-        return await resolve(wanted, place, objects, self._namespace, pod=is_pod, family=family)
+        return await resolve(wanted, place, objects, source.namespace, pod=is_pod, family=family)
 
     async def _tell(self, evidence: Evidence, destination: Destination, watched: Iterable[Watched]) -> Story:
         scene, packet = self._scene, evidence.packet

@@ -1,5 +1,7 @@
 """What TO:PORT means, seen from a place in a lab: the address that a packet is sent to, and how it was found.
 
+Whoever sends packets reads destinations here: a trace (`resolve`), and a probe, a check or a claim (`to_probe`).
+
 A program in a Pod knows names, and so does a trace from there: a name is asked for as the Pod's resolver asks for it,
 query by query. What DNS does not know is found in the API objects: `pod/NAME`, `service/NAME`, `NAMESPACE/NAME`,
 `node/NAME` and `client/NAME`, and from a node or a client, whose resolver is the one outside, the name of a Service.
@@ -11,13 +13,15 @@ Where a name leads nowhere there is a destination still, without an address: tha
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from netemu.model.errors import UserError
+from netemu.model.errors import NetemuError, UserError
 from netemu.model.objects import EndpointSlice, Node, Service
 from netemu.model.pods import Pod
 from netemu.model.suggest import instead
+from netemu.observe import probe
 from netemu.observe.dig import Lookup, lookup
 from netemu.observe.probe import Place
 from netemu.observe.reasons import Because
@@ -27,6 +31,7 @@ _KINDS = {
     "service": "Service", "svc": "Service", "pod": "Pod", "po": "Pod", "node": "node", "no": "node", "client": "client",
 }  # fmt: skip
 _SERVICE_LABEL = "kubernetes.io/service-name"
+_WITH_PORT = re.compile(r"(.*?:[^:/\]]+)(/.*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,8 @@ class Wanted:
     name: str
     port: str
     """A number, or the name of a Service's port; "" for ICMP."""
+    path: str = "/"
+    """What is asked for where HTTP is spoken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +82,15 @@ class Objects:
 
 
 def parse(text: str, protocol: str) -> Wanted:
-    """Take TO:PORT apart. Raises UserError."""
+    """Take TO:PORT, TO:PORT/PATH or a URL of HTTP apart. Raises UserError."""
     icmp = protocol == "icmp"
     example = "for example web" if icmp else "for example web:80"
-    host, port = (text, "") if icmp else text.rpartition(":")[::2]
+    endpoint, path = (text, "/") if icmp else _without_path(text)
+    host, port = (endpoint, "") if icmp else endpoint.rpartition(":")[::2]
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if icmp and ":" in bare and not _is_address(bare):
         raise UserError(f"destination {text!r}: ICMP has no ports; must be NAME or ADDRESS, {example}")
-    if not bare or (not icmp and not port):
+    if not bare or (not icmp and (not port or port.endswith("]"))):
         raise UserError(f"destination {text!r}: must be NAME:PORT or ADDRESS:PORT, {example}")
     if ":" in host and bare == host and not icmp:
         raise UserError(f"destination {text!r}: an IPv6 address must be in brackets, for example [fd00::1]:80")
@@ -90,8 +98,17 @@ def parse(text: str, protocol: str) -> Wanted:
         raise UserError(f"destination {text!r}: port {port} is none; ports are 1 to 65535")
     kind, slash, name = bare.partition("/")
     if not slash:
-        return Wanted(text, "", bare, port)
-    return Wanted(text, _KINDS.get(kind, f"{kind}/"), name, port)
+        return Wanted(text, "", bare, port, path)
+    return Wanted(text, _KINDS.get(kind, f"{kind}/"), name, port, path)
+
+
+def _without_path(text: str) -> tuple[str, str]:
+    """The endpoint and the path. A URL without a port means port 80."""
+    rest = text.removeprefix("http://")
+    if (found := _WITH_PORT.fullmatch(rest)) is not None:
+        return found[1], found[2] or "/"
+    host, _, path = rest.partition("/")
+    return (f"{host}:80", f"/{path}") if rest != text else (text, "/")
 
 
 async def resolve(
@@ -104,15 +121,44 @@ async def resolve(
     name = wanted.name
     if _is_address(name):
         return Destination(wanted.text, str(ipaddress.ip_address(name)), _number(wanted))
-    if not wanted.kind:
-        service, named = objects.service(namespace, name), objects.pod(namespace, name)
-        if service is None and named is not None:
-            wanted = replace(wanted, kind="Pod")
-        elif service is not None and not pod:
-            wanted = replace(wanted, kind="Service")
+    wanted = _meant(wanted, objects, namespace, pod=pod)
     if wanted.kind:
         return of_object(wanted, objects, namespace, family)
     return await _by_name(wanted, place, objects, namespace, family)
+
+
+async def to_probe(
+    text: str, place: Place, read: Callable[[], Objects], namespace: str, *, pod: bool
+) -> probe.Destination:
+    """What is connected to: the address of an object; a DNS name stays one, for every attempt asks for it anew.
+
+    `read` gets the objects, where they are needed. Raises UserError as `resolve`, and for what has no address.
+    """
+    wanted = parse(text, "tcp")
+    if not wanted.kind and _is_address(wanted.name):
+        return probe.Destination(wanted.name, _number(wanted), wanted.path, text)
+    try:
+        objects = read()
+    except NetemuError:
+        if wanted.kind or not wanted.port.isdigit():
+            raise
+        objects = Objects()  # what DNS knows is reached without an API server, too
+    wanted = _meant(wanted, objects, namespace, pod=pod)
+    if not wanted.kind and wanted.port.isdigit():
+        return probe.Destination(wanted.name, int(wanted.port), wanted.path, text)
+    found = await resolve(wanted, place, objects, namespace, pod=pod)
+    if found.trouble is not None:
+        raise UserError(f"destination {text!r}: {found.trouble.text}")
+    return probe.Destination(found.address if wanted.kind else wanted.name, found.port, wanted.path, text)
+
+
+def _meant(wanted: Wanted, objects: Objects, namespace: str, *, pod: bool) -> Wanted:
+    """With the kind of object that a name without one stands for; without, where it is for DNS."""
+    if wanted.kind or _is_address(wanted.name):
+        return wanted
+    if objects.service(namespace, wanted.name) is not None:
+        return wanted if pod else replace(wanted, kind="Service")
+    return replace(wanted, kind="Pod") if objects.pod(namespace, wanted.name) is not None else wanted
 
 
 def of_object(wanted: Wanted, objects: Objects, namespace: str, family: str = "") -> Destination:

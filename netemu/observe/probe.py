@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from netemu.kernel import netns as namespaces
-from netemu.model.errors import UserError
 from netemu.observe import probe_result as results
 from netemu.observe.dig import lookup
 from netemu.observe.probe_result import Answer, Attempt, ProbeResult, read_answer, summarize
@@ -53,27 +52,17 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """HOST:PORT or HOST:PORT/PATH; an IPv6 address in brackets."""
+    """What is connected to: an address, or a name that the resolver of the place is asked for at each attempt."""
 
     host: str
     port: int
     path: str = "/"
+    text: str = ""
+    """As it was said."""
 
-    @staticmethod
-    def parse(text: str) -> Destination:
-        """Raises UserError. http:// in front is taken for what it says; without a port it means 80."""
-        rest = text.removeprefix("http://")
-        endpoint, slash, path = rest.partition("/")
-        host, colon, port = endpoint.rpartition(":")
-        if endpoint.endswith("]") or not colon:
-            host, port = endpoint, "80" if rest != text else ""
-        bracketed = host.startswith("[") and host.endswith("]")
-        if ":" in host and not bracketed:
-            raise UserError(f"destination {text!r}: an IPv6 address must be in brackets, for example [fd00::1]:80")
-        host = host[1:-1] if bracketed else host
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:
-            raise UserError(f"destination {text!r}: must be NAME:PORT or ADDRESS:PORT, for example web:80")
-        return Destination(host, int(port), slash + path or "/")
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.text or f"{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +83,7 @@ class Pace:
 
 async def probe(
     place: Place,
-    destination: str,
+    destination: Destination,
     *,
     udp: bool = False,
     count: int = 1,
@@ -103,12 +92,14 @@ async def probe(
 ) -> ProbeResult:
     """Make `count` attempts, `concurrency` at a time, each given `timeout` seconds after its name is resolved.
 
-    Raises UserError for a destination that is none, KernelNotFound for a namespace that is gone.
+    Raises KernelNotFound for a namespace that is gone.
     """
     return await paced_probe(place, destination, Pace(count, concurrency=concurrency, timeout=timeout), udp=udp)
 
 
-async def paced_probe(place: Place, destination: str, pace: Pace, *, udp: bool = False, over: int = 0) -> ProbeResult:
+async def paced_probe(
+    place: Place, destination: Destination, pace: Pace, *, udp: bool = False, over: int = 0
+) -> ProbeResult:
     """Make attempts at a pace. `over`: how many servers should answer, if that is known. Raises as `probe`."""
     prober = Prober(place, destination, pace, udp=udp)
     await prober.run()
@@ -118,9 +109,8 @@ async def paced_probe(place: Place, destination: str, pace: Pace, *, udp: bool =
 class Prober:
     """Makes attempts until the pace has had enough or somebody calls `stop`; `attempts` are those that ended."""
 
-    def __init__(self, place: Place, destination: str, pace: Pace, *, udp: bool = False) -> None:
-        self._place, self._destination, self._pace, self._udp = place, Destination.parse(destination), pace, udp
-        self._said = destination
+    def __init__(self, place: Place, destination: Destination, pace: Pace, *, udp: bool = False) -> None:
+        self._place, self._destination, self._pace, self._udp = place, destination, pace, udp
         self._idle: list[tuple[socket.socket, str]] = []
         self._connections = 0
         self._stopped = False
@@ -160,7 +150,12 @@ class Prober:
         connections = self._connections if self._pace.keep_alive else None
         protocol = "UDP" if self._udp else "TCP"
         return summarize(
-            self._said, protocol, self.attempts, over=over, connections=connections, seconds=self._end or self.clock
+            str(self._destination),
+            protocol,
+            self.attempts,
+            over=over,
+            connections=connections,
+            seconds=self._end or self.clock,
         )
 
     def _left(self) -> Iterator[int]:

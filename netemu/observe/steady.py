@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
-from netemu.observe.probe import Pace, Place, Prober
+from netemu.observe.probe import Destination, Pace, Place, Prober
 from netemu.observe.probe_result import ProbeResult
 from netemu.observe.timeline import Event, Timeline, timeline
 
@@ -48,7 +48,7 @@ class Steady:
 @contextmanager
 def steadily(
     place: Place,
-    destination: str,
+    destination: Destination,
     *,
     udp: bool = False,
     rate: float = RATE,
@@ -58,7 +58,7 @@ def steadily(
 ) -> Iterator[Steady]:
     """Probe until the block has ended, and `margin` seconds before it begins and after.
 
-    Raises UserError for a destination that is none; what the block raises; KernelNotFound for a namespace that is gone.
+    Raises what the block raises, and KernelNotFound for a namespace that is gone.
     """
     pace = Pace(None, rate=rate, concurrency=_MOST_AT_A_TIME, timeout=timeout, keep_alive=keep_alive)
     prober = Prober(place, destination, pace, udp=udp)

@@ -21,7 +21,6 @@ from netemu.observe.capture import Capture, Place
 from netemu.observe.dig import Lookup, render
 from netemu.observe.names import NODE, POD, UNDERLAY, Names
 from netemu.observe.pcapng import pcapng
-from netemu.observe.probe import Destination
 from netemu.observe.probe_result import ProbeResult
 from netemu.observe.probe_text import describe
 from netemu.observe.rules import of_service
@@ -79,7 +78,7 @@ def _rules(failure: ClaimFailed) -> str:
         return ""
     lab, lines = failure.vantage.lab.name, []
     names = address_names(lab)
-    port = Destination.parse(failure.to).port
+    port = failure.vantage.destination(failure.to).port
     named = (names.service_port(result.protocol, address, port) for address in result.addresses)
     if (service := next((found.service for found in named if found), "")) == "":
         return ""

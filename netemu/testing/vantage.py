@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, TypeVar
 from netemu.lab import claims
 from netemu.lab.check_spec import LosslessDuring, Reaches, Resolves, Source, Spread
 from netemu.lab.claims import Failed
+from netemu.lab.destinations import destination_from
 from netemu.lab.targets import Target
 from netemu.lab.trace import Tracer
 from netemu.model.errors import NetemuError
 from netemu.observe import capture
 from netemu.observe.dig import Lookup
 from netemu.observe.evidence import Protocol
+from netemu.observe.probe import Destination
 from netemu.observe.probe_result import ProbeResult
 from netemu.observe.story import Story
 from netemu.observe.timeline import Timeline
@@ -42,7 +44,7 @@ _AGAIN = 0.1
 
 
 class ClaimFailed(AssertionError):
-    """A claim that does not hold. `to` is NAME:PORT, or the name that was looked up."""
+    """A claim that does not hold. `to` is TO:PORT, or the name that was looked up."""
 
     def __init__(self, vantage: Vantage, to: str, claim: str, failed: Failed, again: Callable[[], object]) -> None:
         super().__init__(f"{vantage} {claim}: {failed}")
@@ -52,8 +54,9 @@ class ClaimFailed(AssertionError):
 class Vantage:
     """Where packets start: `lab.pod("shop/client")`, `lab.node("worker-1")`, `lab.client("laptop")`.
 
-    Destinations are written `NAME:PORT` or `ADDRESS:PORT`, names as the resolver of the place knows them. With `within`
-    a claim is tried again for so many seconds until it holds; without it, it must hold at once.
+    Destinations are written as for `netemu trace`: `NAME:PORT`, names as the resolver of the place knows them,
+    `ADDRESS:PORT`, `service/NAME:PORT`, `NAMESPACE/NAME:PORT`, `pod/`, `node/` and `client/`. With `within` a claim is
+    tried again for so many seconds until it holds; without it, it must hold at once.
     """
 
     def __init__(self, lab: Lab, target: Target) -> None:
@@ -83,6 +86,10 @@ class Vantage:
     def at(self, port: int) -> str:
         """Its address with a port, to be a destination."""
         return f"[{self.address}]:{port}" if ":" in self.address else f"{self.address}:{port}"
+
+    def destination(self, to: str) -> Destination:
+        """What TO:PORT means from here. Raises UserError."""
+        return _aside(partial(destination_from, self._target, to))
 
     # --- claims --------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ def test_claims_that_hold(pod: Find, node: Find, client: Find) -> None:
     assert inside.assert_spread("web:80", over=2, count=100).nodes
     inside.assert_source_ip("web:80")
     outside.assert_reaches(node("two").at(30080))
+    outside.assert_reaches("node/two:30080")
+    inside.assert_source_ip("service/web:80")
     outside.assert_refused(node("two").at(30081))
     inside.assert_dropped("203.0.113.99:80", udp=True)
     inside.assert_resolves("web", to=["10.96.0.80"], queries=2)

@@ -9,7 +9,7 @@ import pytest
 
 from netemu.lab.paths import LabPaths
 from netemu.model.resources import PODS, SERVICES
-from netemu.observe.probe import Place, probe
+from netemu.observe.probe import Destination, Place, probe
 from netemu.runtime import sandboxes
 from tests.cluster.labs import ROOT, api, netemu, run
 
@@ -33,14 +33,14 @@ def test_every_pod_is_ready_and_every_node_has_some(shop: str) -> None:
 
 async def test_every_service_answers_by_name_from_every_pod(shop: str) -> None:
     services = [s for s in api(shop).list(SERVICES, "default")[0] if s["metadata"]["name"] != "kubernetes"]
-    targets = [f"{s['metadata']['name']}:{port['port']}" for s in services for port in s["spec"]["ports"]]
+    targets = [Destination(s["metadata"]["name"], port["port"]) for s in services for port in s["spec"]["ports"]]
     places = [
         Place(found.config.netns, f"{found.directory}/resolv.conf", f"{found.directory}/hosts")
         for found in sandboxes.load_all(LabPaths(shop).pods)
         if found.config.pod_namespace == "default"
     ]
 
-    async def from_place(place: Place) -> list[str]:
+    async def from_place(place: Place) -> list[Destination]:
         return [target for target in targets if not (await probe(place, target)).answered]
 
     unanswered = await asyncio.gather(*map(from_place, places))

@@ -16,7 +16,7 @@ from netemu.kernel import netns
 from netemu.kernel.netlink import Netlink
 from netemu.kernel.rtnetlink import AddAddress, AddRoute, SetLink
 from netemu.model.errors import KernelNotFound
-from netemu.observe.probe import Pace, Place, paced_probe, probe
+from netemu.observe.probe import Destination, Pace, Place, paced_probe, probe
 from netemu.observe.steady import steadily
 
 NAME = "t-observe-pod"
@@ -83,7 +83,7 @@ def _http(body: bytes, *headers: bytes) -> bytes:
 
 async def test_http_servers_are_told_by_their_headers(place: Place) -> None:
     async with await _server(_http(b"{}", b"X-Netemu-Pod: web-1", b"X-Netemu-Client: 10.244.0.2:1")):
-        result = await probe(place, "web:80", count=20, concurrency=5)
+        result = await probe(place, Destination("web", 80), count=20, concurrency=5)
 
     assert (result.answered, result.servers, result.sources) == (20, {"web-1": 20}, {"10.244.0.2": 20})
     assert (result.addresses, result.lookup is None) == ({ADDRESS: 20}, False)
@@ -91,7 +91,7 @@ async def test_http_servers_are_told_by_their_headers(place: Place) -> None:
 
 async def test_banner_ends_with_its_line_though_the_connection_stays_open(place: Place) -> None:
     async with await _server(b'{"pod":"web-2","client":"10.96.0.5"}\nGET'):
-        result = await probe(place, f"{ADDRESS}:80", count=3)
+        result = await probe(place, Destination(ADDRESS, 80), count=3)
 
     assert (result.servers, result.lookup) == ({"web-2": 3}, None)
 
@@ -104,7 +104,7 @@ async def test_datagrams_are_answered(place: Place) -> None:
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(Echo, sock=_bound(socket.SOCK_DGRAM, (ADDRESS, 5000)))
 
-    result = await probe(place, "web:5000", udp=True, count=5)
+    result = await probe(place, Destination("web", 5000), udp=True, count=5)
 
     transport.close()
     assert (result.protocol, result.servers) == ("UDP", {"web-3": 5})
@@ -112,7 +112,7 @@ async def test_datagrams_are_answered(place: Place) -> None:
 
 @pytest.mark.parametrize("udp", [False, True])
 async def test_closed_port_refuses(place: Place, udp: bool) -> None:
-    result = await probe(place, "web:81", count=2, udp=udp)
+    result = await probe(place, Destination("web", 81), count=2, udp=udp)
 
     assert (result.answered, result.errors) == (0, {"refused": 2})
     assert f"{ADDRESS}:81" in result.details["refused"]
@@ -121,27 +121,27 @@ async def test_closed_port_refuses(place: Place, udp: bool) -> None:
 async def test_silence_is_a_timeout(place: Place) -> None:
     with _bound(socket.SOCK_STREAM, (ADDRESS, 80)) as silent:
         silent.listen()
-        result = await probe(place, "web:80", timeout=0.05)
+        result = await probe(place, Destination("web", 80), timeout=0.05)
 
     assert result.errors == {"timeout": 1}
 
 
 async def test_reset_connection_is_told_from_a_closed_one(place: Place) -> None:
     async with await _server(None), await _server(b"", port=81):
-        result = await probe(place, "web:80")
+        result = await probe(place, Destination("web", 80))
 
     assert result.errors == {"reset": 1}
 
 
 async def test_unknown_name_is_unresolvable(place: Place) -> None:
-    result = await probe(place, "nobody:80")
+    result = await probe(place, Destination("nobody", 80))
 
     assert result.errors == {"unresolvable": 1}
     assert "NXDOMAIN" in result.details["unresolvable"]
 
 
 async def test_address_without_a_route_is_unreachable(place: Place) -> None:
-    result = await probe(place, "10.9.9.9:80")
+    result = await probe(place, Destination("10.9.9.9", 80))
 
     assert result.errors == {"unreachable": 1}
 
@@ -149,15 +149,15 @@ async def test_address_without_a_route_is_unreachable(place: Place) -> None:
 async def test_hosts_file_comes_before_dns(place: Place, tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text(f"{ADDRESS} nobody\n")
     async with await _server(b"hello\n"):
-        result = await probe(Place(NAME, place.resolv_conf, str(tmp_path / "hosts")), "nobody:80")
+        result = await probe(Place(NAME, place.resolv_conf, str(tmp_path / "hosts")), Destination("nobody", 80))
 
     assert result.servers == {"hello": 1}
 
 
 async def test_requests_share_a_connection_that_is_kept(place: Place) -> None:
     async with await _server(_http(b"{}", b"X-Netemu-Pod: web-1")):
-        kept = await paced_probe(place, "web:80", Pace(20, concurrency=1, keep_alive=True))
-        fresh = await paced_probe(place, "web:80", Pace(20, concurrency=1))
+        kept = await paced_probe(place, Destination("web", 80), Pace(20, concurrency=1, keep_alive=True))
+        fresh = await paced_probe(place, Destination("web", 80), Pace(20, concurrency=1))
 
     assert (kept.answered, kept.connections, kept.evenness) == (20, 1, None)
     assert (fresh.answered, fresh.connections) == (20, 20)
@@ -165,7 +165,7 @@ async def test_requests_share_a_connection_that_is_kept(place: Place) -> None:
 
 async def test_a_server_that_closes_gets_a_new_connection_for_each_request(place: Place) -> None:
     async with await _server(_http(b"{}", b"Connection: close")):
-        result = await paced_probe(place, "web:80", Pace(5, concurrency=1, keep_alive=True))
+        result = await paced_probe(place, Destination("web", 80), Pace(5, concurrency=1, keep_alive=True))
 
     assert (result.answered, result.connections) == (5, 5)
 
@@ -173,7 +173,7 @@ async def test_a_server_that_closes_gets_a_new_connection_for_each_request(place
 async def test_attempts_begin_on_the_beat_though_none_is_answered(place: Place) -> None:
     with _bound(socket.SOCK_STREAM, (ADDRESS, 80)) as silent:
         silent.listen(100)
-        result = await paced_probe(place, f"{ADDRESS}:80", Pace(20, rate=100, concurrency=100, timeout=0.5))
+        result = await paced_probe(place, Destination(ADDRESS, 80), Pace(20, rate=100, concurrency=100, timeout=0.5))
 
     assert result.errors == {"timeout": 20}
     assert result.seconds < 5  # one after the other they would take ten
@@ -181,7 +181,7 @@ async def test_attempts_begin_on_the_beat_though_none_is_answered(place: Place) 
 
 async def test_probing_ends_when_its_time_is_over(place: Place) -> None:
     async with await _server(b"hello\n"):
-        result = await paced_probe(place, f"{ADDRESS}:80", Pace(None, duration=0.3))
+        result = await paced_probe(place, Destination(ADDRESS, 80), Pace(None, duration=0.3))
 
     assert result.answered == result.count > 1
     assert result.seconds >= 0.3
@@ -196,7 +196,7 @@ async def test_what_is_lost_during_a_change_is_on_the_time_line(place: Place) ->
 
         # Nobody accepts, so an attempt is lost by timeout where a socket listens, and refused where none does.
         first = listener()
-        with steadily(place, f"{ADDRESS}:80", rate=200, margin=0.2, timeout=0.2) as steady:
+        with steadily(place, Destination(ADDRESS, 80), rate=200, margin=0.2, timeout=0.2) as steady:
             first.close()
             steady.mark("closed")
             while "refused" not in steady.result.errors:
@@ -213,4 +213,4 @@ async def test_what_is_lost_during_a_change_is_on_the_time_line(place: Place) ->
 
 async def test_a_place_that_is_gone_is_told_once(place: Place) -> None:
     with pytest.raises(KernelNotFound):
-        await probe(Place("t-observe-nowhere"), f"{ADDRESS}:80", count=5)
+        await probe(Place("t-observe-nowhere"), Destination(ADDRESS, 80), count=5)

@@ -10,8 +10,8 @@ import pytest
 from netemu.model.errors import UserError
 from netemu.model.meta import decode
 from netemu.model.objects import EndpointSlice, Node
-from netemu.observe.destination import Objects, Wanted, parse, resolve
-from netemu.observe.probe import Place
+from netemu.observe.destination import Objects, Wanted, parse, resolve, to_probe
+from netemu.observe.probe import Destination, Place
 from tests.unit.objects_world import a_pod, a_service
 
 SLICE = decode(
@@ -71,6 +71,11 @@ def place(tmp_path: Path) -> Place:
         ("node/worker:30080", "tcp", Wanted("node/worker:30080", "node", "worker", "30080")),
         ("fd00::1", "icmp", Wanted("fd00::1", "", "fd00::1", "")),
         ("pod/web-0", "icmp", Wanted("pod/web-0", "Pod", "web-0", "")),
+        ("shop/web:80/a/b", "tcp", Wanted("shop/web:80/a/b", "shop/", "web", "80", "/a/b")),
+        ("[fd00::1]:80/a", "tcp", Wanted("[fd00::1]:80/a", "", "fd00::1", "80", "/a")),
+        ("http://web", "tcp", Wanted("http://web", "", "web", "80")),
+        ("http://web/a", "tcp", Wanted("http://web/a", "", "web", "80", "/a")),
+        ("http://web:81/a", "tcp", Wanted("http://web:81/a", "", "web", "81", "/a")),
     ],
 )
 def test_a_destination_is_read(text: str, protocol: str, wanted: Wanted) -> None:
@@ -81,6 +86,9 @@ def test_a_destination_is_read(text: str, protocol: str, wanted: Wanted) -> None
     ("text", "protocol", "why"),
     [
         ("web", "tcp", "must be NAME:PORT"),
+        ("web:", "tcp", "must be NAME:PORT"),
+        ("[fd00::1]", "tcp", "must be NAME:PORT"),
+        ("http://fd00::1/x", "tcp", "must be in brackets"),
         (":80", "tcp", "must be NAME:PORT"),
         ("web:0", "tcp", "port 0 is none"),
         ("web:70000", "tcp", "port 70000 is none"),
@@ -149,3 +157,44 @@ def test_what_leads_nowhere_says_why(place: Place, text: str, family: str, reaso
 def test_what_is_not_there_is_refused(place: Place, text: str, why: str) -> None:
     with pytest.raises(UserError, match=why.replace("?", r"\?")):
         asyncio.run(resolve(parse(text, "tcp"), place, OBJECTS, "shop", pod=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "pod", "host", "port", "path"),
+    [
+        pytest.param("10.0.0.1:80/a", True, "10.0.0.1", 80, "/a", id="address"),
+        pytest.param("web:80", True, "web", 80, "/", id="DNS name, of a Service too, stays one"),
+        pytest.param("web.test:80", False, "web.test", 80, "/", id="DNS name, from outside"),
+        pytest.param("web:80", False, "10.96.0.9", 80, "/", id="Service, from outside"),
+        pytest.param("shop/web:http/a", True, "10.96.0.9", 80, "/a", id="NAMESPACE/SERVICE, port by name"),
+        pytest.param("web-0:80", True, "10.244.1.5", 80, "/", id="Pod by its name"),
+        pytest.param("node/worker:1", True, "172.18.0.3", 1, "/", id="node"),
+        pytest.param("client/laptop:1", True, "203.0.113.10", 1, "/", id="client"),
+    ],
+)
+def test_what_is_probed(place: Place, text: str, pod: bool, host: str, port: int, path: str) -> None:
+    it = asyncio.run(to_probe(text, place, lambda: OBJECTS, "shop", pod=pod))
+
+    assert it == Destination(host, port, path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("pod/starting:80", "Pod shop/starting has no address yet"),
+        ("svc/wep:80", "no Service 'wep' in namespace shop; did you mean web?"),
+        ("10.0.0.1:http", "no port 'http'; must be a number"),
+    ],
+)
+def test_what_cannot_be_probed_is_told_as_for_a_trace(place: Place, text: str, why: str) -> None:
+    with pytest.raises(UserError, match=why.replace("?", r"\?")):
+        asyncio.run(to_probe(text, place, lambda: OBJECTS, "shop", pod=True))
+
+
+def test_without_an_api_server_dns_names_are_probed_all_the_same(place: Place) -> None:
+    def silent() -> Objects:
+        raise UserError("its API server does not answer")
+
+    assert asyncio.run(to_probe("web:80", place, silent, "shop", pod=True)).host == "web"
+    with pytest.raises(UserError, match="does not answer"):
+        asyncio.run(to_probe("svc/web:80", place, silent, "shop", pod=True))

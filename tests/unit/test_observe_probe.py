@@ -4,39 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from netemu.model.errors import UserError
-from netemu.observe.probe import Destination, complete, split
+from netemu.observe.probe import complete, split
 from netemu.observe.probe_result import Answer, Attempt, Percentiles, percentiles, read_answer, summarize
-
-
-@pytest.mark.parametrize(
-    ("text", "destination"),
-    [
-        pytest.param("web:80", Destination("web", 80), id="name"),
-        pytest.param("web.shop:8080/healthz", Destination("web.shop", 8080, "/healthz"), id="path"),
-        pytest.param("10.96.0.1:443", Destination("10.96.0.1", 443), id="address"),
-        pytest.param("[fd00::1]:80", Destination("fd00::1", 80), id="IPv6 address"),
-        pytest.param("http://web", Destination("web", 80), id="URL"),
-        pytest.param("http://web:81/a", Destination("web", 81, "/a"), id="URL with a port"),
-    ],
-)
-def test_destination_is_read(text: str, destination: Destination) -> None:
-    assert Destination.parse(text) == destination
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        *(
-            (text, "must be NAME:PORT")
-            for text in ("web", "web:", ":80", "web:http", "web:0", "web:65536", "[fd00::1]")
-        ),
-        *((text, "must be in brackets") for text in ("fd00::1", "fd00::1:80", "http://fd00::1/x")),
-    ],
-)
-def test_destination_is_refused(text: str, why: str) -> None:
-    with pytest.raises(UserError, match=why):
-        Destination.parse(text)
 
 
 @pytest.mark.parametrize(
