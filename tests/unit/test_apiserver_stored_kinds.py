@@ -91,6 +91,11 @@ def test_valid_objects_are_accepted_and_defaults_are_final(kind: str) -> None:
         ("PersistentVolume", {"spec__capacity": None}, "spec.capacity: Required value"),
         ("ResourceQuota", {"spec__hard": {"pods": "-1"}}, "spec.hard[pods]: Invalid value"),
         (
+            "StatefulSet",
+            {"spec__updateStrategy": {"type": "OnDelete", "rollingUpdate": {"partition": 1}}},
+            "only allowed for updateStrategy 'RollingUpdate'",
+        ),
+        (
             "LimitRange",
             {"spec__limits": [{"type": "Container", "min": {"cpu": "2"}, "max": {"cpu": "1500m"}}]},
             'spec.limits[0].min[cpu]: Invalid value: "2": min value 2 is greater than max value 1500m',

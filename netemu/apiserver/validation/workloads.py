@@ -86,7 +86,12 @@ def validate_statefulset(obj: Obj, old: Obj | None) -> list[FieldError]:
     if strategy.get("type") not in _WAYS:
         errors.append(invalid("spec.updateStrategy", strategy, "must be 'RollingUpdate' or 'OnDelete'"))
     partition = (strategy.get("rollingUpdate") or {}).get("partition")
-    errors += not_negative("spec.updateStrategy.rollingUpdate.partition", partition)
+    if strategy.get("type") == "OnDelete" and strategy.get("rollingUpdate") is not None:
+        shown = f"apps.RollingUpdateStatefulSetStrategy{{Partition:{partition or 0}, MaxUnavailable:{_NO_LIMIT}}}"
+        text = f"Invalid value: {shown}: only allowed for updateStrategy 'RollingUpdate'"
+        errors.append(FieldError("spec.updateStrategy.rollingUpdate", "FieldValueInvalid", text))
+    else:
+        errors += not_negative("spec.updateStrategy.rollingUpdate.partition", partition)
     for moment, what in (spec.get("persistentVolumeClaimRetentionPolicy") or {}).items():
         errors += one_of(f"spec.persistentVolumeClaimRetentionPolicy.{moment}", what, ("Delete", "Retain"))
     errors += not_negative("spec.replicas", spec.get("replicas"))
@@ -99,6 +104,8 @@ def validate_statefulset(obj: Obj, old: Obj | None) -> list[FieldError]:
 
 
 _WAYS = ("RollingUpdate", "OnDelete")
+_NO_LIMIT = "(*intstr.IntOrString)(nil)"
+"""As Go prints a pointer to none."""
 _CHANGES = (
     "replicas", "ordinals", "template", "updateStrategy", "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
 )  # fmt: skip
