@@ -12,6 +12,7 @@ from netemu.kernel.rtnetlink import MAIN_TABLE, attributes
 
 _IFF_UP: Final = 0x1
 _NUD_PERMANENT: Final = 0x80
+_NUD_SILENT: Final = 0x01 | 0x20  # incomplete, failed
 _TYPES: Final = {
     1: "unicast", 2: "local", 3: "broadcast", 5: "multicast",
     6: "blackhole", 7: "unreachable", 8: "prohibit", 9: "throw",
@@ -76,6 +77,8 @@ class Neighbour:
     address: str
     mac: str
     permanent: bool
+    silent: bool = False
+    """It was asked for and has not answered: INCOMPLETE or FAILED."""
 
 
 def parse_link(body: bytes) -> Link:
@@ -118,7 +121,9 @@ def parse_neighbour(body: bytes) -> Neighbour:
     family, index, state = struct.unpack_from("=BxxxiH", body)
     found = attributes(body, 12)
     mac = found.get(_NDA_LLADDR, b"").hex(":")
-    return Neighbour(index, _ip(family, found.get(_NDA_DST, b"")), mac, bool(state & _NUD_PERMANENT))
+    return Neighbour(
+        index, _ip(family, found.get(_NDA_DST, b"")), mac, bool(state & _NUD_PERMANENT), bool(state & _NUD_SILENT)
+    )
 
 
 def _parse_hops(family: int, raw: bytes) -> Iterator[Hop]:

@@ -111,6 +111,9 @@ def _end(passage: Passage, notes: Sequence[Event], crossed: Sequence[Crossing]) 
     if route and route.mtu and length > route.mtu:
         detail = f"{length} bytes are more than the MTU of {route.out_link}, {route.mtu}"
         return replace(ended, by="link", link=route.out_link, detail=detail, rejected=_refused(passage, crossed))
+    if route and route.silent:
+        detail = f"no neighbour on {route.out_link} answers for {route.via or route.destination}"
+        return replace(ended, by="link", link=route.out_link, detail=detail, rejected=_refused(passage, crossed))
     if route and route.out_link:
         return replace(ended, by="link", link=route.out_link, detail=f"it did not leave through {route.out_link}")
     return ended

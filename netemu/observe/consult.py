@@ -132,9 +132,13 @@ class Consultant:
             return replace(asked, error=os.strerror(error.code) if error.code else str(error))
         hop = route.hops[0] if route.hops else None
         out = self._watcher.seen.links.get(hop.index, "") if hop else ""
+        next_hop = (hop.index, hop.via or asked.destination) if hop else None
+        silent = any(
+            each.silent and (each.index, each.address) == next_hop for each in self._watcher.netlink.neighbours()
+        )
         return replace(
             asked, type=route.type, out_link=out, via=hop.via if hop else "", preferred=route.src,
-            mtu=self._watcher.mtus.get(out, 0),
+            mtu=self._watcher.mtus.get(out, 0), silent=silent,
         )  # fmt: skip
 
     # --- connections ---

@@ -212,6 +212,8 @@ class Routed(_Event, frozen=True, kw_only=True, tag="route"):
     """The source address that goes with the route."""
     mtu: int = 0
     """Of the outgoing link."""
+    silent: bool = False
+    """The neighbour that it goes on to was asked for and has not answered: its entry is INCOMPLETE or FAILED."""
     error: str = ""
     """The kernel's refusal: `Network is unreachable`."""
 

@@ -208,6 +208,10 @@ class _Case:
             case "link" if "MTU" in end.detail or "too long" in end.detail:
                 text = f"the packet of {packet.size} bytes does not fit through a link of {end.place}: {end.detail}"
                 return WhyNot(reason="mtu", place=end.place, text=text, remedy="send shorter packets")
+            case "link" if (asked := _asked_in_vain(self.evidence, end.place)) is not None:
+                text = f"nobody on link {asked.out_link} of {end.place} has {self._who(asked.via or asked.destination)}"
+                remedy = "`ip neigh` there has its entry, which no neighbour has answered"
+                return WhyNot(reason="no-neighbour", place=end.place, text=text, remedy=remedy)
             case "link":
                 text = f"a link of {end.place} is down or loses packets: {end.detail}"
                 remedy = "`ip link` there, and at its other end, shows which"
@@ -293,6 +297,12 @@ class _Case:
 def _last_hit(evidence: Evidence) -> RuleHit | None:
     """The rule that acted last on the way there."""
     return next((e for e in reversed(evidence.events) if isinstance(e, RuleHit) and e.leg == "there"), None)
+
+
+def _asked_in_vain(evidence: Evidence, place: str) -> Routed | None:
+    """The route from there to a neighbour that does not answer."""
+    routes = [event for event in evidence.at(place, "there") if isinstance(event, Routed)]
+    return routes[-1] if routes and routes[-1].silent else None
 
 
 def _is_kube(hit: RuleHit) -> bool:

@@ -236,6 +236,8 @@ SETUPS: dict[str, tuple[Broken, str, str, dict[str, Any], str, str, str]] = {
         "has no route to default/far"),
     "blackhole": (lambda: blackhole("blackhole"), "client", "pod/far:8080", {}, "no-route", "node/worker-1",
         "has no route"),
+    "nobody on the link": (nullcontext, "client/laptop", "203.0.113.77:80", {}, "no-neighbour", "client/laptop",
+        "nobody on link eth0 of client/laptop has 203.0.113.77"),
     "address of nobody": (nullcontext, "client", "198.51.100.77:80", {}, "no-route", "underlay",
         "nothing in this lab"),
     "MTU": (small_mtu, "client", "pod/far:8081", {**UDP, "size": 1500}, "mtu", "node/worker-1",

@@ -100,6 +100,11 @@ CASES: dict[str, tuple[Callable[[], Journey], Expected, str, str, str]] = {
         .drop(NODE_1, "link", "eth0", detail="it did not leave through eth0"), RIGHT,
         "link-down", NODE_1, "a link of node/worker-1 is down or loses packets: it did not leave through eth0",
     ),
+    "nobody on the link": (
+        lambda: through_the_rules().dnat(NODE_1).route(NODE_1, "eth0", silent=True)
+        .drop(NODE_1, "link", "eth0", detail="no neighbour on eth0 answers for 10.244.2.3"), RIGHT,
+        "no-neighbour", NODE_1, "nobody on link eth0 of node/worker-1 has shop/web-1 (10.244.2.3)",
+    ),
     "MTU": (
         lambda: Journey(size=1500).begin().dnat(NODE_1).drop(NODE_1, "route", "eth0", rejected=True)
         .icmp("fragmentation needed, mtu 1400"), RIGHT,

@@ -114,12 +114,14 @@ class Journey:
         """Its destination is changed."""
         return self.translate(place, Flow(self.flow.source, self.flow.source_port, address, port), new=new)
 
-    def route(self, place: str, out: str = "", via: str = "", error: str = "", kind: str = "unicast") -> Journey:
+    def route(
+        self, place: str, out: str = "", via: str = "", error: str = "", kind: str = "unicast", *, silent: bool = False
+    ) -> Journey:
         """It is routed, or not."""
         return self._add(
             Routed(
                 seconds=self._now, place=place, leg=self.leg, destination=self.flow.destination, out_link=out, via=via,
-                error=error, type="" if error else kind,
+                silent=silent, error=error, type="" if error else kind,
             )
         )  # fmt: skip
 
