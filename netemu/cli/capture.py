@@ -20,10 +20,10 @@ from netemu.cli.watching import Watching, limits, named
 from netemu.lab.addresses import CurrentNames
 from netemu.lab.places import describer, find_places
 from netemu.model.errors import UserError, reason
-from netemu.observe import pcapng
-from netemu.observe.capture import Capture
-from netemu.observe.packet_text import Told, read_frame
-from netemu.observe.pcapng import Packet
+from netemu.observe.capture import pcapng
+from netemu.observe.capture.packet_text import Told, read_frame
+from netemu.observe.capture.pcapng import Packet
+from netemu.observe.capture.stream import Capture
 
 _NAMES_AGAIN = 5.0
 """Seconds between looks for new names while a file is written."""

@@ -28,12 +28,12 @@ from netemu.network import names
 
 if TYPE_CHECKING:
     from netemu.dns.fault import Fault, Kind
-    from netemu.observe.dns_log import Client, PodLookups, Query
+    from netemu.observe.resolve.dns_log import Client, PodLookups, Query
 
 
 def log(lab: str, pod: str, namespace: str, *, follow: bool, seconds: float, output: Format) -> None:
     """`netemu dns-log`. Queries as they are finished, then what they sum up to for each Pod."""
-    from netemu.observe.dns_log import Log, Lookups
+    from netemu.observe.resolve.dns_log import Log, Lookups
 
     need_root()
     lab = pick(lab)
@@ -188,8 +188,8 @@ def _print_faults(faults: Mapping[str, str], output: Format) -> None:
 
 
 def _clients(lab: str) -> dict[str, Client]:
-    from netemu.observe.dns_log import Client
-    from netemu.observe.resolvers import parse_resolv_conf
+    from netemu.observe.resolve.dns_log import Client
+    from netemu.observe.resolve.resolvers import parse_resolv_conf
 
     found = {}
     for link, pod in pods_by_link(lab).items():

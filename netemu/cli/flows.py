@@ -24,10 +24,21 @@ from netemu.lab.node_rules import find_service
 from netemu.lab.targets import find_target
 from netemu.model.objects import EndpointSlice
 from netemu.model.resources import ENDPOINTSLICES
-from netemu.observe import conntrack_text
-from netemu.observe.flows import Counts, Held, ServiceFlow, Sum, age, concerns, flow_of, flows_of, state, sums_of
+from netemu.observe.conntrack import text as conntrack_text
+from netemu.observe.conntrack.flows import (
+    Counts,
+    Held,
+    ServiceFlow,
+    Sum,
+    age,
+    concerns,
+    flow_of,
+    flows_of,
+    state,
+    sums_of,
+)
+from netemu.observe.conntrack.stale import stale_entries
 from netemu.observe.names import Names
-from netemu.observe.stale import stale_entries
 
 _UNTRANSLATED = "(not translated)"
 _Wanted = Callable[[Tracked, Names], bool]

@@ -12,7 +12,7 @@ from netemu.cli.labs import pick
 from netemu.cli.output import Drawing, say
 from netemu.cli.root import need_root
 from netemu.model.errors import UserError
-from netemu.observe.graph import Graph
+from netemu.observe.graph.model import Graph
 
 _SUFFIXES = {
     ".dot": Drawing.dot, ".gv": Drawing.dot, ".mmd": Drawing.mermaid, ".mermaid": Drawing.mermaid,
@@ -24,7 +24,7 @@ def graph(lab: str, drawing: Drawing | None, *, namespace: str, service: str, fl
     """`netemu graph`."""
     from netemu.lab.lab_graph import read_graph
     from netemu.lab.node_rules import find_service
-    from netemu.observe.graph import part_of
+    from netemu.observe.graph.model import part_of
 
     need_root()
     if namespace and service:
@@ -52,7 +52,8 @@ def _by_suffix(file: Path | None) -> Drawing:
 
 
 def _drawer(kind: Drawing) -> Callable[[Graph], str]:
-    from netemu.observe import graph_svg, graph_text
+    from netemu.observe.graph import svg as graph_svg
+    from netemu.observe.graph import text as graph_text
 
     return {
         Drawing.dot: graph_text.dot,

@@ -215,7 +215,7 @@ def probe(
 ) -> None:
     """Connect again and again: who answers, from which source address, how fast, and what fails."""
     from netemu.cli import observe
-    from netemu.observe.probe import Pace
+    from netemu.observe.probe.prober import Pace
 
     if during and (count or duration):
         raise typer.BadParameter(

@@ -14,7 +14,7 @@ from netemu.cli.root import need_root
 from netemu.model.errors import UserError
 
 if TYPE_CHECKING:
-    from netemu.observe.matrix import Matrix
+    from netemu.observe.matrix.table import Matrix
 
 
 def matrix(
@@ -23,7 +23,7 @@ def matrix(
 ) -> None:  # fmt: skip
     """`netemu matrix`. Exits with 1 if anything is not as predicted."""
     from netemu.lab.matrix import run_matrix
-    from netemu.observe.matrix_report import lines, summary
+    from netemu.observe.matrix.report import lines, summary
 
     need_root()
     name = pick(lab)
@@ -46,7 +46,7 @@ def matrix(
 
 
 def _text(name: str, table: Matrix, output: ReportFormat) -> str:
-    from netemu.observe import matrix_report
+    from netemu.observe.matrix import report as matrix_report
 
     match output:
         case ReportFormat.json:
@@ -60,7 +60,7 @@ def _text(name: str, table: Matrix, output: ReportFormat) -> str:
 
 
 def _cases(table: Matrix) -> list[Case]:
-    from netemu.observe.matrix_report import explanation, title
+    from netemu.observe.matrix.report import explanation, title
 
     return [
         Case(

@@ -19,10 +19,10 @@ from netemu.cli.root import need_root
 from netemu.lab.changes import environment_of
 from netemu.lab.destinations import destination_from
 from netemu.lab.targets import Target, find_target
-from netemu.observe.probe import Destination, Pace, Place, paced_probe
-from netemu.observe.probe_text import describe
-from netemu.observe.steady import RATE, steadily
-from netemu.observe.timeline import draw
+from netemu.observe.probe.prober import Destination, Pace, Place, paced_probe
+from netemu.observe.probe.steady import RATE, steadily
+from netemu.observe.probe.text import describe
+from netemu.observe.probe.timeline import draw
 
 
 def _place(lab: str, source: str, namespace: str) -> Target:
@@ -105,7 +105,7 @@ def _run(lab: str, command: str) -> int:
 
 def dig(lab: str, source: str, namespace: str, name: str, words: list[str], *, resolver: str, output: Format) -> None:
     """`netemu dig`. Exits with 1 if the name was not found."""
-    from netemu.observe.dig import lookup, render
+    from netemu.observe.resolve.dig import lookup, render
 
     types = tuple(word.upper() for word in words if not word.startswith("+")) or ("A", "AAAA")
     transport, edns = _switches([word for word in words if word.startswith("+")])

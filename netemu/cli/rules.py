@@ -10,8 +10,8 @@ from netemu.cli.labs import pick
 from netemu.cli.output import Format, say, say_json, table
 from netemu.cli.root import need_root
 from netemu.lab.node_rules import RulesFound, find_service, rules_of_node
-from netemu.observe.rules import Met, fixed, of_service, others
-from netemu.observe.rules_told import by_port, told
+from netemu.observe.rules.told import by_port, told
+from netemu.observe.rules.walk import Met, fixed, of_service, others
 
 _FAMILIES = {"ip": "IPv4", "ip6": "IPv6"}
 

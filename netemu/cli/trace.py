@@ -17,9 +17,9 @@ from netemu.cli.labs import pick
 from netemu.cli.output import Format, note, say, say_json, table
 from netemu.cli.root import need_root
 from netemu.model.errors import UserError, reason
-from netemu.observe.destination import IPV4, IPV6
-from netemu.observe.evidence import Evidence, Protocol
-from netemu.observe.story import Story, lines_of
+from netemu.observe.story.destination import IPV4, IPV6
+from netemu.observe.story.story import Story, lines_of
+from netemu.observe.trace.evidence import Evidence, Protocol
 
 if TYPE_CHECKING:
     from netemu.lab.trace import Tracer
@@ -122,7 +122,7 @@ def _print(stories: Sequence[Story]) -> None:
 
 
 def _write(file: Path, tracer: Tracer, found: Sequence[Evidence]) -> None:
-    from netemu.observe.evidence_file import pcapng_of
+    from netemu.observe.trace.evidence_file import pcapng_of
 
     names = {address: str(party) for address, party in tracer.names.parties.items()}
     try:

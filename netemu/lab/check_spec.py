@@ -188,7 +188,7 @@ def _mistakes(document: Document, where: Where, check: CheckSpec) -> Iterator[Mi
 
 
 def _resolves_mistakes(document: Document, at: Where, one: Resolves) -> Iterator[Mistake]:
-    from netemu.observe.resolvers import MODELS
+    from netemu.observe.resolve.resolvers import MODELS
 
     if one.resolver not in MODELS:
         yield document.mistake((*at, "resolver"), instead(one.resolver, list(MODELS), "must be one of"))

@@ -14,12 +14,12 @@ from netemu.lab.check_spec import LosslessDuring, Reaches, Resolves, Source, Spr
 from netemu.lab.destinations import destination_from
 from netemu.lab.targets import Target
 from netemu.model.errors import NetemuError, UserError
-from netemu.observe import probe_result
-from netemu.observe.dig import Lookup, lookup
-from netemu.observe.probe import Destination, Place, probe
-from netemu.observe.probe_result import ProbeResult
-from netemu.observe.steady import steadily
-from netemu.observe.timeline import Timeline
+from netemu.observe.probe import result as probe_result
+from netemu.observe.probe.prober import Destination, Place, probe
+from netemu.observe.probe.result import ProbeResult
+from netemu.observe.probe.steady import steadily
+from netemu.observe.probe.timeline import Timeline
+from netemu.observe.resolve.dig import Lookup, lookup
 
 
 class Failed(NetemuError):

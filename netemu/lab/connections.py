@@ -13,7 +13,7 @@ from netemu.kernel.conntrack_events import ConntrackEvents, entries
 from netemu.lab.config import load_config
 from netemu.network.names import node_netns
 from netemu.network.node import COUNTED
-from netemu.observe.flows import Held
+from netemu.observe.conntrack.flows import Held
 
 _ROUND: Final = 0.2
 

@@ -11,8 +11,8 @@ from netemu.lab.targets import Target
 from netemu.model.objects import EndpointSlice, Node, Service
 from netemu.model.pods import Pod
 from netemu.model.resources import ENDPOINTSLICES, NODES, PODS, SERVICES
-from netemu.observe.destination import Objects, to_probe
-from netemu.observe.probe import Destination, Place
+from netemu.observe.probe.prober import Destination, Place
+from netemu.observe.story.destination import Objects, to_probe
 
 
 def read_objects(lab: str) -> Objects:

@@ -17,8 +17,8 @@ from netemu.model.pods import Pod
 from netemu.model.resources import ENDPOINTSLICES, NODES, PODS, SERVICES
 from netemu.network import names
 from netemu.network.node import LINK
-from netemu.observe.flows import flows_of
-from netemu.observe.graph import Graph, Machine, graph_of, with_flows
+from netemu.observe.conntrack.flows import flows_of
+from netemu.observe.graph.model import Graph, Machine, graph_of, with_flows
 
 
 def read_graph(lab: str, *, flows: bool = False) -> Graph:

@@ -16,10 +16,10 @@ from netemu.lab.targets import find_target
 from netemu.model.errors import UserError
 from netemu.model.suggest import instead
 from netemu.observe.cluster import Cluster
-from netemu.observe.matrix import Cell, Matrix, Row, plan
-from netemu.observe.measure import Ask, measure
+from netemu.observe.matrix.measure import Ask, measure
+from netemu.observe.matrix.table import Cell, Matrix, Row, plan
 from netemu.observe.predict import Outcome
-from netemu.observe.story import Story
+from netemu.observe.story.story import Story
 
 _DNS = 53
 

@@ -14,10 +14,10 @@ from netemu.model.errors import UserError
 from netemu.model.resources import SERVICES
 from netemu.model.suggest import instead
 from netemu.observe.names import Names
-from netemu.observe.read_rules import read_rules
-from netemu.observe.rules import NodeRules
-from netemu.observe.rules_check import Finding, findings
-from netemu.observe.rules_words import Words
+from netemu.observe.rules.check import Finding, findings
+from netemu.observe.rules.read import read_rules
+from netemu.observe.rules.walk import NodeRules
+from netemu.observe.rules.words import Words
 
 
 class RulesFound(NamedTuple):

@@ -17,7 +17,7 @@ from netemu.lab.targets import find_target, pods_by_link
 from netemu.model.errors import UserError
 from netemu.model.suggest import instead
 from netemu.network import names, plan
-from netemu.observe.capture import Place
+from netemu.observe.capture.stream import Place
 from netemu.observe.names import UNDERLAY
 
 _POD_LINK = re.compile(r"veth[0-9a-f]{8}")

@@ -27,18 +27,18 @@ from netemu.model.objects import EndpointSlice, Service, ServiceCIDR
 from netemu.model.resources import SERVICECIDRS
 from netemu.network import names as networks
 from netemu.observe.cluster import Cluster, Sender
-from netemu.observe.destination import Destination, Objects, parse, resolve
-from netemu.observe.evidence import Evidence, Packet, Protocol, RuleHit, Watched
-from netemu.observe.expected import expected_of
-from netemu.observe.follow import follow
-from netemu.observe.gather import gather
 from netemu.observe.names import CLIENT, POD, UNDERLAY, Names
 from netemu.observe.predict import predict
-from netemu.observe.probe import Place
-from netemu.observe.read_rules import read_rules
-from netemu.observe.rules_told import meaning
-from netemu.observe.story import Story, Teller, nowhere_story, story_of
-from netemu.observe.whynot import Facts, nowhere, why_not
+from netemu.observe.probe.prober import Place
+from netemu.observe.rules.read import read_rules
+from netemu.observe.rules.told import meaning
+from netemu.observe.story.destination import Destination, Objects, parse, resolve
+from netemu.observe.story.expected import expected_of
+from netemu.observe.story.story import Story, Teller, nowhere_story, story_of
+from netemu.observe.story.whynot import Facts, nowhere, why_not
+from netemu.observe.trace.evidence import Evidence, Packet, Protocol, RuleHit, Watched
+from netemu.observe.trace.follow import follow
+from netemu.observe.trace.gather import gather
 
 _DNS = 53
 _DNS_A = 1

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 from netemu.kernel import netns as namespaces
 from netemu.model.errors import NetemuError
-from netemu.observe.capture import Capture, Place
-from netemu.observe.pcapng import ETHERNET, Packet
+from netemu.observe.capture.pcapng import ETHERNET, Packet
+from netemu.observe.capture.stream import Capture, Place
 
 if TYPE_CHECKING:
     from scapy.packet import Packet as ScapyPacket

@@ -17,16 +17,16 @@ from netemu.lab.node_rules import rules_of_node
 from netemu.lab.places import describer
 from netemu.model.errors import NetemuError
 from netemu.network.names import node_netns, underlay_netns
-from netemu.observe.capture import Capture, Place
-from netemu.observe.dig import Lookup, render
+from netemu.observe.capture.pcapng import pcapng
+from netemu.observe.capture.stream import Capture, Place
 from netemu.observe.names import NODE, POD, UNDERLAY, Names
-from netemu.observe.pcapng import pcapng
-from netemu.observe.probe_result import ProbeResult
-from netemu.observe.probe_text import describe
-from netemu.observe.rules import of_service
-from netemu.observe.rules_told import told
-from netemu.observe.story import lines_of
-from netemu.observe.timeline import draw
+from netemu.observe.probe.result import ProbeResult
+from netemu.observe.probe.text import describe
+from netemu.observe.probe.timeline import draw
+from netemu.observe.resolve.dig import Lookup, render
+from netemu.observe.rules.told import told
+from netemu.observe.rules.walk import of_service
+from netemu.observe.story.story import lines_of
 from netemu.testing.vantage import ClaimFailed
 
 _FILE_NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"

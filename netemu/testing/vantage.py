@@ -24,13 +24,13 @@ from netemu.lab.destinations import destination_from
 from netemu.lab.targets import Target
 from netemu.lab.trace import Tracer
 from netemu.model.errors import NetemuError
-from netemu.observe import capture
-from netemu.observe.dig import Lookup
-from netemu.observe.evidence import Protocol
-from netemu.observe.probe import Destination
-from netemu.observe.probe_result import ProbeResult
-from netemu.observe.story import Story
-from netemu.observe.timeline import Timeline
+from netemu.observe.capture import stream as capture
+from netemu.observe.probe.prober import Destination
+from netemu.observe.probe.result import ProbeResult
+from netemu.observe.probe.timeline import Timeline
+from netemu.observe.resolve.dig import Lookup
+from netemu.observe.story.story import Story
+from netemu.observe.trace.evidence import Protocol
 from netemu.testing import capturing
 from netemu.testing.capturing import Sniffed
 

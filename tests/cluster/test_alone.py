@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from netemu.model.resources import SERVICES
-from netemu.observe.dig import lookup
+from netemu.observe.resolve.dig import lookup
 from tests.cluster.labs import api, eventually, netemu, run
 
 _COREFILE = """\

@@ -9,7 +9,7 @@ import pytest
 
 from netemu.lab.paths import LabPaths
 from netemu.model.resources import PODS, SERVICES
-from netemu.observe.probe import Destination, Place, probe
+from netemu.observe.probe.prober import Destination, Place, probe
 from netemu.runtime import sandboxes
 from tests.cluster.labs import ROOT, api, netemu, run
 

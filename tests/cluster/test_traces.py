@@ -17,8 +17,8 @@ import pytest
 
 from netemu.lab.trace import Scene, Tracer, read_scene
 from netemu.network.names import node_netns
-from netemu.observe.evidence import RuleHit
-from netemu.observe.story import Story
+from netemu.observe.story.story import Story
+from netemu.observe.trace.evidence import RuleHit
 from tests.cluster.labs import eventually, netemu, netemu_json, run, start
 from tests.cluster.trace_table import (
     ROWS,

@@ -23,7 +23,7 @@ from netemu.lab.rules import wait_for_rules
 from netemu.lab.trace import Tracer
 from netemu.model.resources import ENDPOINTSLICES, PODS, SERVICES
 from netemu.network.names import node_netns, pod_netns, underlay_netns
-from netemu.observe.story import Story
+from netemu.observe.story.story import Story
 from tests.cluster.labs import api, eventually, netemu, run
 from tests.cluster.trace_table import located
 

@@ -16,9 +16,9 @@ from typing import Any
 from netemu.model.pods import Pod
 from netemu.model.resources import SERVICES
 from netemu.network.names import host_veth, pod_netns
-from netemu.observe.evidence import Balanced, Crossing, Dropped, MapHit, Routed, RuleHit, Translation
 from netemu.observe.names import Names
-from netemu.observe.story import Step, Story
+from netemu.observe.story.story import Step, Story
+from netemu.observe.trace.evidence import Balanced, Crossing, Dropped, MapHit, Routed, RuleHit, Translation
 from tests.cluster.labs import api
 
 _HASH = re.compile(r"(KUBE-[A-Z]{2,3})-[A-Z2-7]{16}|(service|local|external|firewall|endpoint|affinity)-[A-Z2-7]{8}")

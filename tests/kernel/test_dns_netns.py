@@ -15,7 +15,7 @@ import pytest
 
 from netemu.dns import names, wire
 from netemu.kernel import netns
-from netemu.observe import dig
+from netemu.observe.resolve import dig
 
 NAME, OTHER = "t-dns-a", "t-dns-b"
 COREFILE = ".:53 {\n health\n hosts {\n  192.0.2.7 gate.example\n }\n}\n"

@@ -15,7 +15,7 @@ from netemu.kernel import netns, sysctl
 from netemu.kernel.conntrack import ConntrackNetlink
 from netemu.kernel.conntrack_events import entries
 from netemu.network.node import COUNTED
-from netemu.observe.conntrack_text import line
+from netemu.observe.conntrack.text import line
 from tests.kernel.proxy_bed import in_ns, sh
 from tests.unit.conntrack_contract import ADDRESSES, CONTRACT, FAMILIES, Target, Wires
 

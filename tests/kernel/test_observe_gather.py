@@ -17,7 +17,7 @@ import pytest
 
 from netemu.kernel import sysctl
 from netemu.model.errors import KernelError, UserError
-from netemu.observe.evidence import (
+from netemu.observe.trace.evidence import (
     Crossing,
     Dropped,
     Event,
@@ -30,7 +30,7 @@ from netemu.observe.evidence import (
     Translation,
     Watched,
 )
-from netemu.observe.gather import gather
+from netemu.observe.trace.gather import gather
 from tests.kernel import proxy_bed as bed
 from tests.kernel.proxy_bed import CLIENT, NODE, endpoint_ns
 

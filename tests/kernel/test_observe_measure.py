@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from netemu.kernel import netns
-from netemu.observe.measure import Ask, measure
+from netemu.observe.matrix.measure import Ask, measure
 from netemu.observe.predict import Outcome
 
 NAMESPACE = "t-measure"

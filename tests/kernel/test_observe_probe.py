@@ -16,8 +16,8 @@ from netemu.kernel import netns
 from netemu.kernel.netlink import Netlink
 from netemu.kernel.rtnetlink import AddAddress, AddRoute, SetLink
 from netemu.model.errors import KernelNotFound
-from netemu.observe.probe import Destination, Pace, Place, paced_probe, probe
-from netemu.observe.steady import steadily
+from netemu.observe.probe.prober import Destination, Pace, Place, paced_probe, probe
+from netemu.observe.probe.steady import steadily
 
 NAME = "t-observe-pod"
 ADDRESS = "10.96.0.5"

@@ -12,10 +12,10 @@ from netemu.kernel import netns
 from netemu.kernel.iptables import IptablesTool
 from netemu.kernel.nftables import NftNetlink
 from netemu.model import nft
-from netemu.observe.read_rules import read_rules
-from netemu.observe.rules import NodeRules, of_service, others
-from netemu.observe.rules_check import findings
-from netemu.observe.rules_words import Words
+from netemu.observe.rules.check import findings
+from netemu.observe.rules.read import read_rules
+from netemu.observe.rules.walk import NodeRules, of_service, others
+from netemu.observe.rules.words import Words
 from netemu.proxy.config import KubeProxyConfiguration
 from netemu.proxy.nftables_mode import base_rules
 from netemu.proxy.nftables_programmer import NftablesProgrammer

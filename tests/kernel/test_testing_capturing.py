@@ -13,7 +13,7 @@ from netemu.kernel import netns
 from netemu.kernel.netlink import Netlink
 from netemu.kernel.rtnetlink import AddAddress, AddVeth, SetLink
 from netemu.model.errors import NetemuError, UserError
-from netemu.observe.capture import Place
+from netemu.observe.capture.stream import Place
 from netemu.testing.capturing import send, sniffing
 
 HERE, THERE = Place("here", "t-capturing-here"), Place("there", "t-capturing-there")

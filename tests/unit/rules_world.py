@@ -11,11 +11,11 @@ import asyncio
 from netemu.model import nft
 from netemu.observe.names import NODE, POD, Names, Party, names_of
 from netemu.observe.oracle import NodeView
-from netemu.observe.rules import Chain, NodeRules
-from netemu.observe.rules_iptables import chains_of_iptables
-from netemu.observe.rules_ipvs import chains_of_ipvs
-from netemu.observe.rules_nftables import chains_of_nftables
-from netemu.observe.rules_words import Words
+from netemu.observe.rules.iptables import chains_of_iptables
+from netemu.observe.rules.ipvs import chains_of_ipvs
+from netemu.observe.rules.nftables import chains_of_nftables
+from netemu.observe.rules.walk import Chain, NodeRules
+from netemu.observe.rules.words import Words
 from netemu.proxy.config import KubeProxyConfiguration
 from netemu.proxy.ipvs_edge import IpvsEdge
 from netemu.proxy.ipvs_programmer import IpvsProgrammer

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netemu.kernel.packet_socket import ETHERNET, LOOPBACK, Counts, Frame
-from netemu.observe.capture import Capture, Merged, Place
-from netemu.observe.pcapng import RAW_IP, Packet
+from netemu.observe.capture.pcapng import RAW_IP, Packet
+from netemu.observe.capture.stream import Capture, Merged, Place
 
 TUNNEL = 768
 PLACES = (Place("shop/a", "t-none-a"), Place("shop/b", "t-none-b", "eth0"))

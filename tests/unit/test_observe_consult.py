@@ -6,9 +6,9 @@ import pytest
 
 from netemu.model import nft
 from netemu.model.nft import Field
-from netemu.observe.consult import balancing_run, looked_up, routed_before
-from netemu.observe.evidence import Crossing, Headers, Hook
-from netemu.observe.passages import Passage, Run
+from netemu.observe.trace.consult import balancing_run, looked_up, routed_before
+from netemu.observe.trace.evidence import Crossing, Headers, Hook
+from netemu.observe.trace.passages import Passage, Run
 
 SERVICE = Headers(protocol="tcp", source="10.0.0.1", destination="10.96.0.1", port=80)
 SERVER = Headers(protocol="tcp", source="10.0.0.1", destination="10.0.0.2", port=8080)

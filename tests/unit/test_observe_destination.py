@@ -10,8 +10,8 @@ import pytest
 from netemu.model.errors import UserError
 from netemu.model.meta import decode
 from netemu.model.objects import EndpointSlice, Node
-from netemu.observe.destination import Objects, Wanted, parse, resolve, to_probe
-from netemu.observe.probe import Destination, Place
+from netemu.observe.probe.prober import Destination, Place
+from netemu.observe.story.destination import Objects, Wanted, parse, resolve, to_probe
 from tests.unit.objects_world import a_pod, a_service
 
 SLICE = decode(

@@ -11,8 +11,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from netemu.observe import dig, resolvers
-from netemu.observe.resolvers import Ask, Model, Reply, ResolvConf, Result
+from netemu.observe.resolve import dig, resolvers
+from netemu.observe.resolve.resolvers import Ask, Model, Reply, ResolvConf, Result
 from tests.unit.test_dns_server import cluster_server
 
 CONF = ResolvConf(

@@ -11,8 +11,8 @@ import pytest
 from netemu.dns import names, wire
 from netemu.kernel import netns
 from netemu.kernel.tap import Frame
-from netemu.observe import dns_log
-from netemu.observe.dns_log import Client, Log, Lookups, Matcher, PodLookups, Query, asked_for, read_packets
+from netemu.observe.resolve import dns_log
+from netemu.observe.resolve.dns_log import Client, Log, Lookups, Matcher, PodLookups, Query, asked_for, read_packets
 
 SEARCH = ("shop.svc.cluster.local", "svc.cluster.local", "cluster.local")
 MS = 1_000_000

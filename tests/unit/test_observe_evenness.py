@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from netemu.observe.evenness import EVEN, ROTATION, TOO_FEW, UNEVEN, chi_square_p, evenness
+from netemu.observe.probe.evenness import EVEN, ROTATION, TOO_FEW, UNEVEN, chi_square_p, evenness
 
 
 @pytest.mark.parametrize(

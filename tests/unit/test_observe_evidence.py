@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from netemu.observe.evidence import Crossing, Evidence, Flow, Headers, Packet, Routed, Watched
+from netemu.observe.trace.evidence import Crossing, Evidence, Flow, Headers, Packet, Routed, Watched
 
 
 def test_evidence_survives_json() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from netemu.observe.expected import Expected, expected_of
 from netemu.observe.predict import Ending, Outcome, Prediction, Step
 from netemu.observe.reasons import Reason
+from netemu.observe.story.expected import Expected, expected_of
 from tests.unit.trace_scene import CLIENT, SERVICE, VIP, WEB, names, objects
 
 HERE, THERE = "10.244.1.9:8080", f"{WEB}:8080"

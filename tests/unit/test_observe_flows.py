@@ -7,8 +7,8 @@ import pytest
 from netemu.kernel.conntrack_events import ASSURED, CONFIRMED, SEEN_REPLY, Tracked, Tuple
 from netemu.model.meta import ObjectMeta
 from netemu.model.objects import Service, ServicePort, ServiceSpec
-from netemu.observe.conntrack_text import in_names, line
-from netemu.observe.flows import Counts, End, Held, ServiceFlow, concerns, flow_of, flows_of, state, sums_of
+from netemu.observe.conntrack.flows import Counts, End, Held, ServiceFlow, concerns, flow_of, flows_of, state, sums_of
+from netemu.observe.conntrack.text import in_names, line
 from netemu.observe.names import CLIENT, NODE, POD, Party, names_of
 
 NOW = 1_790_000_100.0

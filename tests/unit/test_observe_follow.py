@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from netemu.kernel.nft_trace import TABLE, Step
 from netemu.kernel.tap import Frame
-from netemu.observe.evidence import Packet, Protocol
-from netemu.observe.follow import answered, beginnings
-from netemu.observe.headers import craft
-from netemu.observe.passages import Seen
+from netemu.observe.trace.evidence import Packet, Protocol
+from netemu.observe.trace.follow import answered, beginnings
+from netemu.observe.trace.headers import craft
+from netemu.observe.trace.passages import Seen
 
 CLIENT, WEB = "10.0.0.1", "10.0.0.2"
 ETHERNET = bytes(12) + b"\x08\x00"

@@ -14,11 +14,11 @@ import pytest
 from netemu.model.meta import decode
 from netemu.model.objects import EndpointSlice, Node, Service
 from netemu.model.pods import Pod
-from netemu.observe.flows import Counts, End, ServiceFlow
-from netemu.observe.graph import Graph, Kind, Machine, State, graph_of, part_of, with_flows
-from netemu.observe.graph_layout import Box, layout
-from netemu.observe.graph_svg import html, svg
-from netemu.observe.graph_text import dot, mermaid
+from netemu.observe.conntrack.flows import Counts, End, ServiceFlow
+from netemu.observe.graph.layout import Box, layout
+from netemu.observe.graph.model import Graph, Kind, Machine, State, graph_of, part_of, with_flows
+from netemu.observe.graph.svg import html, svg
+from netemu.observe.graph.text import dot, mermaid
 from tests.unit import objects_world
 
 SVG = "{http://www.w3.org/2000/svg}"

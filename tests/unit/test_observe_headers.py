@@ -8,8 +8,8 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoReply, ICMPv6PacketT
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from netemu.observe.evidence import Packet, Protocol
-from netemu.observe.headers import craft, parse, parse_frame
+from netemu.observe.trace.evidence import Packet, Protocol
+from netemu.observe.trace.headers import craft, parse, parse_frame
 
 SECRET = b"\xde\xad\xbe\xef1234"
 ENDS = {4: ("10.244.1.5", "10.96.0.10"), 6: ("fd00:10:244::5", "fd00:10:96::a")}

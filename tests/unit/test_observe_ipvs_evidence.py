@@ -6,8 +6,8 @@ import pytest
 
 from netemu.kernel.ipset import Entry
 from netemu.kernel.ipvs_connections import Connection, parse
-from netemu.observe.evidence import Headers
-from netemu.observe.ipvs_evidence import wanted_entry
+from netemu.observe.trace.evidence import Headers
+from netemu.observe.trace.ipvs import wanted_entry
 
 SYN = Headers(protocol="tcp", source="10.0.0.1", source_port=61001, destination="10.96.0.1", port=80)
 

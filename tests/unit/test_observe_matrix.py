@@ -10,11 +10,11 @@ import pytest
 
 from netemu.cli.junit import Case, junit
 from netemu.observe.cluster import Cluster, Sender
-from netemu.observe.matrix import Matrix, Measured, Row, plan
-from netemu.observe.matrix_report import explanation, html, lines, report, word
+from netemu.observe.matrix.report import explanation, html, lines, report, word
+from netemu.observe.matrix.table import Matrix, Measured, Row, plan
 from netemu.observe.predict import Outcome
-from netemu.observe.story import Story
-from netemu.observe.whynot import WhyNot
+from netemu.observe.story.story import Story
+from netemu.observe.story.whynot import WhyNot
 from tests.unit.predict_scene import (
     A1,
     B1,

@@ -21,7 +21,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.layers.sctp import SCTP, SCTPChunkInit
 
-from netemu.observe.packet_text import Told, read_frame
+from netemu.observe.capture.packet_text import Told, read_frame
 
 ETHER = Ether(dst="02:42:00:00:00:02", src="02:42:00:00:00:01")  # else scapy asks the network for it
 V4 = IP(src="10.244.1.5", dst="10.96.0.20")

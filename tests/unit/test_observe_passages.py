@@ -10,10 +10,10 @@ import pytest
 from netemu.kernel.nflog import Logged
 from netemu.kernel.nft_trace import TABLE, Step
 from netemu.kernel.tap import Frame
-from netemu.observe.compose import Sending, compose
-from netemu.observe.evidence import Event, Evidence, Hook, Leg, Packet, Protocol, Routed, RuleHit, Watched
-from netemu.observe.headers import craft
-from netemu.observe.passages import Base, ChainKey, Legs, Passage, Seen, crossings, passages
+from netemu.observe.trace.compose import Sending, compose
+from netemu.observe.trace.evidence import Event, Evidence, Hook, Leg, Packet, Protocol, Routed, RuleHit, Watched
+from netemu.observe.trace.headers import craft
+from netemu.observe.trace.passages import Base, ChainKey, Legs, Passage, Seen, crossings, passages
 
 SECRET = b"netemu's own bytes"
 ETHERNET = bytes(12) + b"\x08\x00"

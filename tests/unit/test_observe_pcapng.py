@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from netemu.observe import pcapng
-from netemu.observe.pcapng import Interface, Packet
+from netemu.observe.capture import pcapng
+from netemu.observe.capture.pcapng import Interface, Packet
 
 INTERFACES = (
     Interface("shop/web-abc eth0", "the link of Pod shop/web-abc", filter="tcp port 80"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from netemu.observe.probe import complete, split
-from netemu.observe.probe_result import Answer, Attempt, Percentiles, percentiles, read_answer, summarize
+from netemu.observe.probe.prober import complete, split
+from netemu.observe.probe.result import Answer, Attempt, Percentiles, percentiles, read_answer, summarize
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from netemu.observe.destination import Destination, Objects
-from netemu.observe.evidence import Evidence, Translation
-from netemu.observe.expected import Expected
 from netemu.observe.names import Names, Party, names_of
-from netemu.observe.outcome import arrival, chosen, ended, outcome_of, translated_at
 from netemu.observe.reasons import Reason
-from netemu.observe.story import Teller
-from netemu.observe.whynot import Facts, WhyNot, why_not
+from netemu.observe.story.destination import Destination, Objects
+from netemu.observe.story.expected import Expected
+from netemu.observe.story.story import Teller
+from netemu.observe.story.whynot import Facts, WhyNot, why_not
+from netemu.observe.trace.evidence import Evidence, Translation
+from netemu.observe.trace.outcome import arrival, chosen, ended, outcome_of, translated_at
 
 RECORDED = json.loads((Path(__file__).parent / "data/evidence.json").read_text())
 NAMES: Names = names_of(

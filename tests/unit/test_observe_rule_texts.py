@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from netemu.observe.evidence import Counter, RuleHit
-from netemu.observe.iptables_saved import parse_counted
-from netemu.observe.rule_texts import Saved, with_iptables_text
+from netemu.observe.rules.iptables_saved import parse_counted
+from netemu.observe.trace.evidence import Counter, RuleHit
+from netemu.observe.trace.rule_texts import Saved, with_iptables_text
 
 SAVED = """
 *nat

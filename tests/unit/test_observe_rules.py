@@ -12,17 +12,17 @@ import pytest
 from netemu.model import nft
 from netemu.model.nft import Field
 from netemu.model.objects import EndpointSlice, Service
-from netemu.observe.evidence import Backend, MapHit, RuleHit
-from netemu.observe.iptables_saved import options_of
 from netemu.observe.names import NODE, POD, Party, names_of
 from netemu.observe.oracle import NodeView
-from netemu.observe.rules import NodeRules, fixed, of_service, others, share_text, shares
-from netemu.observe.rules_check import Finding, findings
-from netemu.observe.rules_iptables import chains_of_iptables
-from netemu.observe.rules_listed import chains_of_listing
-from netemu.observe.rules_nftables import chains_of_nftables
-from netemu.observe.rules_told import by_port, meaning, told
-from netemu.observe.rules_words import Words
+from netemu.observe.rules.check import Finding, findings
+from netemu.observe.rules.iptables import chains_of_iptables
+from netemu.observe.rules.iptables_saved import options_of
+from netemu.observe.rules.listed import chains_of_listing
+from netemu.observe.rules.nftables import chains_of_nftables
+from netemu.observe.rules.told import by_port, meaning, told
+from netemu.observe.rules.walk import NodeRules, fixed, of_service, others, share_text, shares
+from netemu.observe.rules.words import Words
+from netemu.observe.trace.evidence import Backend, MapHit, RuleHit
 from tests.unit.golden_worlds import dual_stack, sixth
 from tests.unit.proxy_world import DATA, endpoint_slice
 from tests.unit.rules_world import SERVICES, SLICES, TEST_NODE, world_names, world_rules

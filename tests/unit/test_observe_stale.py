@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from netemu.kernel.conntrack_events import Tracked, Tuple
+from netemu.observe.conntrack.stale import stale_entries
 from netemu.observe.names import NODE, POD, Party, names_of
-from netemu.observe.stale import stale_entries
 from tests.unit.proxy_world import endpoint_slice, service
 
 CLIENT, VIP = "10.180.0.9", "172.30.0.53"

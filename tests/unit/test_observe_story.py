@@ -7,11 +7,11 @@ import json
 import msgspec
 import pytest
 
-from netemu.observe.destination import Destination
-from netemu.observe.evidence import Flow, MapHit, RuleHit
-from netemu.observe.evidence_file import pcapng_of
-from netemu.observe.story import Story, Teller, lines_of, nowhere_story, story_of
-from netemu.observe.whynot import WhyNot
+from netemu.observe.story.destination import Destination
+from netemu.observe.story.story import Story, Teller, lines_of, nowhere_story, story_of
+from netemu.observe.story.whynot import WhyNot
+from netemu.observe.trace.evidence import Flow, MapHit, RuleHit
+from netemu.observe.trace.evidence_file import pcapng_of
 from tests.unit.trace_scene import CLIENT, NODE_1, VIP, WEB, Journey, names, through_the_rules
 
 

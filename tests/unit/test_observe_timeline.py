@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from netemu.observe.probe_result import Answer, Attempt
-from netemu.observe.timeline import Bucket, Event, draw, timeline
+from netemu.observe.probe.result import Answer, Attempt
+from netemu.observe.probe.timeline import Bucket, Event, draw, timeline
 
 GOOD = Answer("web-1")
 

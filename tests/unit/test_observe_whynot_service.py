@@ -8,9 +8,9 @@ import pytest
 
 from netemu.model.objects import Service
 from netemu.model.pods import Pod
-from netemu.observe import whynot_service
-from netemu.observe.destination import Objects
 from netemu.observe.reasons import Because
+from netemu.observe.story import whynot_service
+from netemu.observe.story.destination import Objects
 from tests.unit.objects_world import NOW, a_pod, a_service
 
 HTTP = [{"name": "web", "ports": [{"name": "http", "containerPort": 8080}]}]

@@ -10,8 +10,9 @@ from typing import Literal
 
 from netemu.model.objects import Service
 from netemu.model.pods import Pod
-from netemu.observe.destination import Objects
-from netemu.observe.evidence import (
+from netemu.observe.names import NODE, POD, Names, Party, names_of
+from netemu.observe.story.destination import Objects
+from netemu.observe.trace.evidence import (
     Crossing,
     Dropped,
     Event,
@@ -26,7 +27,6 @@ from netemu.observe.evidence import (
     Translation,
     Watched,
 )
-from netemu.observe.names import NODE, POD, Names, Party, names_of
 from tests.unit.objects_world import a_pod, a_service
 
 CLIENT, WEB, VIP = "10.244.1.2", "10.244.2.3", "10.96.0.9"

@@ -12,10 +12,10 @@ import pytest
 from netemu.kernel import netns
 from netemu.kernel.iptables import parse_save
 from netemu.kernel.ipvs import IpvsNetlink
-from netemu.observe.read_rules import read_rules
-from netemu.observe.rules import of_service
-from netemu.observe.rules_check import findings
-from netemu.observe.rules_words import Words
+from netemu.observe.rules.check import findings
+from netemu.observe.rules.read import read_rules
+from netemu.observe.rules.walk import of_service
+from netemu.observe.rules.words import Words
 from netemu.proxy.modes import Site, mode_of
 from netemu.proxy.services import Family
 from netemu.proxy.tracker import Tracker

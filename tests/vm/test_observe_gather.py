@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from netemu.observe.evidence import Balanced, Crossing, Evidence, MapHit, Packet, Routed, RuleHit, Watched
-from netemu.observe.gather import gather
+from netemu.observe.trace.evidence import Balanced, Crossing, Evidence, MapHit, Packet, Routed, RuleHit, Watched
+from netemu.observe.trace.gather import gather
 from tests.kernel.proxy_bed import CLIENT, NODE, NODE_OUTSIDE, build, destroy, echoes, endpoint_ns
 from tests.vm.ipvs_bed import EVERY, HERE, NODE_PORT, PATIENCE, VIP, api_with, proxy
 

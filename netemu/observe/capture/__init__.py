@@ -1,0 +1,1 @@
+"""Packets as they pass links, in one stream."""

@@ -1,0 +1,1 @@
+"""Connections as conntrack knows them, with the lab's names."""

@@ -1,0 +1,1 @@
+"""From everywhere to every Service: predicted and measured."""

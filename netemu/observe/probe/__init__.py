@@ -1,0 +1,1 @@
+"""Connecting again and again, and what came of it."""

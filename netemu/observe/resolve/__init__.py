@@ -1,0 +1,1 @@
+"""What a resolver does with a name, question by question."""

@@ -1,0 +1,1 @@
+"""A node's rules as the kernel has them, in words."""

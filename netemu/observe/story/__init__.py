@@ -1,0 +1,1 @@
+"""One packet's way told hop by hop, and why not."""
