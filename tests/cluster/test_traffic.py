@@ -73,7 +73,8 @@ def test_a_connection_is_seen_on_every_link_in_order_and_with_names(lab: str, tm
     )
     ask(lab)
     running.interrupt()
-    lines = running.lines()
+    # Kubelets open connections too, when a probe of theirs is due.
+    lines = [each for each in running.lines() if "shop/client:" in each["sourceName"] + each["destinationName"]]
     there = [line for line in lines if line["info"].startswith("Flags [S],")]
     back = [line for line in lines if line["info"].startswith("Flags [S.],")]
 
