@@ -22,6 +22,8 @@ from netemu.kernel.nfnetlink import (
     Nfnetlink,
     attribute,
     attributes,
+    drain,
+    listen,
     message,
     nested,
     refusal,
@@ -42,8 +44,6 @@ _NEW, _GET, _DELETE = 0, 1, 2
 _CREATED: Final = 0x600
 """NLM_F_CREATE | NLM_F_EXCL: a message of type "new" with these is one, else a change."""
 _GROUPS: Final = (1, 2, 3)
-_SOL_NETLINK, _ADD_MEMBERSHIP, _SO_RCVBUFFORCE = 270, 1, 33
-_BUFFER: Final = 8 << 20
 _ERROR: Final = 2
 _ORIGINAL, _REPLY, _STATUS, _PROTOINFO, _TIMEOUT, _MARK = 1, 2, 3, 4, 7, 8
 _COUNTERS_ORIGINAL, _COUNTERS_REPLY, _USE, _ID, _ZONE, _TIMESTAMP = 9, 10, 11, 12, 18, 20
@@ -102,12 +102,7 @@ class ConntrackEvents:
     """The events of the namespace `netns`. Calls never block. Raises KernelNotFound, KernelDenied."""
 
     def __init__(self, netns: str = "") -> None:
-        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        self._socket = _open(netns, kind)
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-        self._socket.bind((0, 0))
-        for group in _GROUPS:
-            self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+        self._socket = listen(netns, _GROUPS)
 
     def fileno(self) -> int:
         """Readable when something has happened."""
@@ -115,19 +110,8 @@ class ConntrackEvents:
 
     def read(self) -> tuple[list[Tracked], int]:
         """What has happened since the last call; how often events were lost."""
-        found: list[Tracked] = []
-        lost = 0
-        while True:
-            try:
-                raw = self._socket.recv(1 << 16)
-            except BlockingIOError:
-                return found, lost
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                lost += 1
-                continue
-            found += [tracked(kind, flags, payload) for _, kind, flags, payload in split(raw) if kind >> 8 == 1]
+        told, lost = drain(self._socket)
+        return [tracked(kind, flags, payload) for _, kind, flags, payload in told if kind >> 8 == 1], lost
 
     def close(self) -> None:
         """Listen no more."""
@@ -148,7 +132,9 @@ def entries(netns: str, *, ipv6: bool = False) -> list[Tracked]:
 def find(netns: str, original: Tuple) -> Tracked | None:
     """The connection that packets with these addresses belong to, in either direction. None where there is none."""
     family = socket.AF_INET6 if ":" in original.source else socket.AF_INET
-    with _open(netns, socket.SOCK_RAW | socket.SOCK_CLOEXEC) as sock:
+    with namespaces.entered(netns):
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+    with sock:
         body = _tuple_attribute(original)
         sock.send(message(_SUBSYSTEM | _GET, NLM_F_REQUEST | NLM_F_ACK, 1, family, body))
         for sequence, kind, flags, payload in split(sock.recv(1 << 16)):
@@ -186,11 +172,6 @@ def tracked(kind: int, flags: int, payload: bytes) -> Tracked:
 def _handle(at: dict[int, bytes]) -> bytes:
     """The id keeps a new connection with the same addresses from being taken for the old one."""
     return nested(_ORIGINAL, at[_ORIGINAL]) + b"".join(attribute(kind, at[kind]) for kind in (_ID, _ZONE) if kind in at)
-
-
-def _open(netns: str, kind: int) -> socket.socket:
-    with namespaces.entered(netns):
-        return socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
 
 
 def _state(protoinfo: bytes) -> str:

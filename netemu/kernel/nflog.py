@@ -19,18 +19,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from netemu.kernel import netns as namespaces
 from netemu.kernel import sysctl
 from netemu.kernel.nfnetlink import (
-    NETLINK_NETFILTER,
     NLM_F_ACK,
     NLM_F_REQUEST,
     attribute,
     attributes,
     be32,
+    drain,
+    listen,
     message,
     refusal,
-    split,
 )  # fmt: skip
 from netemu.model.errors import KernelError
 
@@ -42,8 +41,6 @@ _BIND: Final = 1
 _COPY_PACKET: Final = 2
 _COPIED: Final = 256
 _ERROR: Final = 2
-_SO_RCVBUFFORCE: Final = 33
-_BUFFER: Final = 4 << 20
 _MEANINGS: Final = {
     # Without the rights to ask, a namespace could not have been entered.
     errno.EPERM: (errno.EBUSY, "somebody else has it"),
@@ -74,16 +71,13 @@ class Nflog:
     def __init__(self, netns: str, *, ipv6: bool, group: int = 0) -> None:
         self.netns = netns
         name = f"net.netfilter.nf_log.{int(socket.AF_INET6 if ipv6 else socket.AF_INET)}"
-        with namespaces.entered(netns):
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+        self._socket = listen(netns)
         self._restore: Mapping[str, str] = {}
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
             self._ask(group, attribute(_COMMAND, bytes((_BIND,))))
             self._ask(group, attribute(_MODE, struct.pack(">IBx", _COPIED, _COPY_PACKET)) + be32(_THRESHOLD, 1))
             self._restore = {name: sysctl.read(name, netns)}
             sysctl.write({name: _LOGGER}, netns)
-            self._socket.setblocking(False)
         except BaseException:
             self.close()
             raise
@@ -94,19 +88,8 @@ class Nflog:
 
     def read(self) -> tuple[list[Logged], int]:
         """What has been logged since the last call; how often messages were lost."""
-        found: list[Logged] = []
-        lost = 0
-        while True:
-            try:
-                raw = self._socket.recv(1 << 16)
-            except BlockingIOError:
-                return found, lost
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                lost += 1
-                continue
-            found += [logged(payload) for _, kind, _, payload in split(raw) if kind == _PACKET]
+        told, lost = drain(self._socket)
+        return [logged(payload) for _, kind, _, payload in told if kind == _PACKET], lost
 
     def close(self) -> None:
         """Listen no more; the namespace's logger is what it was."""
@@ -117,7 +100,8 @@ class Nflog:
 
     def _ask(self, group: int, body: bytes) -> None:
         self._socket.send(message(_CONFIG, NLM_F_REQUEST | NLM_F_ACK, 1, 0, body, resource=group))
-        for sequence, kind, flags, payload in split(self._socket.recv(1 << 16)):
+        # The kernel answers while it is being asked, so the answer is there.
+        for sequence, kind, flags, payload in drain(self._socket)[0]:
             if kind == _ERROR and (found := refusal(sequence, flags, payload)).code:
                 code, detail = _MEANINGS.get(found.code, (found.code, found.detail))
                 raise KernelError.of(f"bind log group {group}", self.netns, code, detail)

@@ -13,9 +13,9 @@ import errno
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from netemu.kernel import netns as namespaces
 from netemu.model.errors import KernelError
@@ -37,6 +37,7 @@ _BATCH_BEGIN: Final = 16
 _BATCH_END: Final = 17
 _BATCH_GENID: Final = 1
 _SOL_NETLINK: Final = 270
+_NETLINK_ADD_MEMBERSHIP: Final = 1
 _NETLINK_CAP_ACK: Final = 10
 _NETLINK_EXT_ACK: Final = 11
 _SO_SNDBUFFORCE: Final = 32
@@ -47,6 +48,8 @@ _NLM_F_DUMP_INTR: Final = 0x10
 _NLMSGERR_ATTR_MSG: Final = 1
 _NLMSGERR_ATTR_OFFS: Final = 2
 _RECEIVE_BUFFER: Final = 4 << 20
+_LISTENING_BUFFER: Final = 8 << 20
+_LARGEST: Final = 1 << 16
 _DUMP_CHUNK: Final = 1 << 17
 _DUMP_ATTEMPTS: Final = 20
 
@@ -57,6 +60,9 @@ _U32: Final = struct.Struct("=HHBBBB")
 _pack_attribute = _ATTRIBUTE.pack
 _unpack_attribute = _ATTRIBUTE.unpack_from
 _pack_header = _HEADER.pack
+
+Message: TypeAlias = tuple[int, int, int, bytes]
+"""Sequence, type, flags and payload of what the kernel sent."""
 
 
 def attribute_header(size: int, kind: int) -> bytes:
@@ -127,6 +133,37 @@ class Refusal:
     code: int
     detail: str
     offset: int = 0
+
+
+def listen(netns: str, groups: Iterable[int] = ()) -> socket.socket:
+    """A socket of the namespace that hears groups and never blocks; read it with `drain`. Raises KernelError."""
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    with namespaces.entered(netns):
+        sock = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _LISTENING_BUFFER)
+        sock.bind((0, 0))
+        for group in groups:
+            sock.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+    except OSError as error:
+        sock.close()
+        raise KernelError.of("listen to netfilter", netns, error.errno or 0) from error
+    return sock
+
+
+def drain(sock: socket.socket) -> tuple[list[Message], int]:
+    """All messages that wait, and how often some were lost because the buffer was full."""
+    found: list[Message] = []
+    lost = 0
+    while True:
+        try:
+            found += split(sock.recv(_LARGEST))
+        except BlockingIOError:
+            return found, lost
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            lost += 1
 
 
 class Nfnetlink:
@@ -226,8 +263,8 @@ def message(kind: int, flags: int, sequence: int, family: int, body: bytes, *, r
     return head + bytes((family, 0, resource >> 8, resource & 0xFF)) + body
 
 
-def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """Sequence, type, flags and payload of each message received."""
+def split(data: bytes) -> Iterator[Message]:
+    """Each message received."""
     offset = 0
     while offset + 16 <= len(data):
         size, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)

@@ -17,17 +17,13 @@ so a message with a packet is where a base chain begins.
 
 from __future__ import annotations
 
-import errno
 import secrets
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from netemu.kernel import netns as namespaces
 from netemu.kernel import nft_expressions as expressions
 from netemu.kernel.nfnetlink import (
-    NETLINK_NETFILTER,
     NLM_F_APPEND,
     NLM_F_CREATE,
     NLM_F_REQUEST,
@@ -35,9 +31,10 @@ from netemu.kernel.nfnetlink import (
     attribute,
     attributes,
     be32,
+    drain,
+    listen,
     message,
     nested,
-    split,
     text,
 )  # fmt: skip
 from netemu.kernel.nft_decode_elements import as_number, as_text
@@ -54,8 +51,6 @@ _BEFORE_RAW, _AFTER_NAT = -310, 300
 _OWNER: Final = 2
 _TRACE: Final = SUBSYSTEM << 8 | 17
 _GROUP: Final = 9
-_SOL_NETLINK, _ADD_MEMBERSHIP, _SO_RCVBUFFORCE = 270, 1, 33
-_BUFFER: Final = 4 << 20
 _META_NFTRACE: Final = 12
 _TRANSPORT: Final = 2
 _FLAGS: Final = 13
@@ -102,13 +97,7 @@ class NftTrace:
         name = TABLE + secrets.token_hex(4)
         self._owner = Nfnetlink(netns)
         try:
-            with namespaces.entered(netns):
-                self._socket = socket.socket(
-                    socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
-                )
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-            self._socket.bind((0, 0))
-            self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
+            self._socket = listen(netns, [_GROUP])
             for refusal in self._owner.batch(SUBSYSTEM, marking(signature, name)):
                 raise KernelError.of(f"add table {name}", netns, refusal.code, refusal.detail)
         except BaseException:
@@ -121,19 +110,8 @@ class NftTrace:
 
     def read(self) -> tuple[list[Step], int]:
         """What has been told since the last call, our own table's chains included; how often messages were lost."""
-        steps: list[Step] = []
-        lost = 0
-        while True:
-            try:
-                raw = self._socket.recv(1 << 16)
-            except BlockingIOError:
-                return steps, lost
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                lost += 1
-                continue
-            steps += [step(payload) for _, kind, _, payload in split(raw) if kind == _TRACE]
+        told, lost = drain(self._socket)
+        return [step(payload) for _, kind, _, payload in told if kind == _TRACE], lost
 
     def close(self) -> None:
         """Listen no more, and let the kernel remove the table."""

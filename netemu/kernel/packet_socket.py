@@ -73,6 +73,17 @@ def attach_filter(sock: socket.socket, program: bytes) -> None:
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
 
 
+def send_frame(netns: str, link: str, frame: bytes) -> None:
+    """Send a frame on a link, as it is. Raises KernelNotFound for a namespace or link that is not there, KernelError
+    for a frame that the link does not take (EMSGSIZE, ENETDOWN)."""
+    try:
+        with namespaces.entered(netns), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
+            sock.bind((link, 0))
+            sock.send(frame)
+    except OSError as error:
+        raise KernelError.of(f"send a frame on {link}", netns, error.errno or 0) from error
+
+
 class PacketSocket:
     """Every frame of a namespace, or of one of its links, that passes the filter, coming in or going out.
 
@@ -84,11 +95,12 @@ class PacketSocket:
         where = f"{netns} {link}".strip()
         with namespaces.entered(netns):
             try:
+                self._loopback = socket.if_nametoindex("lo")
                 protocol = 0 if link else socket.htons(_ETH_P_ALL)  # with 0 it takes nothing until it is bound
                 self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-                self._loopback = socket.if_nametoindex("lo")
             except OSError as error:
                 raise KernelError.of("open packet socket", where, error.errno or 0) from error
+        self._link = link
         try:
             if program:
                 attach_filter(self._socket, program)
@@ -114,6 +126,9 @@ class PacketSocket:
 
     def read(self) -> list[Frame]:
         """The frames of all blocks that were handed over; never blocks."""
+        # A link that goes down leaves an error, and poll returns at once until somebody has asked for it. Once the link
+        # is up again the kernel goes on by itself.
+        self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         frames: list[Frame] = []
         for _ in range(self._blocks):
             start = self._next * _BLOCK
@@ -138,6 +153,11 @@ class PacketSocket:
                 frames.append(Frame(seconds * 1_000_000_000 + rest, link, kind, outgoing, length, data))
             at += step
         return frames
+
+    @property
+    def gone(self) -> bool:
+        """Whether the one link that was asked for went away; another one of that name is not it."""
+        return bool(self._link) and not self._socket.getsockname()[0]
 
     def counts(self) -> Counts:
         """What was taken, and what was lost, since the last call."""

@@ -18,6 +18,26 @@ _KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _ATTEMPTS: Final = 64
 
 
+def send(netns: str, packet: bytes, destination: str) -> None:
+    """Send one packet that begins with its IP header. Raises KernelNotFound for the namespace, KernelError with the
+    errno that routing gives."""
+    with namespaces.entered(netns), _raw(ipv6=":" in destination) as sock:
+        _send(sock, netns, packet, destination)
+
+
+def _raw(*, ipv6: bool) -> socket.socket:
+    # With this protocol the header is part of what is sent, in both families (raw(7), ipv6(7)).
+    return socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+
+
+def _send(sock: socket.socket, netns: str, packet: bytes, destination: str) -> None:
+    try:
+        sock.sendto(packet, (destination, 0))
+    except OSError as error:
+        code = error.errno or 0
+        raise KernelError.of(f"send to {destination}", netns, code, os.strerror(code)) from error
+
+
 class RawSender:
     """Sends packets of one protocol from the namespace `netns`, and holds a source port for them.
 
@@ -30,7 +50,7 @@ class RawSender:
         self._netns, self._ipv6 = netns, ipv6
         self._holder: socket.socket | None = None
         with namespaces.entered(netns):
-            self._raw = socket.socket(self._family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+            self._raw = _raw(ipv6=ipv6)
             try:
                 self.source_port = self._hold(protocol, source_port)
             except BaseException:
@@ -47,11 +67,7 @@ class RawSender:
 
     def send(self, packet: bytes, destination: str) -> None:
         """Send a packet that begins with its IP header. Raises KernelError with the errno that routing gives."""
-        try:
-            self._raw.sendto(packet, (destination, 0))
-        except OSError as error:
-            code = error.errno or 0
-            raise KernelError.of(f"send to {destination}", self._netns, code, os.strerror(code)) from error
+        _send(self._raw, self._netns, packet, destination)
 
     @property
     def _family(self) -> socket.AddressFamily:

@@ -7,14 +7,13 @@ because that takes a second.
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, overload
 
-from netemu.kernel import netns as namespaces
+from netemu.kernel import packet_socket, raw_ip
 from netemu.model.errors import NetemuError
 from netemu.observe.capture.pcapng import ETHERNET, Packet
 from netemu.observe.capture.stream import Capture, Place
@@ -32,6 +31,19 @@ class Sniffed(Sequence["ScapyPacket"]):
         self._capture = capture
         self._taken: list[Packet] = []
         self._read: list[ScapyPacket] = []
+        self._failure: Exception | None = None
+
+    def fail(self, error: Exception) -> None:
+        """Nothing more will be taken, and why."""
+        self._failure = error
+
+    def check(self) -> None:
+        """Raises what ended the taking, and NetemuError where packets were lost: then seeing none tells nothing."""
+        if self._failure:
+            raise self._failure
+        if dropped := self._capture.count().dropped:
+            places = ", ".join(map(str, self._capture.places))
+            raise NetemuError(f"{dropped} packets at {places} came faster than they were taken: sniff with a filter")
 
     def take(self, packets: Sequence[Packet]) -> None:
         """More of them."""
@@ -50,9 +62,10 @@ class Sniffed(Sequence["ScapyPacket"]):
         return self._read[index]
 
     def wait(self, count: int, timeout: float = 5.0) -> None:
-        """Return once there are so many. Raises TimeoutError."""
+        """Return once there are so many. Raises TimeoutError, and what `check` raises."""
         end = time.monotonic() + timeout
         while len(self) < count:
+            self.check()
             if time.monotonic() > end:
                 raise TimeoutError(f"{len(self)} packets within {timeout:g} s, expected {count}")
             time.sleep(_PAUSE)
@@ -62,7 +75,7 @@ class Sniffed(Sequence["ScapyPacket"]):
 def sniffing(place: Place, expression: str = "") -> Iterator[Sniffed]:
     """Take all packets of a place while the block runs; `expression` chooses, as tcpdump's do.
 
-    Raises UserError for an expression that is wrong.
+    Raises UserError for an expression that is wrong, and when the block has ended NetemuError where packets were lost.
     """
     from netemu.kernel.libpcap import compile_filter
 
@@ -71,8 +84,11 @@ def sniffing(place: Place, expression: str = "") -> Iterator[Sniffed]:
         sniffed = Sniffed(capture)
 
         def work() -> None:
-            for packets in capture.packets(done.is_set):
-                sniffed.take(packets)
+            try:
+                for packets in capture.packets(done.is_set):
+                    sniffed.take(packets)
+            except Exception as error:  # told to whoever waits for packets
+                sniffed.fail(error)
 
         thread = threading.Thread(target=work, name="netemu-sniff")
         thread.start()
@@ -81,13 +97,15 @@ def sniffing(place: Place, expression: str = "") -> Iterator[Sniffed]:
         finally:
             done.set()
             thread.join()
+        sniffed.check()
 
 
 def send(place: Place, addresses: Sequence[str], packet: ScapyPacket, timeout: float) -> ScapyPacket | None:
     """Send a packet from a place; its first answer, None if there is none in time.
 
     A packet that begins with Ethernet goes out on the link as it is; one that begins with IP takes the way that the
-    place's routes give it, from the first of the place's `addresses` unless it says otherwise.
+    place's routes give it, from the first of the place's `addresses` unless it says otherwise. Raises NetemuError for
+    a packet that cannot be sent.
     """
     packet = packet.copy()
     transmit = _transmit(place, addresses, packet)
@@ -108,7 +126,7 @@ def _transmit(place: Place, addresses: Sequence[str], packet: Any) -> Callable[[
     """What sends the packet. Raises NetemuError for one that cannot be sent."""
     scapy = load_scapy()
     if isinstance(packet, scapy.Ether):
-        return lambda: _send_frame(place, bytes(packet))
+        return lambda: packet_socket.send_frame(place.netns, place.link or "eth0", bytes(packet))
     if not isinstance(packet, (scapy.IP, scapy.IPv6)):
         raise NetemuError(f"{packet.summary()}: must begin with Ether, IP or IPv6 to be sent")
     ipv6 = isinstance(packet, scapy.IPv6)
@@ -117,20 +135,7 @@ def _transmit(place: Place, addresses: Sequence[str], packet: Any) -> Callable[[
         if not own:
             raise NetemuError(f"{place.name} has no IPv{6 if ipv6 else 4} address to send {packet.summary()} from")
         packet.src = own[0]
-    return lambda: _send_ip(place, bytes(packet), str(packet.dst), ipv6=ipv6)
-
-
-def _send_frame(place: Place, data: bytes) -> None:
-    with namespaces.open_socket(place.netns, socket.AF_PACKET, socket.SOCK_RAW) as sock:
-        sock.bind((place.link or "eth0", 0))
-        sock.send(data)
-
-
-def _send_ip(place: Place, data: bytes, destination: str, *, ipv6: bool) -> None:
-    family = socket.AF_INET6 if ipv6 else socket.AF_INET
-    # With this protocol the header is part of what is sent, in both families (raw(7), ipv6(7)).
-    with namespaces.open_socket(place.netns, family, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
-        sock.sendto(data, (destination, 0))
+    return lambda: raw_ip.send(place.netns, bytes(packet), str(packet.dst))
 
 
 def _answer(seen: Any, sent: Any) -> ScapyPacket | None:

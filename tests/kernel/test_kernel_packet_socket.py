@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import select
 import socket
 import subprocess
@@ -13,8 +15,8 @@ import pytest
 
 from netemu.kernel import netns
 from netemu.kernel.libpcap import compile_filter
-from netemu.kernel.packet_socket import ETHERNET, LEAST_RING, LOOPBACK, Frame, PacketSocket
-from netemu.model.errors import KernelNotFound
+from netemu.kernel.packet_socket import ETHERNET, LEAST_RING, LOOPBACK, Frame, PacketSocket, send_frame
+from netemu.model.errors import KernelError, KernelNotFound
 from tests.kernel.proxy_bed import in_ns, sh
 
 NAME = "t-packet-socket"
@@ -135,3 +137,66 @@ def test_what_finds_the_ring_full_is_counted() -> None:
 def test_what_is_not_there(namespace: str, link: str) -> None:
     with pytest.raises(KernelNotFound):
         PacketSocket(namespace, link)
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", "-n", NAME, *words], check=True)
+
+
+def wakes(taken: PacketSocket) -> bool:
+    """Whether poll returns at once, as a capture's loop asks it."""
+    poll = select.poll()
+    poll.register(taken, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def test_a_link_that_goes_down_wakes_the_reader_once_and_goes_on_when_it_is_up() -> None:
+    with capture("right") as taken:
+        ip("link", "set", "right", "down")
+        assert wakes(taken)
+        assert taken.read() == []
+        assert not wakes(taken)
+        assert not taken.gone
+
+        ip("link", "set", "right", "up")
+        send_frame(NAME, "left", HEADER + b"again")
+        assert [frame.data for frame in read(taken, 1)] == [HEADER + b"again"]
+
+
+def test_a_link_that_goes_away_is_gone_for_good() -> None:
+    ip("link", "add", "passing", "type", "veth", "peer", "name", "other")
+    with capture("passing") as taken:
+        before = taken.gone
+        ip("link", "delete", "passing")
+        assert taken.read() == []
+        assert not wakes(taken)
+        ip("link", "add", "passing", "type", "veth", "peer", "name", "other")
+
+        assert (before, taken.gone) == (False, True)
+    ip("link", "delete", "passing")
+
+
+def test_a_socket_that_cannot_be_made_whole_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: str) -> int:
+        raise OSError(errno.ENODEV, "no such device")
+
+    monkeypatch.setattr(socket, "if_nametoindex", refused)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(KernelNotFound) as caught:
+        PacketSocket(NAME)
+
+    assert os.listdir("/proc/self/fd") == before, caught  # what is caught keeps the frames, and what is open in them
+
+
+@pytest.mark.parametrize(
+    ("namespace", "link", "size", "code"),
+    [
+        (NAME, "nowhere0", 60, errno.ENODEV), ("t-packet-none", "left", 60, errno.ENOENT),
+        (NAME, "left", 9000, errno.EMSGSIZE),
+    ],
+)  # fmt: skip
+def test_a_frame_that_cannot_be_sent(namespace: str, link: str, size: int, code: int) -> None:
+    with pytest.raises(KernelError) as caught:
+        send_frame(namespace, link, HEADER + bytes(size))
+
+    assert caught.value.code == code

@@ -7,11 +7,11 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pytest
 
-from netemu.kernel import conntrack_events, netns, sysctl
+from netemu.kernel import conntrack_events, netns, nfnetlink, sysctl
 from netemu.kernel.conntrack_events import ConntrackEvents
 from netemu.kernel.netlink import Netlink
 from netemu.kernel.nflog import Nflog
@@ -232,3 +232,25 @@ def test_routing_is_asked_as_for_one_packet() -> None:
             with pytest.raises(KernelError) as caught:
                 netlink.route_to(**question)
             assert caught.value.code == code
+
+
+def test_a_socket_that_cannot_listen_is_closed() -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(KernelError) as caught:
+        nfnetlink.listen(NAME, [1, 1000])
+
+    assert caught.value.code == errno.EINVAL
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_what_does_not_fit_is_counted_and_the_rest_is_read() -> None:
+    with closing(nfnetlink.listen(NAME, [1])) as heard, netns.entered(NAME):
+        heard.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for port in range(6000, 6050):
+                sender.sendto(b"", ("127.0.0.1", port))
+        told, lost = nfnetlink.drain(heard)
+
+    assert lost
+    assert 0 < len(told) < 50
+    assert all(len(payload) > 4 for _, _, _, payload in told)

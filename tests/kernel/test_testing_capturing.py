@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 
 import pytest
@@ -11,9 +12,10 @@ from scapy.layers.l2 import ARP, Ether
 
 from netemu.kernel import netns
 from netemu.kernel.netlink import Netlink
+from netemu.kernel.packet_socket import Counts, PacketSocket
 from netemu.kernel.rtnetlink import AddAddress, AddVeth, SetLink
-from netemu.model.errors import NetemuError, UserError
-from netemu.observe.capture.stream import Place
+from netemu.model.errors import KernelError, NetemuError, UserError
+from netemu.observe.capture.stream import Capture, Place
 from netemu.testing.capturing import send, sniffing
 
 HERE, THERE = Place("here", "t-capturing-here"), Place("there", "t-capturing-there")
@@ -85,3 +87,37 @@ def test_what_cannot_be_sent_or_chosen_is_told() -> None:
         send(HERE, OWN[:1], IPv6(dst="fd00::2"), timeout=0)
     with pytest.raises(UserError, match="filter 'tcp prot 80'"), sniffing(HERE, "tcp prot 80"):
         pass
+
+
+def broken(_: PacketSocket) -> list[object]:
+    raise KernelError("read frames", HERE.netns, errno.EIO)
+
+
+def test_what_ends_the_taking_is_told_to_whoever_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PacketSocket, "read", broken)
+    with pytest.raises(KernelError, match="read frames"), sniffing(HERE) as seen:
+        seen.wait(1, timeout=60)
+
+
+def test_a_block_that_saw_nothing_because_nothing_was_taken_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PacketSocket, "read", broken)
+    with pytest.raises(KernelError, match="read frames"), sniffing(HERE):
+        pass
+
+
+def test_packets_that_were_lost_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Capture, "count", lambda _: Counts(7, 3))
+    with pytest.raises(NetemuError, match="3 packets at here came faster"), sniffing(HERE):
+        pass
+
+
+def test_what_routes_and_links_refuse_is_an_error_of_the_kernel() -> None:
+    with pytest.raises(KernelError, match=r"send to 203\.0\.113\.1") as unreachable:
+        send(HERE, OWN, IP(dst="203.0.113.1") / ICMP(), timeout=0)
+    assert unreachable.value.code == errno.ENETUNREACH
+    with pytest.raises(KernelError) as unknown:
+        send(Place("here", HERE.netns, "nowhere0"), OWN, Ether() / ARP(), timeout=0)
+    assert unknown.value.code == errno.ENODEV
+    with pytest.raises(KernelError) as too_long:
+        send(HERE, OWN, Ether() / IP(dst="192.168.0.2") / UDP() / bytes(2000), timeout=0)
+    assert too_long.value.code == errno.EMSGSIZE

@@ -27,6 +27,7 @@ class Scripted:
         self._in, self._out = os.pipe()
         self._frames: list[Frame] = []
         self.lost = 0
+        self.gone = False
         self._taken = 0
 
     def put(self, *frames: Frame) -> None:

@@ -53,6 +53,10 @@ class Source(Protocol):
     def read(self) -> list[Frame]:
         """What is there."""
 
+    @property
+    def gone(self) -> bool:
+        """Whether the one link that it is bound to went away."""
+
     def counts(self) -> Counts:
         """Taken and dropped since the last call."""
 
@@ -169,8 +173,10 @@ class Capture:
 
     @property
     def gone(self) -> bool:
-        """Whether the namespaces of all places went away."""
-        return not any(namespaces.exists(place.netns) for place in self.places)
+        """Whether all places went away: their namespaces, or their links."""
+        return all(
+            source.gone or not namespaces.exists(self.places[number].netns) for number, source in self._sources.values()
+        )
 
     def packets(self, ended: Callable[[], bool], reader: int | None = None) -> Iterator[list[Packet]]:
         """Packets in order, some at a time, none when nothing came for a while; until `ended`, or until nobody reads
