@@ -14,12 +14,12 @@ from typing import Protocol
 import msgspec
 
 from netemu.cli.labs import pick
-from netemu.cli.output import Format, note, say
+from netemu.cli.output import Format, note, say, unwritable
 from netemu.cli.root import need_root
 from netemu.cli.watching import Watching, limits, named
 from netemu.lab.addresses import CurrentNames
 from netemu.lab.places import describer, find_places
-from netemu.model.errors import UserError, reason
+from netemu.model.errors import UserError
 from netemu.observe.capture import pcapng
 from netemu.observe.capture.packet_text import Told, read_frame
 from netemu.observe.capture.pcapng import Packet
@@ -113,7 +113,7 @@ def _opened(file: str) -> FileIO:
     try:
         return Path(file).open("wb", buffering=0)
     except OSError as error:
-        raise UserError(f"-w {file}: {reason(error)}") from error
+        raise unwritable(file, error) from error
 
 
 class _Pcapng:
@@ -173,7 +173,7 @@ class _Pcapng:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise UserError(f"-w {self._file}: {reason(error)}") from error
+            raise unwritable(self._file, error) from error
 
 
 class Line(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import typer
 
 from netemu.cli.labs import pick
-from netemu.cli.output import Drawing, say
+from netemu.cli.output import Drawing, json_text, say, write_file
 from netemu.cli.root import need_root
-from netemu.model.errors import UserError
 from netemu.observe.graph.model import Graph
 
 _SUFFIXES = {
@@ -36,11 +34,8 @@ def graph(lab: str, drawing: Drawing | None, *, namespace: str, service: str, fl
     text = _drawer(kind)(part_of(found, namespace=namespace, service=wanted) if namespace or wanted else found)
     if file is None:
         say(text.rstrip())
-        return
-    try:
-        file.write_text(text)
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from error
+    else:
+        write_file(file, text)
 
 
 def _by_suffix(file: Path | None) -> Drawing:
@@ -60,5 +55,5 @@ def _drawer(kind: Drawing) -> Callable[[Graph], str]:
         Drawing.mermaid: graph_text.mermaid,
         Drawing.svg: graph_svg.svg,
         Drawing.html: graph_svg.html,
-        Drawing.json: lambda found: msgspec.json.format(msgspec.json.encode(found), indent=2).decode(),
+        Drawing.json: json_text,
     }[kind]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from netemu.cli.junit import Case, junit
 from netemu.cli.labs import pick
-from netemu.cli.output import ReportFormat, json_text, note, say
+from netemu.cli.output import ReportFormat, json_text, note, say, write_file
 from netemu.cli.root import need_root
 from netemu.model.errors import UserError
 
@@ -32,7 +32,7 @@ def matrix(
     full = service if "/" in service or not service else f"{namespace or 'default'}/{service}"
     table = run_matrix(name, namespace=namespace, service=full, count=count, timeout=timeout, traces=traces)
     if file:
-        _write(file, _text(name, table, output))
+        write_file(file, _text(name, table, output))
         note(f"{summary(table)}; see {file}")
     elif output == ReportFormat.table:
         on_terminal = sys.stdout.isatty()
@@ -69,10 +69,3 @@ def _cases(table: Matrix) -> list[Case]:
         )
         for cell in table.cells
     ]  # fmt: skip
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.write_text(text)
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from error

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import signal
-import subprocess
 import sys
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +13,7 @@ import typer
 from netemu.cli.labs import pick
 from netemu.cli.output import Format, say, say_json
 from netemu.cli.root import need_root
-from netemu.lab.changes import environment_of
+from netemu.lab.commands import environment_of, run_command
 from netemu.lab.destinations import destination_from
 from netemu.lab.targets import Target, find_target
 from netemu.observe.probe.prober import Destination, Pace, Place, paced_probe
@@ -75,7 +72,8 @@ def _probe_during(
         place, destination, udp=udp, rate=rate, timeout=pace.timeout, keep_alive=pace.keep_alive, margin=change.margin
     ) as steady:
         steady.mark("the command begins")
-        exits = _run(lab, change.command)
+        done = run_command(["sh", "-c", change.command], env=environment_of(lab), output=sys.stderr)
+        exits = done.returncode
         steady.mark("it has ended" if exits == 0 else f"it has ended with exit code {exits}")
     result, line = steady.result, steady.timeline
     if output == Format.json:
@@ -88,19 +86,6 @@ def _probe_during(
             say(text)
     if line.lost or exits:
         raise SystemExit(1)
-
-
-def _run(lab: str, command: str) -> int:
-    """A command line in a shell, with the lab's kubeconfig; its exit code. What it prints goes to standard error."""
-    process = subprocess.Popen(
-        ["sh", "-c", command], env=environment_of(lab), stdin=subprocess.DEVNULL, stdout=sys.stderr, process_group=0
-    )
-    try:
-        return process.wait()
-    except BaseException:
-        os.killpg(process.pid, signal.SIGTERM)  # the shell, and what it has begun
-        process.wait()
-        raise
 
 
 def dig(lab: str, source: str, namespace: str, name: str, words: list[str], *, resolver: str, output: Format) -> None:

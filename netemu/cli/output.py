@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from netemu.model.columns import table
+from netemu.model.errors import UserError, reason
 
 __all__ = ["Format", "Progress", "note", "say", "say_json", "table"]
 
@@ -58,6 +61,20 @@ def say_json(value: Any) -> None:
 def json_text(value: Any) -> str:
     """The same as text."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
+def write_file(path: Path, content: str | Iterable[bytes]) -> None:
+    """What a command was asked to write to a file. Raises UserError where it cannot."""
+    try:
+        with path.open("wb") as file:
+            file.writelines([content.encode()] if isinstance(content, str) else content)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: object, error: OSError) -> UserError:
+    """The same refusal for everything that is written."""
+    return UserError(f"cannot write {path}: {reason(error)}")
 
 
 class Progress:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from netemu.cli.junit import Case
 from netemu.cli.junit import junit as xml
 from netemu.cli.labs import pick
-from netemu.cli.output import Format, note, say, say_json
+from netemu.cli.output import Format, note, say, say_json, write_file
 from netemu.cli.root import need_root
 from netemu.model.errors import UserError
 
@@ -30,6 +30,8 @@ def test(file: Path, *, lab: str, keep: bool, junit: Path | None, output: Format
     if not checks:
         raise UserError(f"{file}: no spec.checks; there is nothing to test")
     need_root()
+    if junit:
+        write_file(junit, "")  # refused before the work; and a run that is cut short leaves no older one's results
     if lab:
         pick(lab)
     else:
@@ -47,7 +49,7 @@ def test(file: Path, *, lab: str, keep: bool, junit: Path | None, output: Format
     if keep and not lab:
         note(f"lab {name} is left as it is; `netemu down {name}` removes it")
     if junit:
-        junit.write_text(xml(str(file), [Case(each.name, each.seconds, each.why) for each in results]))
+        write_file(junit, xml(str(file), [Case(each.name, each.seconds, each.why) for each in results]))
     failed = sum(not result.passed for result in results)
     if output == Format.json:
         say_json({"file": str(file), "checks": results})

@@ -14,9 +14,8 @@ import msgspec
 import typer
 
 from netemu.cli.labs import pick
-from netemu.cli.output import Format, note, say, say_json, table
+from netemu.cli.output import Format, note, say, say_json, table, write_file
 from netemu.cli.root import need_root
-from netemu.model.errors import UserError, reason
 from netemu.observe.story.destination import IPV4, IPV6
 from netemu.observe.story.story import Story, lines_of
 from netemu.observe.trace.evidence import Evidence, Protocol
@@ -125,9 +124,5 @@ def _write(file: Path, tracer: Tracer, found: Sequence[Evidence]) -> None:
     from netemu.observe.trace.evidence_file import pcapng_of
 
     names = {address: str(party) for address, party in tracer.names.parties.items()}
-    try:
-        with file.open("wb") as out:
-            out.writelines(pcapng_of(found, names))
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {reason(error)}") from error
+    write_file(file, pcapng_of(found, names))
     note(f"wrote {file}")

@@ -5,12 +5,10 @@ Whoever changes objects goes on once Pods are Ready and the rules of every node 
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -20,12 +18,12 @@ from netemu.lab.addons import SYSTEM
 from netemu.lab.api import LabApi
 from netemu.lab.check_spec import Exec, Reference, Run
 from netemu.lab.claims import Failed, expect
-from netemu.lab.paths import LabPaths
+from netemu.lab.commands import environment_of, run_command, run_inside
 from netemu.lab.readiness import endpoints_missing, terminating
 from netemu.lab.rollouts import rollouts_missing
 from netemu.lab.rules import wait_for_rules
 from netemu.model.custom import CustomResourceDefinition, resources_of
-from netemu.model.errors import NotFound
+from netemu.model.errors import NetemuError, NotFound
 from netemu.model.meta import decode
 from netemu.model.resources import (
     CONFIGMAPS,
@@ -45,29 +43,27 @@ _PAUSE = 0.05
 
 def execute(lab: str, namespace: str, wanted: Exec) -> None:
     """A command inside a place of the lab ends and prints as it should."""
-    command = [sys.executable, "-m", "netemu", "exec", "--lab", lab, "-n", namespace, wanted.inside, "--"]
-    _command([*command, *wanted.command], wanted, os.environ)
+    _expect(
+        wanted,
+        lambda: run_inside(
+            lab, wanted.inside, wanted.command, namespace=namespace, input=wanted.input, timeout=_SETTLED
+        ),
+    )
 
 
 def run(lab: str, wanted: Run) -> None:
     """A command of this machine, with the lab's kubeconfig, ends and prints as it should."""
-    _command(wanted.command, wanted, environment_of(lab))
+    _expect(
+        wanted,
+        lambda: run_command(wanted.command, input=wanted.input, env=environment_of(lab), timeout=_SETTLED),
+    )
 
 
-def environment_of(lab: str) -> dict[str, str]:
-    """The environment in which kubectl talks to the lab."""
-    return os.environ | {"KUBECONFIG": str(LabPaths(lab).kubeconfig)}
-
-
-def _command(command: Sequence[str], wanted: Exec | Run, environment: Mapping[str, str]) -> None:
+def _expect(wanted: Exec | Run, command: Callable[[], subprocess.CompletedProcess[str]]) -> None:
     try:
-        done = subprocess.run(
-            command, input=wanted.input, capture_output=True, text=True, timeout=_SETTLED, env=environment
-        )
-    except subprocess.TimeoutExpired as error:
-        raise Failed(f"did not end within {_SETTLED:.0f} s") from error
-    except OSError as error:
-        raise Failed(f"{command[0]}: {error.strerror}") from error
+        done = command()
+    except NetemuError as error:
+        raise Failed(str(error)) from error
     text = (done.stdout + done.stderr).strip() or "(no output)"
     expect(done.returncode == wanted.exits, f"exited with {done.returncode}, expected {wanted.exits}: {text[-300:]}")
     if wanted.prints:

@@ -24,6 +24,7 @@ import yaml
 from netemu.lab import changes, remains
 from netemu.lab.api import LabApi
 from netemu.lab.check_spec import Reference
+from netemu.lab.commands import environment_of, run_command
 from netemu.lab.config import load_config
 from netemu.lab.paths import LabPaths
 from netemu.lab.targets import find_target
@@ -112,14 +113,13 @@ class Lab:
         gone = Reference(kind=resource.kind, api_version=resource.api_version, name=name, namespace=namespace)
         changes.delete(self.api, [gone])
 
-    def kubectl(self, *arguments: str, input: str = "") -> str:
-        """What kubectl prints. It does not wait for anything; `settle` does. Raises NetemuError where it fails."""
+    def kubectl(self, *arguments: str, input: str = "", timeout: float = 60.0) -> str:
+        """What kubectl prints. It does not wait for anything; `settle` does.
+
+        Raises NetemuError where it fails, and where it does not end within `timeout` seconds.
+        """
         command = ["kubectl", *arguments]
-        environment = changes.environment_of(self.name)
-        try:
-            done = subprocess.run(command, input=input, capture_output=True, text=True, env=environment)
-        except OSError as error:
-            raise NetemuError(f"kubectl: {error.strerror}") from error
+        done = run_command(command, input=input, env=environment_of(self.name), timeout=timeout)
         if done.returncode:
             raise NetemuError(f"{' '.join(command)}: {done.stderr.strip()}")
         return done.stdout

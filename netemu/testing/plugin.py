@@ -92,9 +92,18 @@ def _topology(metafunc: pytest.Metafunc) -> Path | None:
     if marker is None:
         said = config.getini("netemu_topology")
         return (config.inipath or config.rootpath / "pytest.ini").parent / said if said else None
-    name = Path(*marker.args, **marker.kwargs)
+    name = _named(*marker.args, **marker.kwargs)
     beside = metafunc.definition.path.parent / name
     return beside if beside.exists() else config.rootpath / name
+
+
+def _named(*said: object, **options: object) -> Path:
+    """What a mark names: `netemu(FILE)`, or `netemu(topology=FILE)`."""
+    match (*said, *options.items()):
+        case (str() | Path() as topology,) | (("topology", str() | Path() as topology),) if str(topology):
+            return Path(topology)
+    given = ", ".join([*map(repr, said), *(f"{name}={value!r}" for name, value in options.items())])
+    raise pytest.UsageError(f'netemu({given}): must have one topology file, for example netemu("lab.yaml")')
 
 
 @functools.cache

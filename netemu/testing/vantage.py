@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 from netemu.lab import claims
 from netemu.lab.check_spec import LosslessDuring, Reaches, Resolves, Source, Spread
 from netemu.lab.claims import Failed
+from netemu.lab.commands import run_inside
 from netemu.lab.destinations import destination_from
 from netemu.lab.targets import Target
 from netemu.lab.trace import Tracer
@@ -201,14 +201,17 @@ class Vantage:
 
     # --- commands ------------------------------------------------------------------------------------------------
 
-    def exec(self, *command: str, input: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command of this machine here. Raises NetemuError where it fails, unless `check` is False.
+    def exec(
+        self, *command: str, input: str = "", check: bool = True, timeout: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of this machine here.
+
+        Raises NetemuError where it fails, unless `check` is False, and where it does not end within `timeout` seconds.
 
         What it does to links, addresses, routes and rules is noticed after the test: the lab is then built anew.
         """
         self.lab.note_machine(self.netns)
-        netemu = [sys.executable, "-m", "netemu", "exec", "--lab", self.lab.name, self.name, "--"]
-        done = subprocess.run([*netemu, *command], input=input, capture_output=True, text=True)
+        done = run_inside(self.lab.name, self.name, command, input=input, timeout=timeout)
         if check and done.returncode:
             said = (done.stderr + done.stdout).strip()[-500:]
             raise NetemuError(f"{self}: {' '.join(command)}: exited with {done.returncode}: {said}")

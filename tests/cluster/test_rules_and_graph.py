@@ -129,7 +129,7 @@ def test_the_lab_is_drawn_with_links_as_the_kernel_has_them(lab: str, tmp_path: 
     ("options", "said"),
     [
         (["-w", "x.bmp"], "x.bmp: give --format, or a name that ends in .dot"),
-        (["-w", "/nowhere/x.svg"], "error: /nowhere/x.svg: No such file or directory"),
+        (["-w", "/nowhere/x.svg"], "error: cannot write /nowhere/x.svg: No such file or directory"),
         (["-n", "a", "--service", "web"], "--namespace and --service: give one of them"),
         (["--service", "wab"], "error: no Service default/wab; did you mean default/web?"),
     ],

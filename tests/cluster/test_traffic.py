@@ -173,7 +173,7 @@ def test_a_link_is_found_by_its_name_alone(lab: str, tmp_path: Path) -> None:
         (["node/worker-1:eth9"], "node/worker-1: no link 'eth9'; did you mean eth0?"),
         (["eth0"], "links of that name are node/control-plane:eth0, node/worker-1:eth0, node/worker-2:eth0"),
         (["client", "--filter", "tcp prt 80"], "filter 'tcp prt 80': "),
-        (["client", "-w", "/no/such/folder/file"], "-w /no/such/folder/file: No such file or directory"),
+        (["client", "-w", "/no/such/folder/file"], "cannot write /no/such/folder/file: No such file or directory"),
         (["client", "-w", "/dev/full"], "-w /dev/full: No space left on device"),
     ],
 )

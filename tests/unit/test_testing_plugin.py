@@ -70,3 +70,25 @@ def test_wrong_options_are_told_before_anything_runs(pytester: pytest.Pytester, 
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert text in result.stderr.str()
+
+
+@pytest.mark.parametrize("mark", ["", "'a.yaml', 'b.yaml'", "file='a.yaml'", "''", "['a.yaml']"])
+def test_a_mark_that_names_no_topology_is_told_before_anything_runs(pytester: pytest.Pytester, mark: str) -> None:
+    pytester.makepyfile(f"import pytest\n@pytest.mark.netemu({mark})\ndef test_it(pod): pass")
+
+    result = pytester.runpytest_subprocess(*_QUIET)
+
+    assert result.ret in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED)
+    assert "must have one topology file" in result.stdout.str() + result.stderr.str()
+
+
+@pytest.mark.parametrize("mark", ["'lab.yaml'", "topology='lab.yaml'"])
+def test_a_mark_names_the_topology_by_position_or_by_name(pytester: pytest.Pytester, mark: str) -> None:
+    pytester.makefile(".yaml", lab="{}")
+    pytester.makepyfile(
+        f"import pytest\n@pytest.mark.netemu({mark})\ndef test_it(_netemu_wanted): print(_netemu_wanted)"
+    )
+
+    result = pytester.runpytest_subprocess(*_QUIET, "-s")
+
+    result.stdout.fnmatch_lines(f"*{pytester.path / 'lab.yaml'}*")
