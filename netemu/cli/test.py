@@ -49,7 +49,7 @@ def test(file: Path, *, lab: str, keep: bool, junit: Path | None, output: Format
     if keep and not lab:
         note(f"lab {name} is left as it is; `netemu down {name}` removes it")
     if junit:
-        write_file(junit, xml(str(file), [Case(each.name, each.seconds, each.why) for each in results]))
+        write_file(junit, xml(str(file), list(map(_case, results))))
     failed = sum(not result.passed for result in results)
     if output == Format.json:
         say_json({"file": str(file), "checks": results})
@@ -63,3 +63,12 @@ def _print(number: int, result: CheckResult) -> None:
     say(f"{'ok  ' if result.passed else 'FAIL'} {number:3}  {result.name}  ({result.seconds:.2f} s)")
     if not result.passed:
         say(f"          {result.why}")
+    if (story := result.story) is not None:
+        for line in (f"one packet more: {story.summary}", *(story.why_not.lines() if story.why_not else ())):
+            say(f"          {line}")
+
+
+def _case(result: CheckResult) -> Case:
+    from netemu.observe.story.story import lines_of
+
+    return Case(result.name, result.seconds, result.why, "\n".join(lines_of(result.story) if result.story else ()))

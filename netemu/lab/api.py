@@ -104,7 +104,7 @@ class LabApi:
 def agent_status(lab: str) -> dict[str, Any]:
     """What the node agent says of its nodes, `{"nodes": {NAME: {...}}}`; empty while it is away."""
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(5)
+        connection.settimeout(2)
         try:
             connection.connect(str(LabPaths(lab).agent_socket))
             chunks = []

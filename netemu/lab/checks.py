@@ -1,11 +1,12 @@
 """Doing the steps of `spec.checks` on a running lab: claims (`claims.py`) and changes (`changes.py`), in order.
 
 A step passes, or it is told what was seen instead. A claim that may take a while is tried again
-until it holds or its time is over.
+until it holds or its time is over. Where connections were not as they should be, one packet more is traced.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,9 @@ from netemu.lab.check_spec import CheckSpec
 from netemu.lab.claims import Failed
 from netemu.lab.targets import Target, find_target
 from netemu.model.errors import NetemuError
+from netemu.observe.probe.result import ProbeResult
+from netemu.observe.story.story import Story
+from netemu.observe.trace.evidence import Protocol
 
 _PAUSE = 0.1
 
@@ -30,6 +34,16 @@ class CheckResult(msgspec.Struct, frozen=True, omit_defaults=True):
     passed: bool
     seconds: float
     why: str = ""
+    story: Story | None = None
+    """Of one packet more, where connections failed. It need not fare as they did."""
+
+
+class _StepFailed(NetemuError):
+    """A step inside of another does not hold."""
+
+    def __init__(self, result: CheckResult) -> None:
+        super().__init__(f"{result.name}: {result.why}")
+        self.story = result.story
 
 
 def run_check(lab: str, check: CheckSpec) -> CheckResult:
@@ -41,10 +55,27 @@ def run_check(lab: str, check: CheckSpec) -> CheckResult:
             _do(lab, check)
             return CheckResult(check.name, True, round(time.monotonic() - begin, 3))
         except NetemuError as error:
-            why = str(error)
-        if time.monotonic() >= end:
-            return CheckResult(check.name, False, round(time.monotonic() - begin, 3), why)
+            failure = error
+        if (now := time.monotonic()) >= end:
+            return CheckResult(check.name, False, round(now - begin, 3), str(failure), _story(lab, check, failure))
         time.sleep(_PAUSE)
+
+
+def _story(lab: str, check: CheckSpec, failure: NetemuError) -> Story | None:
+    """Of one packet more, from where to where connections failed; None where they did not or none can be sent."""
+    if isinstance(failure, _StepFailed):
+        return failure.story
+    if not isinstance(failure, Failed) or not isinstance(failure.found, ProbeResult):
+        return None
+    from netemu.lab.trace import Tracer  # half a second of imports that only failures need
+
+    value = getattr(check, check.given[0])
+    protocol: Protocol = "udp" if failure.found.protocol == "UDP" else "tcp"
+    try:
+        story, _ = asyncio.run(Tracer(lab, value.source_, check.namespace).story(value.to, protocol=protocol))
+    except NetemuError:
+        return None
+    return story
 
 
 def _do(lab: str, check: CheckSpec) -> None:
@@ -74,4 +105,4 @@ def _do_all(lab: str, steps: Sequence[CheckSpec]) -> None:
     for step in steps:
         result = run_check(lab, step)
         if not result.passed:
-            raise Failed(f"{step.name}: {result.why}")
+            raise _StepFailed(result)

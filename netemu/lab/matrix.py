@@ -49,9 +49,9 @@ async def _stories(lab: str, cells: Sequence[Cell]) -> dict[tuple[str, Row], Sto
     """What becomes of one more packet on the way of each."""
     # A second of imports that only differences need.
     trace = await asyncio.to_thread(importlib.import_module, "netemu.lab.trace")
-    told = {}
+    scene, told = await asyncio.to_thread(trace.read_scene, lab), {}
     for cell in cells:
-        tracer, row = trace.Tracer(lab, cell.vantage.name, "default"), cell.row
+        tracer, row = trace.Tracer(lab, cell.vantage.name, "default", scene), cell.row
         story, _ = await tracer.story(row.destination, protocol=row.protocol.lower())
         told[cell.vantage.name, row] = story
     return told

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Obj = Mapping[str, Any]
+AGENT_AWAY = "the node agent does not answer, so no kube-proxy runs"
 
 
 def nodes_missing(nodes: Sequence[Obj], wanted: Sequence[str]) -> list[str]:
@@ -96,19 +97,19 @@ def _is_ready_behind(pod: Obj, namespace: str, selector: Mapping[str, str]) -> b
     return chosen and not meta.get("deletionTimestamp") and condition(pod, "Ready").get("status") == "True"
 
 
-def rules_missing(agent: Obj, wanted: Sequence[str], services: str, slices: str) -> list[str]:
-    """A line per node whose proxy has not programmed these revisions."""
-    lines = []
+def rules_missing(agent: Obj, wanted: Sequence[str], services: str, slices: str) -> dict[str, str]:
+    """Nodes whose proxy has not programmed these revisions, and why."""
+    if not agent:
+        return dict.fromkeys(wanted, AGENT_AWAY)
+    found = {}
     for name in wanted:
         proxy = ((agent.get("nodes") or {}).get(name) or {}).get("proxy") or {}
         reached = min(int(proxy.get("services") or -1), int(proxy.get("endpointSlices") or -1))
         if proxy.get("error"):
-            lines.append(f"node {name}: rules not programmed: {proxy['error']}")
+            found[name] = f"rules not programmed: {proxy['error']}"
         elif int(proxy.get("services") or -1) < int(services) or int(proxy.get("endpointSlices") or -1) < int(slices):
-            lines.append(
-                f"node {name}: rules are at revision {max(reached, 0)}, not yet {max(services, slices, key=int)}"
-            )
-    return lines
+            found[name] = f"rules are at revision {max(reached, 0)}, not yet {max(services, slices, key=int)}"
+    return found
 
 
 def proxies_failing(agent: Obj) -> list[str]:

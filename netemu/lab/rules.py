@@ -26,8 +26,15 @@ def rules_behind(api: LabApi, nodes: Sequence[str]) -> list[str]:
 
     What is gone leaves no revision to be compared: a deletion alone is not waited for.
     """
+    newest = proxied_revisions(api)
+    return [f"node {name}: {why}" for name, why in rules_missing(agent_status(api.lab), nodes, *newest).items()]
+
+
+def proxied_revisions(api: LabApi) -> tuple[str, str]:
+    """The newest revisions of the Services and EndpointSlices that concern kube-proxy: of headless ones it knows
+    nothing. Raises UserError, ApiError."""
     services, slices = (_newest(api.list(kind, labelSelector=_PROXIED)[0]) for kind in (SERVICES, ENDPOINTSLICES))
-    return rules_missing(agent_status(api.lab), nodes, services, slices)
+    return services, slices
 
 
 def wait_for_rules(lab: str, *, timeout: float) -> None:

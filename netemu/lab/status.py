@@ -12,7 +12,7 @@ from netemu.lab.api import LabApi, agent_status
 from netemu.lab.config import LabConfig, load_config
 from netemu.lab.paths import LabPaths
 from netemu.lab.processes import process_names
-from netemu.lab.readiness import condition
+from netemu.lab.readiness import AGENT_AWAY, condition
 from netemu.lab.rollouts import rollouts_missing
 from netemu.model.errors import ApiError, UserError
 from netemu.model.resources import NODES, PODS
@@ -32,12 +32,15 @@ def lab_status(lab: str) -> dict[str, Any]:
         missing += rollouts_missing(api, pods)
     except (UserError, ApiError) as error:
         missing.append(str(error))
+    agent = agent_status(lab)
+    if not agent:
+        missing.append(AGENT_AWAY)
     ready = sum(condition(pod, "Ready").get("status") == "True" for pod in pods)
     return {
         "lab": lab,
         "proxyMode": config.proxy_mode,
         "processes": processes,
-        "nodes": _nodes(nodes, pods, agent_status(lab).get("nodes") or {}),
+        "nodes": _nodes(nodes, pods, agent),
         "pods": {"ready": ready, "total": len(pods)},
         "missing": missing,
     }
@@ -74,7 +77,7 @@ def _nodes(nodes: list[dict[str, Any]], pods: list[dict[str, Any]], agent: dict[
     for node in nodes:
         name = node["metadata"]["name"]
         addresses = (node.get("status") or {}).get("addresses") or ()
-        proxy = (agent.get(name) or {}).get("proxy") or {}
+        proxy = ((agent.get("nodes") or {}).get(name) or {}).get("proxy") or {}
         rows.append(
             {
                 "name": name,
@@ -84,7 +87,7 @@ def _nodes(nodes: list[dict[str, Any]], pods: list[dict[str, Any]], agent: dict[
                 "proxy": proxy.get("mode", "?"),
                 "programmedServices": int(proxy.get("services") or 0),
                 "programmedEndpointSlices": int(proxy.get("endpointSlices") or 0),
-                "error": proxy.get("error", ""),
+                "error": proxy.get("error", "") if agent else AGENT_AWAY,
             }
         )
     return rows

@@ -21,9 +21,10 @@ from netemu.lab.cluster_view import cluster_of, read_all, senders
 from netemu.lab.config import LabConfig, load_config
 from netemu.lab.destinations import read_objects
 from netemu.lab.readiness import rules_missing
+from netemu.lab.rules import proxied_revisions
 from netemu.lab.targets import Target, find_target
 from netemu.model.errors import UserError
-from netemu.model.objects import EndpointSlice, Service, ServiceCIDR
+from netemu.model.objects import ServiceCIDR
 from netemu.model.resources import SERVICECIDRS
 from netemu.network import names as networks
 from netemu.observe.cluster import Cluster, Sender
@@ -82,28 +83,16 @@ class Scene:
 
 def read_scene(lab: str) -> Scene:
     """Ask the API server and the node agent. Raises UserError, ApiError."""
-    api, config, agent = LabApi(lab), load_config(lab), agent_status(lab)
+    api, config, objects = LabApi(lab), load_config(lab), read_objects(lab)
+    newest = proxied_revisions(api)
+    agent = agent_status(lab)  # last: it may know of more than was read, but not of less
     modes = {name: (each or {}).get("proxy", {}).get("mode", "") for name, each in agent.get("nodes", {}).items()}
-    objects = read_objects(lab)
-    services, slices = objects.services, objects.slices
     cluster = cluster_of(
-        config, modes, nodes=objects.nodes, pods=objects.pods, services=services, slices=slices,
+        config, modes, nodes=objects.nodes, pods=objects.pods, services=objects.services, slices=objects.slices,
         cidrs=read_all(api, SERVICECIDRS, ServiceCIDR),
     )  # fmt: skip
-    return Scene(config, objects, cluster, address_names(lab), dict(_behind(config, agent, services, slices)))
-
-
-def _behind(
-    config: LabConfig, agent: Mapping[str, object], services: Iterable[Service], slices: Iterable[EndpointSlice]
-) -> Iterator[tuple[str, str]]:
-    newest = [
-        str(max((int(each.metadata.resource_version or 0) for each in kind), default=0)) for kind in (services, slices)
-    ]
-    for node in config.nodes:
-        if not agent:
-            yield node.name, "the node agent does not answer, so no kube-proxy runs"
-        for line in rules_missing(agent, [node.name], *newest) if agent else ():
-            yield node.name, line.partition(": ")[2]
+    behind = rules_missing(agent, [node.name for node in config.nodes], *newest)
+    return Scene(config, objects, cluster, address_names(lab), behind)
 
 
 class Tracer:
@@ -160,7 +149,7 @@ class Tracer:
         watched = self._scene.watched(source, destination.address, destination.port)
         place = Watched(source.name, source.netns)
         async for evidence in follow(place, watched, destination.address, destination.port, protocol, ready):
-            self._scene = read_scene(self._scene.config.name)
+            self._scene = await asyncio.to_thread(read_scene, self._scene.config.name)
             yield await self._tell(evidence, destination, watched)
 
     async def _resolve(self, to: str, protocol: Protocol, family: str) -> Destination:

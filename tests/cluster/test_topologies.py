@@ -44,7 +44,11 @@ def test_what_does_not_hold_is_told_and_the_rest_goes_on(tmp_path: Path) -> None
     done = run("test", str(file), "--junit", str(junit))
 
     suite = ElementTree.parse(junit).getroot()
+    nobody = next(suite.iter("failure"))
     assert (done.returncode, "0 of 1 answered" in done.stdout, "no Pod 'nowhere'" in done.stdout) == (1, True, True)
+    assert "why not: " in done.stdout
+    assert (nobody.text or "").startswith("node/one -> 203.0.113.77:80, TCP\n")
+    assert "why not: " in (nobody.text or "")
     assert (suite.get("tests"), len(suite.findall(".//failure"))) == ("3", int(suite.get("failures") or 0))
 
 

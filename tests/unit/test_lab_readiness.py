@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from netemu.lab.readiness import (
+    AGENT_AWAY,
     daemons_missing,
     endpoints_missing,
     nodes_missing,
@@ -128,11 +129,15 @@ def test_rules_count_once_both_revisions_are_reached_on_every_node() -> None:
         }
     }
 
-    assert rules_missing(agent, ["a", "b", "c", "d"], "10", "15") == [
-        "node b: rules are at revision 9, not yet 15",
-        "node c: rules not programmed: iptables: no",
-        "node d: rules are at revision 0, not yet 15",
-    ]
+    assert rules_missing(agent, ["a", "b", "c", "d"], "10", "15") == {
+        "b": "rules are at revision 9, not yet 15",
+        "c": "rules not programmed: iptables: no",
+        "d": "rules are at revision 0, not yet 15",
+    }
+
+
+def test_without_a_node_agent_no_proxy_runs() -> None:
+    assert rules_missing({}, ["a"], "10", "15") == {"a": AGENT_AWAY}
 
 
 def test_a_reason_that_several_proxies_have_is_told_once() -> None:

@@ -85,6 +85,13 @@ def test_a_name_that_exists_nowhere_is_not_found_after_every_candidate() -> None
     assert (result.status, [ask.name for ask in asked][-1], len(asked)) == ("not found", "nope.", 4)
 
 
+@pytest.mark.parametrize("outcome", ["timeout", "refused", "Network is unreachable"])
+def test_silence_is_no_answer_that_there_is_no_such_name(outcome: str) -> None:
+    result, _ = walk("web", lambda ask, kind: outcome)
+
+    assert result.status == "try again"
+
+
 def test_nodata_on_the_way_goes_on_and_is_remembered() -> None:
     result, asked = walk(
         "kube-system", lambda ask, kind: "NODATA" if ask.name.startswith("kube-system.svc.") else "NXDOMAIN"

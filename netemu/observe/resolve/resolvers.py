@@ -35,7 +35,6 @@ import msgspec
 _MOST_SERVERS = 3
 _GLIBC_EDNS = 1200
 _GO_EDNS = 1232
-_TIMED_OUT = frozenset({"timeout", "refused"})
 _FAILED = frozenset({"SERVFAIL", "REFUSED", "malformed"})
 
 
@@ -56,7 +55,8 @@ class ResolvConf(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Reply(msgspec.Struct, frozen=True, rename="camel"):
-    """What came of one question. `outcome` is an rcode, or `timeout`, `refused` (nobody listens), `malformed`."""
+    """What came of one question. `outcome` is an rcode, or `timeout`, `refused` (nobody listens), `malformed`,
+    or the kernel's own word, as `Network is unreachable`."""
 
     type: str
     outcome: str
@@ -218,6 +218,11 @@ class _Care(msgspec.Struct):
         return True
 
 
+def _is_silence(outcome: str) -> bool:
+    """No server has said anything: the time was over, nobody listened, or the kernel knew no way (in its words)."""
+    return not outcome.isupper() and outcome not in _FAILED  # rcodes are in capitals
+
+
 def _half(outcomes: Sequence[str]) -> bool:
     return "timeout" in outcomes and not {"NOERROR", "NXDOMAIN"}.isdisjoint(outcomes)
 
@@ -238,7 +243,7 @@ def glibc(name: str, conf: ResolvConf, types: Sequence[str]) -> Walk:
             return Result("not found")  # an alias that leads nowhere is an answer: no other name is tried
         outcomes = {reply.outcome for reply in replies}
         empty = empty or "NOERROR" in outcomes
-        if outcomes & _TIMED_OUT:
+        if any(map(_is_silence, outcomes)):
             again = True
             tries = [absolute] if absolute in tries else []
         elif outcomes & _FAILED:

@@ -135,6 +135,8 @@ class _Case:
         if expected.verdict in ("reject", "drop"):
             return f"{'refused' if expected.verdict == 'reject' else 'dropped'} ({expected.text})"
         targets = sorted(expected.endpoints)
+        if not targets:
+            return f"left as it is ({expected.text})"
         shown = ", ".join(map(self._named, targets[:3])) + (f" or {len(targets) - 3} more" if len(targets) > 3 else "")
         return f"sent to {shown}" + (f" ({expected.text})" if expected.text else "")
 
