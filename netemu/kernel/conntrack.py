@@ -17,6 +17,7 @@ from typing import Protocol
 
 from netemu.kernel import netns as namespaces
 from netemu.model.errors import KernelError
+from netemu.model.protocols import NAMES
 
 _NETLINK_NETFILTER = 12
 _CTNETLINK, _GET, _DELETE = 1 << 8, 1, 2
@@ -28,7 +29,6 @@ _SOURCES, _DESTINATIONS = (1, 3), (2, 4)
 _PROTO_NUM, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
 _TYPE_MASK = 0x3FFF
 _NESTED = 0x8000
-PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def _tuple(data: bytes) -> tuple[str, str, int, str, int]:
     ip, proto = _attributes(parts[_TUPLE_IP]), _attributes(parts[_TUPLE_PROTO])
     source = next((ip[kind] for kind in _SOURCES if kind in ip), b"")
     destination = next((ip[kind] for kind in _DESTINATIONS if kind in ip), b"")
-    protocol = PROTOCOLS.get(proto[_PROTO_NUM][0], "")
+    protocol = NAMES.get(proto[_PROTO_NUM][0], "")
     ports = (int.from_bytes(proto.get(kind, b""), "big") for kind in (_SOURCE_PORT, _DESTINATION_PORT))
     source_port, port = ports
     return protocol, _address(source), source_port, _address(destination), port

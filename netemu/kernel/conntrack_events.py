@@ -30,9 +30,8 @@ from netemu.kernel.nfnetlink import (
     split,
 )  # fmt: skip
 from netemu.model.errors import KernelError
+from netemu.model.protocols import NUMBERS, name_of
 
-PROTOCOLS: Final = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
-_NUMBERS: Final = {name: number for number, name in PROTOCOLS.items()}
 STATES: Final = (
     "NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE",
     "SYN_SENT2",
@@ -187,7 +186,7 @@ def _tuple(data: bytes) -> Tuple:
     echo = next((_number(proto, kind) for kind in _ECHO_ID if kind in proto), 0)
     kinds = [proto[kind][0] for kind in (*_ECHO_TYPE, *_ECHO_CODE) if kind in proto]
     return Tuple(
-        PROTOCOLS.get(number, str(number)),
+        name_of(number),
         _address(ip, _SOURCES),
         _number(proto, _SOURCE_PORT) or echo,
         _address(ip, _DESTINATIONS),
@@ -204,7 +203,7 @@ def _tuple_attribute(of: Tuple) -> bytes:
         attribute(_SOURCES[ipv6], socket.inet_pton(family, of.source)),
         attribute(_DESTINATIONS[ipv6], socket.inet_pton(family, of.destination)),
     )
-    proto = attribute(_PROTOCOL, bytes((_NUMBERS[of.protocol],)))
+    proto = attribute(_PROTOCOL, bytes((NUMBERS[of.protocol],)))
     if of.protocol.startswith("icmp"):
         proto += attribute(_ECHO_ID[ipv6], of.source_port.to_bytes(2, "big"))
         proto += attribute(_ECHO_TYPE[ipv6], bytes((128 if ipv6 else 8,))) + attribute(_ECHO_CODE[ipv6], b"\0")

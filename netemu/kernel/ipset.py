@@ -23,9 +23,8 @@ from typing import ClassVar, Final, NamedTuple, Protocol
 from netemu.kernel.nfnetlink import NETLINK_NETFILTER, NLM_F_EXCL, attribute, attribute_list, attributes, nested, text
 from netemu.kernel.requests import Message, Requests
 from netemu.model.errors import KernelError, UserError
+from netemu.model.protocols import WITH_PORTS, name_of
 
-PROTOCOLS: Final = {"tcp": 6, "udp": 17, "sctp": 132}
-_PROTOCOL_NAMES: Final = {number: name for name, number in PROTOCOLS.items()}
 TYPES: Final = ("bitmap:port", "hash:ip", "hash:ip,port", "hash:ip,port,ip", "hash:ip,port,net")
 LONGEST_NAME: Final = 31
 _SUBSYSTEM: Final = 6 << 8
@@ -63,7 +62,7 @@ class Entry(NamedTuple):
                 return Entry(port=int(text)) if text.isdigit() else Entry(_plain(text))
             address, number, *others = parts
             protocol, _, port = number.partition(":")
-            PROTOCOLS[protocol]
+            WITH_PORTS[protocol]
             other = _network(others[0]) if others else ""
             return Entry(_plain(address), protocol, int(port), other)
         except (ValueError, KeyError, OSError) as error:
@@ -358,7 +357,7 @@ def _entry(entry: Entry) -> bytes:
     if entry.protocol or not entry.address:
         body += _u16(_D_PORT, entry.port)
     if entry.protocol:
-        body += attribute(_D_PROTO, bytes((PROTOCOLS[entry.protocol],)))
+        body += attribute(_D_PROTO, bytes((WITH_PORTS[entry.protocol],)))
     if entry.other:
         address, slash, length = entry.other.partition("/")
         body += _ip(_D_IP2, address) + (attribute(_D_CIDR2, bytes((int(length),))) if slash else b"")
@@ -400,7 +399,7 @@ def _read_entries(data: bytes, spec: SetSpec) -> Iterator[tuple[Entry, str]]:
             yield Entry(port=port), comment
             continue
         number = found.get(_D_PROTO, b"\0")[0]
-        protocol = _PROTOCOL_NAMES.get(number, str(number)) if _D_PROTO in found else ""
+        protocol = name_of(number) if _D_PROTO in found else ""
         other = _read_ip(found[_D_IP2]) if _D_IP2 in found else ""
         cidr = found.get(_D_CIDR2, bytes((length,)))[0]
         if other and cidr != length:

@@ -25,9 +25,8 @@ from netemu.kernel import process
 from netemu.kernel.nfnetlink import attribute, attributes, nested, text
 from netemu.kernel.requests import Message, Requests
 from netemu.model.errors import KernelError
+from netemu.model.protocols import WITH_PORTS, name_of
 
-PROTOCOLS: Final = {"tcp": 6, "udp": 17, "sctp": 132}
-_PROTOCOL_NAMES: Final = {number: name for name, number in PROTOCOLS.items()}
 _NETLINK_GENERIC, _CONTROLLER, _GETFAMILY, _FAMILY_ID, _FAMILY_NAME = 16, 0x10, 3, 1, 2
 _VERSION: Final = 1
 _NEW_SERVICE, _SET_SERVICE, _DEL_SERVICE, _GET_SERVICE = 1, 2, 3, 4
@@ -384,7 +383,7 @@ def _key(key: ServerKey) -> bytes:
     family = _u16(_S_AF, socket.AF_INET6 if key.ipv6 else socket.AF_INET)
     if key.fwmark:
         return family + _u32(_S_FWMARK, key.fwmark)
-    protocol = _u16(_S_PROTOCOL, PROTOCOLS[key.protocol])
+    protocol = _u16(_S_PROTOCOL, WITH_PORTS[key.protocol])
     return family + protocol + attribute(_S_ADDR, _address(key.address)) + _port(_S_PORT, key.port)
 
 
@@ -421,7 +420,7 @@ def _read_server(found: dict[int, bytes]) -> VirtualServer:
     if mark := _number(found, _S_FWMARK):
         key = ServerKey(fwmark=mark, ipv6_mark=ipv6)
     else:
-        protocol = _PROTOCOL_NAMES.get(_number(found, _S_PROTOCOL), str(_number(found, _S_PROTOCOL)))
+        protocol = name_of(_number(found, _S_PROTOCOL))
         key = ServerKey(protocol, _read_address(found[_S_ADDR], ipv6), int.from_bytes(found[_S_PORT], "big"))
     flags = int.from_bytes(found[_S_FLAGS][:4], "little")
     length = _number(found, _S_NETMASK) if ipv6 else int.from_bytes(found[_S_NETMASK], "big").bit_count()

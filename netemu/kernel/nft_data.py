@@ -14,6 +14,7 @@ from ipaddress import ip_address, ip_network
 from typing import Final
 
 from netemu.model.nft import DataType, Field, Value, Values
+from netemu.model.protocols import OF_NFT
 
 TYPE_NUMBERS: Final = {
     DataType.IPV4_ADDR: 7,
@@ -34,8 +35,7 @@ SIZES: Final = {
 INTEGER: Final = 4
 """The number of the type that `numgen` has, which has no word."""
 VERDICT: Final = 0xFFFFFF00
-PROTOCOLS: Final = {"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58, "sctp": 132, "udplite": 136, "dccp": 33}
-_PROTOCOL_NAMES: Final = {number: name for name, number in PROTOCOLS.items()}
+_PROTOCOL_NAMES: Final = {number: name for name, number in OF_NFT.items()}
 FIELD_TYPES: Final = {
     Field.IP_SADDR: DataType.IPV4_ADDR,
     Field.IP_DADDR: DataType.IPV4_ADDR,
@@ -78,7 +78,7 @@ def _service(value: Value) -> bytes:
 
 
 def _protocol(value: Value) -> bytes:
-    number = PROTOCOLS.get(value, -1) if isinstance(value, str) else value
+    number = OF_NFT.get(value, -1) if isinstance(value, str) else value
     return bytes((number,)) if 0 <= number <= 255 else _refuse(DataType.INET_PROTO, value)
 
 

@@ -7,11 +7,11 @@ first bytes that a datagram or an echo request carries. An answer acknowledges t
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 from typing import Final
 
-PROTOCOLS: Final = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
+from netemu.model.protocols import ICMP, ICMPV6, NUMBERS
+
 _PAYLOAD: Final = 8
 """Where the payload of a datagram and of an echo begins, and how long an ICMP error's own header is."""
 _SEQUENCE, _ACKNOWLEDGED = 4, 8
@@ -50,12 +50,12 @@ class Signature:
     @property
     def number(self) -> int:
         """The protocol's number."""
-        return PROTOCOLS.get(self.protocol, self.icmp)
+        return self.icmp if self.protocol == "icmp" else NUMBERS[self.protocol]
 
     @property
     def icmp(self) -> int:
         """The number of the family's ICMP."""
-        return socket.IPPROTO_ICMPV6 if self.ipv6 else socket.IPPROTO_ICMP
+        return ICMPV6 if self.ipv6 else ICMP
 
     @property
     def offset(self) -> int:

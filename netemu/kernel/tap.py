@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from netemu.kernel import netns as namespaces
 from netemu.kernel.packet_socket import attach_filter
 from netemu.kernel.signature import Signature
+from netemu.model.protocols import TCP, UDP
 
 _ETH_P_ALL: Final = 3
 _PACKET_OUTGOING: Final = 4
@@ -91,8 +92,8 @@ def port_filter(port: int) -> bytes:
         ("", _HALF, 6, "", ""),
         ("", _ANY_BIT, 0x1FFF, "drop", ""),
         ("", _BYTE, 9, "", ""),
-        ("", _EQUAL, socket.IPPROTO_UDP, "ports", ""),
-        ("", _EQUAL, socket.IPPROTO_TCP, "ports", "drop"),
+        ("", _EQUAL, UDP, "ports", ""),
+        ("", _EQUAL, TCP, "ports", "drop"),
         ("ports", _HEADER_LENGTH, 0, "", ""),
         ("", _HALF_BEHIND_HEADER, 0, "", ""),
         ("", _EQUAL, port, "take", ""),
@@ -100,8 +101,8 @@ def port_filter(port: int) -> bytes:
         ("", _EQUAL, port, "take", "drop"),
         ("ipv6", _EQUAL, 6, "", "drop"),
         ("", _BYTE, 6, "", ""),
-        ("", _EQUAL, socket.IPPROTO_UDP, "ports6", ""),
-        ("", _EQUAL, socket.IPPROTO_TCP, "ports6", "drop"),
+        ("", _EQUAL, UDP, "ports6", ""),
+        ("", _EQUAL, TCP, "ports6", "drop"),
         ("ports6", _HALF, 40, "", ""),
         ("", _EQUAL, port, "take", ""),
         ("", _HALF, 42, "", ""),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from typing import Final
 
@@ -21,10 +22,26 @@ from netemu.model.nft import (
     comment_text,
     set_lines,
 )
+from netemu.model.protocols import OF_NFT
 
-_PROTOCOLS: Final = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "ipv6-icmp": 58, "sctp": 132, "udplite": 136}
 _ON_A_LINE: Final = {DataType.IPV4_ADDR: 2, DataType.INET_SERVICE: 5, DataType.INET_PROTO: 5, DataType.MARK: 2}
 _MORE: Final = ",\n\t\t\t     "
+
+_HANDLE: Final = re.compile(r" # handle (\d+)$")
+
+
+def split_handle(line: str) -> tuple[str, int]:
+    """A line of `nft -a list`, and the handle that it ends with; 0 where it has none."""
+    found = _HANDLE.search(line)
+    return (line[: found.start()], int(found[1])) if found else (line, 0)
+
+
+def lines_with_handles(listed: str) -> Iterator[tuple[str, int]]:
+    """What has a handle in what `nft -a list` prints: rules, and the heads of blocks."""
+    for line in listed.splitlines():
+        text, handle = split_handle(line.strip())
+        if handle:
+            yield text, handle
 
 
 def listing(ruleset: Ruleset) -> str:
@@ -72,8 +89,8 @@ def _wrapped(texts: Sequence[str], per_line: int) -> str:
 def _order(value: Value) -> tuple[int, str]:
     if isinstance(value, int):
         return value, ""
-    if value in _PROTOCOLS:
-        return _PROTOCOLS[value], ""
+    if value in OF_NFT:
+        return OF_NFT[value], ""
     try:
         return int(ip_address(value.split("/")[0].split("-")[0])), ""
     except ValueError:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from collections.abc import Set as AbstractSet
 
+from netemu.model.protocols import WITH_PORTS
 from netemu.proxy.facts import Detector, NodeFacts
 from netemu.proxy.ipvs import Front
 from netemu.proxy.ipvs_sets import IpSet
@@ -15,7 +16,6 @@ from netemu.proxy.services import Family
 _ALWAYS = {("filter", "KUBE-NODE-PORT"), ("filter", "KUBE-IPVS-FILTER")}
 """Chains whose rules stay whatever the sets hold."""
 _OUT_FILTER = ("filter", "KUBE-IPVS-OUT-FILTER")
-_NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
 _PLACEHOLDER = "! -s 10.244.0.0/16"
 _SET = re.compile(r"--match-set (\S+)")
 _BY_NAME = {ipset.named(Family.IPV4): ipset for ipset in IpSet}
@@ -68,5 +68,5 @@ def _not_local(detector: Detector) -> str:
 def _bar(front: Front) -> str:
     """What this node sends to a load balancer carries the load balancer's own address as its source."""
     bits = 128 if ":" in front.address else 32
-    about = f"--vproto {_NUMBERS[front.protocol]} --vaddr {front.address} --vport {front.port}"
+    about = f"--vproto {WITH_PORTS[front.protocol]} --vaddr {front.address} --vport {front.port}"
     return f"-s {front.address}/{bits} -m ipvs {about} -j DROP"

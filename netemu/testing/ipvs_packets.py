@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from netemu.model.protocols import WITH_PORTS
 from netemu.testing.packets import Chains, Fate, Node, Packet, State
-
-_NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class IpvsNode:
         for target in targets:
             ip, _, number = target.rpartition(":")
             packet = replace(state.packet, destination=ip.strip("[]"), port=int(number))
-            sent = replace(state, packet=packet, virtual=(_NUMBERS[protocol], address, port), done=False)
+            sent = replace(state, packet=packet, virtual=(WITH_PORTS[protocol], address, port), done=False)
             if node.is_local(packet.destination) and packet.interface:
                 yield "dnat", target, False
             elif (verdict := self._passes(node, sent, "OUTPUT")) != "accept":

@@ -12,6 +12,8 @@ from netemu.kernel import netns
 from netemu.kernel.iptables import IptablesTool
 from netemu.kernel.nftables import NftNetlink
 from netemu.model import nft
+from netemu.model.errors import KernelError
+from netemu.observe.rules import read
 from netemu.observe.rules.check import findings
 from netemu.observe.rules.read import read_rules
 from netemu.observe.rules.walk import NodeRules, of_service, others
@@ -105,3 +107,23 @@ async def test_where_nothing_is_every_rule_is_missing() -> None:
     assert ("default/web:http", "no rule for cluster IP 172.30.0.10:80/tcp") in missing
     assert ("prod/lb-local:p80", "no rule for load balancer IP 5.6.7.8:80/tcp") in missing
     assert (rules.mode, all(what.startswith("no rule for") for _, what in missing)) == ("iptables", True)
+
+
+async def test_without_ipsets_no_socket_of_ipvs_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = list[str]()
+
+    class Balancer:
+        def __init__(self, netns: str) -> None:
+            self._netns = netns
+
+        def close(self) -> None:
+            closed.append(self._netns)
+
+    def no_ipsets(netns: str) -> None:
+        raise KernelError("open ipset", netns)
+
+    monkeypatch.setattr(read, "IpvsNetlink", Balancer)
+    monkeypatch.setattr(read, "IpsetNetlink", no_ipsets)
+
+    assert (await read_rules(PLACE, world_names())).mode == "iptables"
+    assert closed == [PLACE]

@@ -16,12 +16,11 @@ import msgspec
 
 from netemu.dns import names, wire
 from netemu.dns.wire import WireError
+from netemu.model.protocols import ICMP, ICMPV6, SCTP, TCP, UDP, name_of
 
 _DNS: Final = 53
 _ARP, _VLAN, _IPV4, _IPV6 = 0x0806, 0x8100, 0x0800, 0x86DD
-_ICMP, _TCP, _UDP, _ICMPV6, _SCTP = 1, 6, 17, 58, 132
 _HOP_BY_HOP, _ROUTING, _FRAGMENT, _OPTIONS = 0, 43, 44, 60
-_PROTOCOLS: Final = {_ICMP: "icmp", _TCP: "tcp", _UDP: "udp", _ICMPV6: "icmpv6", _SCTP: "sctp"}
 _TCP_FLAGS: Final = "FSRP.UEW"
 _SCTP_CHUNKS: Final = {
     0: "DATA", 1: "INIT", 2: "INIT ACK", 3: "SACK", 4: "HEARTBEAT", 5: "HEARTBEAT ACK", 6: "ABORT", 7: "SHUTDOWN",
@@ -76,7 +75,7 @@ def _ipv4(data: bytes) -> Told:
     body = data[header : max(length, header) if length else None]  # 0: segments that the link will cut (TSO)
     if fragment & 0x1FFF:
         info = f"fragment at {(fragment & 0x1FFF) * 8}, length {len(body)}"
-        return Told(_name(protocol), source, 0, destination, 0, info)
+        return Told(name_of(protocol), source, 0, destination, 0, info)
     return _upper(protocol, source, destination, body)
 
 
@@ -86,7 +85,7 @@ def _ipv6(data: bytes) -> Told:
     body = data[40 : 40 + length] if length else data[40:]
     while protocol in (_HOP_BY_HOP, _ROUTING, _OPTIONS, _FRAGMENT):
         if protocol == _FRAGMENT and (place := _half(body, 2) & 0xFFF8):
-            return Told(_name(body[0]), source, 0, destination, 0, f"fragment at {place}, length {len(body) - 8}")
+            return Told(name_of(body[0]), source, 0, destination, 0, f"fragment at {place}, length {len(body) - 8}")
         size = 8 if protocol == _FRAGMENT else 8 * (body[1] + 1)
         protocol, body = body[0], body[size:]
     return _upper(protocol, source, destination, body)
@@ -94,16 +93,16 @@ def _ipv6(data: bytes) -> Told:
 
 def _upper(protocol: int, source: str, destination: str, body: bytes) -> Told:
     try:
-        source_port, port = (_half(body, 0), _half(body, 2)) if protocol in (_TCP, _UDP, _SCTP) else (0, 0)
+        source_port, port = (_half(body, 0), _half(body, 2)) if protocol in (TCP, UDP, SCTP) else (0, 0)
     except _ShortError:
-        return Told(_name(protocol), source, 0, destination, 0, "cut off")
-    readers = {_TCP: _tcp, _UDP: _udp, _SCTP: _sctp, _ICMP: _icmp, _ICMPV6: _icmpv6}
+        return Told(name_of(protocol), source, 0, destination, 0, "cut off")
+    readers = {TCP: _tcp, UDP: _udp, SCTP: _sctp, ICMP: _icmp, ICMPV6: _icmpv6}
     reader = readers.get(protocol)
     try:
         info = reader(body) if reader else f"length {len(body)}"
     except (_ShortError, struct.error, IndexError):
         info = "cut off"
-    return Told(_name(protocol), source, source_port, destination, port, info)
+    return Told(name_of(protocol), source, source_port, destination, port, info)
 
 
 def _tcp(body: bytes) -> str:
@@ -186,10 +185,6 @@ def _arp(body: bytes) -> Told:
     if _half(body, 6) == 1:
         return Told("arp", source, 0, destination, 0, f"who has {destination}, tell {source}")
     return Told("arp", source, 0, destination, 0, f"{source} is at {body[8:14].hex(':')}")
-
-
-def _name(protocol: int) -> str:
-    return _PROTOCOLS.get(protocol, str(protocol))
 
 
 def _half(data: bytes, at: int) -> int:

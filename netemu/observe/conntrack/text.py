@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from netemu.kernel.conntrack_events import ASSURED, SEEN_REPLY, Tracked, Tuple
+from netemu.model.protocols import NUMBERS
 from netemu.observe.names import Names
-
-_NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
 
 
 def line(entry: Tracked, now: float) -> str:
@@ -14,9 +13,9 @@ def line(entry: Tracked, now: float) -> str:
     `now` is in seconds since the epoch.
     """
     protocol = entry.original.protocol
-    name = protocol if protocol in _NUMBERS else "unknown"
+    name = protocol if protocol in NUMBERS else "unknown"
     counted = any(entry.packets)
-    parts = [f"{name:8} {_NUMBERS.get(protocol, protocol)} {entry.timeout}"]
+    parts = [f"{name:8} {NUMBERS.get(protocol, protocol)} {entry.timeout}"]
     if entry.state:
         parts.append(entry.state)
     parts.append(_direction(entry.original))

@@ -26,7 +26,7 @@ from typing import Final
 
 from netemu.dns import names, wire
 from netemu.kernel import netns as namespaces
-from netemu.model.errors import KernelNotFound
+from netemu.model.errors import KernelError, KernelNotFound
 from netemu.observe.matrix.table import Measured
 from netemu.observe.predict import Outcome
 from netemu.observe.probe.prober import complete, split
@@ -63,21 +63,28 @@ class Ask:
 
 
 async def measure(asks: Sequence[Ask], *, timeout: float = 2.0) -> list[Measured]:
-    """What each of them sees, in order; from a namespace that is gone meanwhile, nothing can be reached."""
+    """What each of them sees, in order; from a namespace that is gone meanwhile, nothing can be reached.
+
+    Raises KernelError where no socket can be had: that says nothing of the network.
+    """
     gates = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_WAITING)
     turns: dict[tuple[str, str, bool], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def one(ask: Ask) -> Measured:
-        turn = turns[ask.netns, ask.refused_by, ":" in ask.address]
-        async with turn if ask.refused_by else gates[ask.expected != (Outcome.ANSWERED,)]:
+        turn = turns[ask.netns, ask.refused_by, ":" in ask.address] if ask.refused_by else contextlib.nullcontext()
+        # Whoever waits for a turn has no descriptor yet, so the gate comes second.
+        async with turn, gates[ask.expected != (Outcome.ANSWERED,)]:
             silent = {Outcome.DROPPED, Outcome.UNREACHABLE} & {*ask.expected}
             try:
                 return await _one(ask, timeout if silent else 3 * timeout)
             except KernelNotFound as error:
                 return Measured(Outcome.UNREACHABLE, detail=str(error))
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(ask)) for ask in asks]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(ask)) for ask in asks]
+    except ExceptionGroup as failed:  # the first one ended the others
+        raise failed.exceptions[0] from failed
     return [task.result() for task in tasks]
 
 
@@ -86,7 +93,7 @@ async def _one(ask: Ask, patience: float) -> Measured:
     family = socket.AF_INET6 if ":" in ask.address else socket.AF_INET
     began = time.perf_counter()
     answer, outcome, detail = Answer(""), Outcome.ANSWERED, ""
-    with namespaces.open_socket(ask.netns, family, kind) as sock:
+    with _socket(ask.netns, family, kind) as sock:
         try:
             async with asyncio.timeout(patience):
                 if kind == socket.SOCK_DGRAM:
@@ -104,6 +111,13 @@ async def _one(ask: Ask, patience: float) -> Measured:
     if not answer.node:  # a server that is not netemu's own says nothing of itself that could be relied on
         answer = Answer("")
     return Measured(outcome, answer.server, answer.node, answer.source, detail, seconds)
+
+
+def _socket(netns: str, family: int, kind: int) -> socket.socket:
+    try:
+        return namespaces.open_socket(netns, family, kind)
+    except OSError as error:
+        raise KernelError.of("open a socket", netns, error.errno or 0) from error
 
 
 async def _datagram(sock: socket.socket, ask: Ask) -> Answer:

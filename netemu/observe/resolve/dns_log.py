@@ -25,13 +25,13 @@ from netemu.dns import names, wire
 from netemu.dns.wire import WireError
 from netemu.kernel import netns as namespaces
 from netemu.kernel.tap import Frame, Tap, port_filter
+from netemu.model.protocols import TCP, UDP
 
 PORT = 53
 PATIENCE = 5.0
 """Seconds after which a query counts as not answered; what glibc waits before it asks again."""
 _PAUSE = 0.2
 _HEADER = 12
-_UDP, _TCP = socket.IPPROTO_UDP, socket.IPPROTO_TCP
 
 
 class Client(msgspec.Struct, frozen=True):
@@ -96,9 +96,9 @@ def read_packets(data: bytes) -> list[_Packet]:
     else:
         header, protocol, family, addresses = 40, data[6], socket.AF_INET6, (data[8:24], data[24:40])
     body = data[header:]
-    if protocol == _UDP:
+    if protocol == UDP:
         messages, transport = [body[8:]], "udp"
-    elif protocol == _TCP and len(body) >= 20:
+    elif protocol == TCP and len(body) >= 20:
         messages, transport = _of_stream(body[(body[12] >> 4) * 4 :]), "tcp"
     else:
         return []

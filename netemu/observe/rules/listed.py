@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from netemu.model.nft_listing import split_handle
 from netemu.observe.rules.walk import STAGES, Chain, Line, chains_of
 
 _TABLE: Final = re.compile(r"^table (\S+) (\S+) \{")
 _CHAIN: Final = re.compile(r"^\tchain (\S+) \{")
 _BASE: Final = re.compile(r"^type \S+ hook (\S+) (?:device \S+ )?priority ([^;]+);(?: policy (\w+);)?")
-_HANDLE: Final = re.compile(r" # handle (\d+)$")
 _COMMENT: Final = re.compile(r' comment "[^"]*"$')
 _COUNTER: Final = re.compile(r"\s*\bcounter packets (\d+) bytes (\d+)")
 _VERDICT: Final = re.compile(
@@ -67,8 +67,7 @@ def _priority(text: str) -> int:
 
 
 def _line(text: str) -> Line:
-    handle = _HANDLE.search(text)
-    shown = _HANDLE.sub("", text)
+    shown, handle = split_handle(text)
     counter = _COUNTER.search(shown)
     bare = _COUNTER.sub("", _COMMENT.sub("", shown)).strip()
     verdict = _VERDICT.search(bare)
@@ -79,7 +78,7 @@ def _line(text: str) -> Line:
         _sentence(verdict[1], about) if verdict else f"does `{bare}`",
         int(counter[1]) if counter else None,
         int(counter[2]) if counter else None,
-        int(handle[1]) if handle else 0,
+        handle,
         (verdict[1].split()[1],) if verdict and verdict[1].startswith(("jump", "goto")) else (),
     )
 

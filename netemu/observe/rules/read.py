@@ -8,12 +8,13 @@ kube-proxy's table, else iptables'.
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack, closing
 from typing import Final
 
-from netemu.kernel import process
 from netemu.kernel.ipset import IpSet, IpsetNetlink
 from netemu.kernel.iptables import IptablesTool, has_xtables
 from netemu.kernel.ipvs import IpvsNetlink
+from netemu.kernel.nft_tool import NftTool, listing_of_others
 from netemu.kernel.nftables import NftNetlink
 from netemu.model import nft
 from netemu.model.errors import KernelError
@@ -26,14 +27,20 @@ from netemu.observe.rules.walk import OLDER, NodeRules
 from netemu.observe.rules.words import Words
 
 TABLE: Final = "kube-proxy"
+_KNOWN: Final = frozenset((TABLE, "filter", "nat", "mangle", "raw", "security"))
+"""Tables that are read by other ways: kube-proxy's and those of iptables."""
 
 
 async def read_rules(netns: str, names: Names, *, ipv6: bool = False) -> NodeRules:
     """Everything of one IP family. Raises KernelError."""
     words = Words(names)
     table = nft.Table("ip6" if ipv6 else "ip", TABLE)
+    tool = NftTool(netns)
     (sets, servers), (newer, older), ruleset, listed = await asyncio.gather(
-        asyncio.to_thread(_ipvs, netns, ipv6), _saved(netns, ipv6), _ruleset(netns, table), _others(netns, table.family)
+        asyncio.to_thread(_ipvs, netns, ipv6),
+        _saved(netns, ipv6),
+        _ruleset(netns, table),
+        listing_of_others(tool, table.family, _KNOWN),
     )
     named = frozenset(each.spec.name for each in sets)
     chains = chains_of_iptables(newer or older, words, sets=named)
@@ -65,24 +72,6 @@ async def _text(tool: IptablesTool) -> str:
         return ""
 
 
-async def _others(netns: str, family: nft.Family) -> str:
-    """Tables of nf_tables that are neither kube-proxy's nor iptables', as the tool lists them; "" without the tool."""
-
-    def somebodys(of: str, name: str) -> bool:
-        return of == "inet" or (of == family and name not in (TABLE, *_OF_IPTABLES))
-
-    try:
-        tables = (await process.run(["nft", "list", "tables"], netns=netns)).decode()
-        wanted = [line.split()[1:] for line in tables.splitlines() if line.startswith("table ")]
-        commands = [["nft", "-a", "list", "table", *table] for table in wanted if somebodys(*table)]
-        return b"".join([await process.run(command, netns=netns) for command in commands]).decode()
-    except KernelError:
-        return ""
-
-
-_OF_IPTABLES: Final = ("filter", "nat", "mangle", "raw", "security")
-
-
 async def _ruleset(netns: str, table: nft.Table) -> nft.Ruleset | None:
     kernel = NftNetlink(netns)
     try:
@@ -94,19 +83,16 @@ async def _ruleset(netns: str, table: nft.Table) -> nft.Ruleset | None:
 
 
 def _ipvs(netns: str, ipv6: bool) -> tuple[list[IpSet], Servers]:
-    """Sets and virtual servers; nothing where the kernel has no IPVS."""
-    try:
-        balancer = IpvsNetlink(netns)
-    except KernelError:
-        return [], {}
-    kernel = IpsetNetlink(netns)
-    try:
+    """Sets and virtual servers; nothing where the kernel has no IPVS, or no ipsets."""
+    with ExitStack() as stack:
+        try:
+            balancer = stack.enter_context(closing(IpvsNetlink(netns)))
+            kernel = stack.enter_context(closing(IpsetNetlink(netns)))
+        except KernelError:
+            return [], {}
         servers = [server for server in balancer.servers() if server.key.ipv6 == ipv6]
         if not servers:
             return [], {}
         found = {server.key: (server, balancer.destinations(server.key)) for server in servers}
         mine = [name for name in kernel.names() if name.startswith("KUBE-6-" if ipv6 else "KUBE-")]
         return [kernel.get(name) for name in mine if ipv6 or not name.startswith("KUBE-6-")], found
-    finally:
-        balancer.close()
-        kernel.close()

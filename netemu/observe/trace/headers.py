@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from netemu.kernel.signature import Signature
+from netemu.model.protocols import ICMP, ICMPV6, TCP, UDP, WITH_PORTS, name_of
 from netemu.observe.trace.evidence import Headers, Packet
 
-_PROTOCOLS: Final = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 ETHERNET: Final = 14
 """How long a frame's own header is."""
 _HOP_LIMIT: Final = 64
@@ -29,7 +29,9 @@ _UNREACHABLE6: Final = {
 }  # fmt: skip
 _UNREACHABLE_TYPE, _TIME_EXCEEDED, _TOO_BIG6, _UNREACHABLE_TYPE6, _TIME_EXCEEDED6 = 3, 11, 2, 1, 3
 _FRAGMENTATION_NEEDED: Final = 4
-_ECHO: Final = {(1, 8): "echo request", (1, 0): "echo reply", (58, 128): "echo request", (58, 129): "echo reply"}
+_ECHO: Final = {
+    (ICMP, 8): "echo request", (ICMP, 0): "echo reply", (ICMPV6, 128): "echo request", (ICMPV6, 129): "echo reply",
+}  # fmt: skip
 _MAXIMUM_SEGMENT: Final = 1460
 
 
@@ -54,17 +56,17 @@ def _transport(packet: bytes, number: int, begin: int) -> Headers:
     ttl, length = packet[7 if v6 else 8], int.from_bytes(packet[4:6] if v6 else packet[2:4], "big") + 40 * v6
     body = packet[begin:]
     source_port, port, what, about = 0, 0, "", None
-    if number in (6, 17, 132) and len(body) >= 4:
+    if number in WITH_PORTS.values() and len(body) >= 4:
         source_port, port = struct.unpack_from(">HH", body)
-        what = _flags(body) if number == 6 else "datagram" if number == 17 else ""
-    elif number in (1, 58) and len(body) >= 4:
+        what = _flags(body) if number == TCP else "datagram" if number == UDP else ""
+    elif number in (ICMP, ICMPV6) and len(body) >= 4:
         what = _ECHO.get((number, body[0]), "")
         if what:
             source_port = int.from_bytes(body[4:6], "big")
         else:
             what, about = _error(number, body), parse(body[8:])
     return Headers(
-        protocol=_PROTOCOLS.get(number, str(number)), source=source, destination=destination, source_port=source_port,
+        protocol=name_of(number), source=source, destination=destination, source_port=source_port,
         port=port, what=what, length=length, ttl=ttl, about=about,
     )  # fmt: skip
 
@@ -147,7 +149,7 @@ def _ip(packet: Packet, number: int, body: bytes) -> bytes:
         covered = ends + struct.pack(">IxxxB", len(body), number) + body
         head = struct.pack(">IHBB", 6 << 28, len(body), number, _HOP_LIMIT) + ends
         return head + _with_checksum(body, number, checksum(covered))
-    covered = (ends + struct.pack(">xBH", number, len(body)) if number != socket.IPPROTO_ICMP else b"") + body
+    covered = (ends + struct.pack(">xBH", number, len(body)) if number != ICMP else b"") + body
     dont_fragment = 0x4000
     head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(body), 0, dont_fragment, _HOP_LIMIT, number, 0) + ends
     head = head[:10] + checksum(head).to_bytes(2, "big") + head[12:]
@@ -155,8 +157,8 @@ def _ip(packet: Packet, number: int, body: bytes) -> bytes:
 
 
 def _with_checksum(body: bytes, number: int, value: int) -> bytes:
-    at = {socket.IPPROTO_TCP: 16, socket.IPPROTO_UDP: 6}.get(number, 2)
-    value = value or (0xFFFF if number == socket.IPPROTO_UDP else 0)  # 0 would mean that there is none
+    at = {TCP: 16, UDP: 6}.get(number, 2)
+    value = value or (0xFFFF if number == UDP else 0)  # 0 would mean that there is none
     return body[:at] + value.to_bytes(2, "big") + body[at + 2 :]
 
 

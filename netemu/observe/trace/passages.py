@@ -22,6 +22,7 @@ from netemu.kernel.nflog import Logged
 from netemu.kernel.nft_trace import TABLE, Step
 from netemu.kernel.signature import Signature
 from netemu.kernel.tap import Frame
+from netemu.model.protocols import UDP
 from netemu.observe.trace.evidence import Backend, Crossing, Headers, Hook, Leg, RuleHit
 from netemu.observe.trace.headers import ETHERNET, parse, parse_frame
 
@@ -31,7 +32,7 @@ ChainKey = tuple[str, str, str]
 RANKS: Final = {"prerouting": 0, "input": 1, "forward": 1, "output": 2, "postrouting": 3}
 _XTABLES_PRIORITIES: Final = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
 _TRACE: Final = re.compile(r"TRACE: (?P<table>[^:]+):(?P<chain>.+):(?P<kind>rule|return|policy):(?P<number>\d+) ?$")
-_UDP, _WITHOUT_OPTIONS = 17, 0x45
+_WITHOUT_OPTIONS: Final = 0x45
 _IPTABLES_TABLES: Final = frozenset(_XTABLES_PRIORITIES)
 
 
@@ -140,7 +141,7 @@ class Legs:
         if self._signature.protocol != "udp":
             return False
         destination, transport = (38, 54) if self._signature.ipv6 else (30, 34)
-        plain = frame[20] == _UDP if self._signature.ipv6 else frame[14] == _WITHOUT_OPTIONS and frame[23] == _UDP
+        plain = frame[20] == UDP if self._signature.ipv6 else frame[14] == _WITHOUT_OPTIONS and frame[23] == UDP
         end = frame[destination:transport] + frame[transport + 2 : transport + 4]
         value = self._signature.value
         return plain and end not in self._talkers and not frame.startswith(value, transport + self._signature.offset)

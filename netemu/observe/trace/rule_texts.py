@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from netemu.kernel import process
 from netemu.kernel.iptables import IptablesTool
 from netemu.kernel.nft_read import NftReader
+from netemu.kernel.nft_tool import NftTool, rule_text
 from netemu.model import nft
 from netemu.model.errors import KernelError
 from netemu.observe.rules.iptables_saved import Saved as SavedRule
@@ -25,7 +25,6 @@ from netemu.observe.trace.evidence import Backend, Counter, RuleHit
 
 _KEPT_BY_IPTABLES_NFT: Final = (("nat", "PREROUTING"), ("nat", "OUTPUT"), ("filter", "FORWARD"), ("filter", "INPUT"))
 _TOOLS_COMMENT: Final = re.compile(r' ?comment "([^"]*)"$')
-_HANDLE: Final = re.compile(r"^\s*(.*\S) # handle (\d+)$", re.MULTILINE)
 
 
 class Saved(NamedTuple):
@@ -89,6 +88,7 @@ class Rules:
     def __init__(self, netns: str, *, ipv6: bool) -> None:
         self._netns, self._ipv6 = netns, ipv6
         self._reader = NftReader(netns)
+        self._tool = NftTool(netns)
         self._chains: dict[tuple[str, str, str], list[nft.Rule]] = {}
         self._before: dict[Backend, Saved] = {}
         self._after: dict[Backend, Saved] = {}
@@ -146,11 +146,8 @@ class Rules:
 
     async def _asking_the_tool(self, hit: RuleHit, rule: nft.Rule) -> RuleHit:
         """Rules of others may say what is not known here."""
-        argv = ["nft", "-a", "list", "chain", hit.family, hit.table, hit.chain]
-        try:
-            listed = (await process.run(argv, netns=self._netns)).decode()
-        except KernelError:
+        text = await rule_text(self._tool, hit.family, hit.table, hit.chain, hit.handle)
+        if not text:
             return replace(hit, text=rule.text())
-        text = next((found[1] for found in _HANDLE.finditer(listed) if int(found[2]) == hit.handle), rule.text())
         comment = _TOOLS_COMMENT.search(text)
         return replace(hit, text=text, comment=comment[1] if comment else "")
