@@ -68,4 +68,5 @@ def _cases(table: Matrix) -> list[Case]:
             "\n".join(explanation(cell)), cell.row.service,
         )
         for cell in table.cells
+        if cell.row.measurable
     ]  # fmt: skip

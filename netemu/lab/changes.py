@@ -17,8 +17,8 @@ from netemu.dns.fault import Fault
 from netemu.lab.addons import SYSTEM
 from netemu.lab.api import LabApi
 from netemu.lab.check_spec import Exec, Reference, Run
-from netemu.lab.claims import Failed, expect
 from netemu.lab.commands import environment_of, run_command, run_inside
+from netemu.lab.failures import Failed, expect
 from netemu.lab.readiness import endpoints_missing, terminating
 from netemu.lab.rollouts import rollouts_missing
 from netemu.lab.rules import wait_for_rules

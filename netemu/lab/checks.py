@@ -17,7 +17,7 @@ from netemu.lab import changes, claims
 from netemu.lab.addons import FAULTS, OUTSIDE_FAULTS
 from netemu.lab.api import LabApi
 from netemu.lab.check_spec import CheckSpec
-from netemu.lab.claims import Failed
+from netemu.lab.failures import Failed
 from netemu.lab.targets import Target, find_target
 from netemu.model.errors import NetemuError
 from netemu.observe.probe.result import ProbeResult

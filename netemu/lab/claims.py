@@ -12,28 +12,15 @@ from netemu.dns.corefile import parse_duration
 from netemu.kernel.netlink import Netlink
 from netemu.lab.check_spec import LosslessDuring, Reaches, Resolves, Source, Spread
 from netemu.lab.destinations import destination_from
+from netemu.lab.failures import Failed, expect
 from netemu.lab.targets import Target
-from netemu.model.errors import NetemuError, UserError
+from netemu.model.errors import UserError
 from netemu.observe.probe import result as probe_result
 from netemu.observe.probe.prober import Destination, Place, probe
 from netemu.observe.probe.result import ProbeResult
 from netemu.observe.probe.steady import steadily
 from netemu.observe.probe.timeline import Timeline
 from netemu.observe.resolve.dig import Lookup, lookup
-
-
-class Failed(NetemuError):
-    """A claim that does not hold; the text is what was seen. With what was found out in full, where something was."""
-
-    def __init__(self, seen: str, found: ProbeResult | Lookup | None = None, timeline: Timeline | None = None) -> None:
-        super().__init__(seen)
-        self.found, self.timeline = found, timeline
-
-
-def expect(holds: bool, seen: str, found: ProbeResult | Lookup | None = None) -> None:
-    """Raise Failed unless it holds."""
-    if not holds:
-        raise Failed(seen, found)
 
 
 def resolves(place: Target, wanted: Resolves) -> Lookup:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from netemu.lab.api import LabApi, agent_status
 from netemu.lab.config import API_PORT, LabConfig, NodeConfig, load_config
@@ -17,20 +18,51 @@ from netemu.model.resources import ENDPOINTSLICES, NODES, PODS, SERVICECIDRS, SE
 from netemu.network.plan import first_address
 from netemu.observe.cluster import Cluster, Host, HostPort, Machine, PodPlace, Port, Sender
 from netemu.observe.oracle import NodeView, Settings
+from netemu.observe.story.destination import Objects
 
 K = TypeVar("K", bound=KubeObject)
 _KUBELET, _PROXY_HEALTH, _ETCD, _DNS = 10250, 10256, (2379, 2380), 53
 
 
-def read_cluster(lab: str) -> Cluster:
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is known of a lab at one moment."""
+
+    config: LabConfig
+    agent: Mapping[str, Any]
+    """What the node agent tells; nothing if it does not answer."""
+    objects: Objects
+    cluster: Cluster
+
+
+def read_view(lab: str) -> View:
     """Ask the API server and the node agent. Raises UserError, ApiError."""
-    api, config = LabApi(lab), load_config(lab)
-    modes = {name: each.get("proxy", {}).get("mode", "") for name, each in agent_status(lab).get("nodes", {}).items()}
-    return cluster_of(
-        config, modes,
-        nodes=read_all(api, NODES, Node), pods=read_all(api, PODS, Pod), services=read_all(api, SERVICES, Service),
-        slices=read_all(api, ENDPOINTSLICES, EndpointSlice), cidrs=read_all(api, SERVICECIDRS, ServiceCIDR),
+    config, objects, agent = load_config(lab), read_objects(lab), agent_status(lab)
+    cluster = cluster_of(
+        config, modes_of(agent), nodes=objects.nodes, pods=objects.pods, services=objects.services,
+        slices=objects.slices, cidrs=read_all(LabApi(lab), SERVICECIDRS, ServiceCIDR),
     )  # fmt: skip
+    return View(config, agent, objects, cluster)
+
+
+def read_cluster(lab: str) -> Cluster:
+    """The cluster alone. Raises UserError, ApiError."""
+    return read_view(lab).cluster
+
+
+def read_objects(lab: str) -> Objects:
+    """What destinations are found in. Raises UserError, ApiError."""
+    api, clients = LabApi(lab), load_config(lab).clients
+    return Objects(
+        read_all(api, SERVICES, Service), read_all(api, ENDPOINTSLICES, EndpointSlice), read_all(api, PODS, Pod),
+        read_all(api, NODES, Node), {client.name: client.addresses for client in clients},
+    )  # fmt: skip
+
+
+def modes_of(agent: Mapping[str, Any]) -> dict[str, str]:
+    """The mode of each node's kube-proxy, as far as the node agent tells; a node that is new has told nothing yet."""
+    nodes = agent.get("nodes") or {}
+    return {name: ((told or {}).get("proxy") or {}).get("mode", "") for name, told in nodes.items()}
 
 
 def cluster_of(

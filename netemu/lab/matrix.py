@@ -36,13 +36,26 @@ def run_matrix(
     _check(cluster, namespace, service)
     table = plan(cluster, senders(cluster), namespace=namespace, service=service)
     late = rules_behind(LabApi(lab), [node.name for node in load_config(lab).nodes])
-    places = {each.name: find_target(lab, each.name).netns for each in table.vantages}
-    asks = [_ask(cell, places[cell.vantage.name]) for cell in table.cells for _ in range(count)]
+    places, gone = find_places(lab, table)
+    table = table.without(gone)
+    tried = [cell for cell in table.cells if cell.row.measurable]
+    asks = [_ask(cell, places[cell.vantage.name]) for cell in tried for _ in range(count)]
     found = iter(asyncio.run(measure(asks, timeout=timeout)))
-    by_cell = {(cell.vantage.name, cell.row): list(itertools.islice(found, count)) for cell in table.cells}
+    by_cell = {(cell.vantage.name, cell.row): list(itertools.islice(found, count)) for cell in tried}
     table = table.measured(by_cell, time.monotonic() - began).noting(late)
     chosen = table.unexplained(traces)
     return table.telling(asyncio.run(_stories(lab, chosen))) if chosen else table
+
+
+def find_places(lab: str, table: Matrix) -> tuple[dict[str, str], dict[str, str]]:
+    """The namespace of each vantage; and of those that went after the cluster was read, why there is none."""
+    places, gone = {}, {}
+    for each in table.vantages:
+        try:
+            places[each.name] = find_target(lab, each.name).netns
+        except UserError as error:
+            gone[each.name] = str(error)
+    return places, gone
 
 
 async def _stories(lab: str, cells: Sequence[Cell]) -> dict[tuple[str, Row], Story]:
@@ -51,7 +64,11 @@ async def _stories(lab: str, cells: Sequence[Cell]) -> dict[tuple[str, Row], Sto
     trace = await asyncio.to_thread(importlib.import_module, "netemu.lab.trace")
     scene, told = await asyncio.to_thread(trace.read_scene, lab), {}
     for cell in cells:
-        tracer, row = trace.Tracer(lab, cell.vantage.name, "default", scene), cell.row
+        row = cell.row
+        try:
+            tracer = trace.Tracer(lab, cell.vantage.name, "default", scene)
+        except UserError:  # a Pod that went meanwhile; what was measured is told all the same
+            continue
         story, _ = await tracer.story(row.destination, protocol=row.protocol.lower())
         told[cell.vantage.name, row] = story
     return told

@@ -16,16 +16,13 @@ from functools import cached_property
 from netemu.dns import names as dns_names
 from netemu.dns.wire import build_query
 from netemu.lab.addresses import address_names
-from netemu.lab.api import LabApi, agent_status
-from netemu.lab.cluster_view import cluster_of, read_all, senders
-from netemu.lab.config import LabConfig, load_config
-from netemu.lab.destinations import read_objects
+from netemu.lab.api import LabApi
+from netemu.lab.cluster_view import read_view, senders
+from netemu.lab.config import LabConfig
 from netemu.lab.readiness import rules_missing
 from netemu.lab.rules import proxied_revisions
 from netemu.lab.targets import Target, find_target
 from netemu.model.errors import UserError
-from netemu.model.objects import ServiceCIDR
-from netemu.model.resources import SERVICECIDRS
 from netemu.network import names as networks
 from netemu.observe.cluster import Cluster, Sender
 from netemu.observe.names import CLIENT, POD, UNDERLAY, Names
@@ -83,16 +80,10 @@ class Scene:
 
 def read_scene(lab: str) -> Scene:
     """Ask the API server and the node agent. Raises UserError, ApiError."""
-    api, config, objects = LabApi(lab), load_config(lab), read_objects(lab)
-    newest = proxied_revisions(api)
-    agent = agent_status(lab)  # last: it may know of more than was read, but not of less
-    modes = {name: (each or {}).get("proxy", {}).get("mode", "") for name, each in agent.get("nodes", {}).items()}
-    cluster = cluster_of(
-        config, modes, nodes=objects.nodes, pods=objects.pods, services=objects.services, slices=objects.slices,
-        cidrs=read_all(api, SERVICECIDRS, ServiceCIDR),
-    )  # fmt: skip
-    behind = rules_missing(agent, [node.name for node in config.nodes], *newest)
-    return Scene(config, objects, cluster, address_names(lab), behind)
+    newest = proxied_revisions(LabApi(lab))
+    view = read_view(lab)  # the node agent after the revisions: it may know of more than was read, but not of less
+    behind = rules_missing(view.agent, [node.name for node in view.config.nodes], *newest)
+    return Scene(view.config, view.objects, view.cluster, address_names(lab), behind)
 
 
 class Tracer:

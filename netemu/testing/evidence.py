@@ -10,6 +10,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from netemu.lab.addresses import address_names
 from netemu.lab.config import load_config
@@ -29,16 +30,17 @@ from netemu.observe.rules.walk import of_service
 from netemu.observe.story.story import lines_of
 from netemu.testing.vantage import ClaimFailed
 
+if TYPE_CHECKING:
+    from netemu.testing.lab import Lab
+
 _FILE_NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
 
 def sections(failure: ClaimFailed, test: str) -> Iterator[tuple[str, str]]:
     """Title and text of each part of the report."""
-    lab = failure.vantage.lab
-    mode = lab.mode or load_config(lab.name).proxy_mode
-    yield "netemu lab", f"{lab.topology}, kube-proxy in {mode} mode, as {lab.name}"
-    yield "netemu saw", "\n".join(_seen(failure))
     parts: dict[str, Callable[[], str]] = {
+        "netemu lab": lambda: _lab(failure.vantage.lab),
+        "netemu saw": lambda: "\n".join(_seen(failure)),
         "netemu trace": lambda: _trace(failure),
         "netemu rules": lambda: _rules(failure),
         "netemu packets": lambda: _packets(failure, test),
@@ -50,6 +52,11 @@ def sections(failure: ClaimFailed, test: str) -> Iterator[tuple[str, str]]:
             text = f"could not be had: {type(error).__name__}: {error}"
         if text:
             yield title, text
+
+
+def _lab(lab: Lab) -> str:
+    mode = lab.mode or load_config(lab.name).proxy_mode
+    return f"{lab.topology}, kube-proxy in {mode} mode, as {lab.name}"
 
 
 def _seen(failure: ClaimFailed) -> Iterator[str]:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from netemu.lab import claims
 from netemu.lab.check_spec import LosslessDuring, Reaches, Resolves, Source, Spread
-from netemu.lab.claims import Failed
 from netemu.lab.commands import run_inside
 from netemu.lab.destinations import destination_from
+from netemu.lab.failures import Failed
 from netemu.lab.targets import Target
 from netemu.lab.trace import Tracer
 from netemu.model.errors import NetemuError

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from netemu.lab.cluster_view import cluster_of, senders
+from netemu.lab.cluster_view import cluster_of, modes_of, senders
 from netemu.lab.config import ClientConfig, LabConfig, NodeConfig
 from netemu.model.meta import decode
 from netemu.model.objects import Node, ServiceCIDR
@@ -47,6 +47,13 @@ def pod(name: str, ip: str, phase: str = "Running", *ports: dict[str, Any], **sp
 
 def view(*pods: Pod, config: LabConfig = CONFIG, **modes: str) -> Cluster:
     return cluster_of(config, modes, nodes=NODES, pods=pods, services=(), slices=(), cidrs=CIDRS)
+
+
+def test_nodes_of_which_the_agent_knows_nothing_yet_have_no_mode_of_their_own() -> None:
+    told = {"nodes": {"cp": None, "w": {"proxy": {"mode": "ipvs"}}, "new": {"proxy": None}, "bare": {}}}
+
+    assert modes_of(told) == {"cp": "", "w": "ipvs", "new": "", "bare": ""}
+    assert modes_of({}) == {}
 
 
 def test_nodes_have_the_pods_gateway_once_there_is_a_pod_with_a_link() -> None:

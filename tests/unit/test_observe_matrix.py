@@ -87,16 +87,35 @@ def test_pods_and_nodes_ask_their_own_node_port_and_the_next_nodes_clients_all()
     assert asked["client/laptop"] == ["n1", "n2", "n3"]
 
 
-def test_headless_services_have_their_ready_endpoints_and_other_protocols_nothing() -> None:
-    headless = service(ip="None")
+def test_headless_services_have_their_ready_endpoints() -> None:
     at = endpoint_slice("default/web", [HERE, (*THERE, "silent")])
-    sctp = service("default/sctp", "10.96.0.101", ports={"x": "80/SCTP"})
-    matrix = table(cluster(services=[headless, sctp], slices=[at]))
+    matrix = table(cluster(services=[service(ip="None")], slices=[at]))
 
     assert [(row.kind, row.destination) for row in matrix.rows if row.service == "default/web"] == [
         ("endpoint", f"{A1}:8080")
     ]
-    assert {cell.row.service for cell in matrix.cells} == {"default/web"}
+
+
+def test_sctp_ports_are_predicted_and_said_not_to_be_measured() -> None:
+    sctp = service("default/sctp", "10.96.0.101", ports={"x": "80/SCTP"})
+    matrix = table(cluster(services=[sctp], slices=()))
+
+    assert {cell.row.destination for cell in matrix.cells} == {"10.96.0.101:80"}
+    assert {word(cell) for cell in matrix.cells} == {"(refused)", "(no route)"}
+    assert "SCTP ports are predicted and not measured: in parentheses" in list(lines(matrix))
+    assert list(lines(matrix))[-1].startswith("0 of 0 connections are as predicted")
+    assert {one.measured for one in report(matrix).connections} == {""}
+    assert "<td>(refused)</td>" not in html(matrix, "lab")
+    assert '<td class="refused"' in html(matrix, "lab")
+
+
+def test_without_a_vantage_that_went_the_table_says_so() -> None:
+    matrix = table(cluster(OPEN, [HERE])).without({"default/a1": "no Pod 'a1'"})
+
+    assert "default/a1" not in {each.name for each in matrix.vantages}
+    assert "default/a1" not in {cell.vantage.name for cell in matrix.cells}
+    assert matrix.cells
+    assert matrix.notes[-1] == "not looked from default/a1: no Pod 'a1'"
 
 
 def test_only_one_service_or_namespace() -> None:

@@ -96,6 +96,8 @@ def kind_of(row: Row) -> str:
 def word(cell: Cell) -> str:
     """What stands in the table: short, and where it differs both."""
     predicted = _predicted(cell.predicted)
+    if not cell.row.measurable:
+        return f"({predicted})"
     if not cell.measured or not cell.difference:
         return predicted
     found = _WORDS.get(cell.measured.outcome) or _answered(cell.measured.source, cell.predicted.source)
@@ -148,7 +150,7 @@ def explanation(cell: Cell) -> list[str]:
 
 def summary(matrix: Matrix) -> str:
     """One line."""
-    differ, count = len(matrix.differences), len(matrix.cells)
+    differ, count = len(matrix.differences), sum(cell.row.measurable for cell in matrix.cells)
     verdict = f"{differ} of {count} connections are not" if differ else f"{count} of {count} connections are"
     size = f"vantages: {len(matrix.vantages)}, addresses: {len(matrix.rows)}, {matrix.seconds:.1f} s"
     return f"{verdict} as predicted ({size})"
@@ -228,5 +230,5 @@ def _td(cell: Cell | None) -> str:
     if cell is None:
         return f'<td class="none">{_NOT_ASKED}</td>'
     text = word(cell)
-    kind = "differs" if cell.difference else text.partition("|")[0].partition(" ")[0]
+    kind = "differs" if cell.difference else text.strip("()").partition("|")[0].partition(" ")[0]
     return f'<td class="{kind}" title="{escape(cell.predicted.words)}">{escape(text)}</td>'

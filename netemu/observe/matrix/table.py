@@ -39,6 +39,11 @@ class Row:
         """`ip:port`."""
         return endpoint_text(self.address, self.port)
 
+    @property
+    def measurable(self) -> bool:
+        """Whether netemu connects with that protocol; of any other a prediction is all there is."""
+        return self.protocol in ("TCP", "UDP")
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -121,6 +126,13 @@ class Matrix:
         )
         return replace(self, cells=cells)
 
+    def without(self, gone: Mapping[str, str]) -> Matrix:
+        """Without some vantages, and with a note why."""
+        vantages = tuple(each for each in self.vantages if each.name not in gone)
+        cells = tuple(cell for cell in self.cells if cell.vantage.name not in gone)
+        left = replace(self, vantages=vantages, cells=cells)
+        return left.noting([f"not looked from {name}: {why}" for name, why in gone.items()])
+
     def noting(self, more: Sequence[str]) -> Matrix:
         """With more notes."""
         return replace(self, notes=(*self.notes, *more))
@@ -139,6 +151,8 @@ def plan(cluster: Cluster, senders: Sequence[Sender], *, namespace: str = "", se
         for vantage in vantages
         if _asks(vantage, row, after)
     ]
+    others = sorted({row.protocol for row in rows if not row.measurable})
+    notes += [f"{protocol} ports are predicted and not measured: in parentheses" for protocol in others]
     return Matrix(tuple(vantages), tuple(rows), tuple(cells), tuple(notes))
 
 
@@ -203,7 +217,7 @@ def _next_nodes(cluster: Cluster) -> dict[str, str]:
 
 
 def _asks(vantage: Sender, row: Row, after: Mapping[str, str]) -> bool:
-    if row.protocol not in ("TCP", "UDP") or not vantage.address(row.address):
+    if not vantage.address(row.address):
         return False
     return not (row.node and vantage.node) or row.node in (vantage.node, after[vantage.node])
 
