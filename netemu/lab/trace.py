@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from netemu.dns import names as dns_names
@@ -37,6 +37,8 @@ from netemu.observe.story.whynot import Facts, nowhere, why_not
 from netemu.observe.trace.evidence import Evidence, Packet, Protocol, RuleHit, Watched
 from netemu.observe.trace.follow import follow
 from netemu.observe.trace.gather import gather
+from netemu.observe.trace.outcome import outcome_of
+from netemu.observe.trace.standing import read_standings
 
 _DNS = 53
 _DNS_A = 1
@@ -154,7 +156,10 @@ class Tracer:
         prediction = predict(scene.cluster, self._sender, packet.destination, packet.port, packet.protocol.upper())
         passed = {event.place for event in evidence.events if event.leg == "there"}
         expected = expected_of(prediction, passed, scene.names, scene.objects)
-        cause = why_not(evidence, expected, destination, Facts(scene.objects, scene.names, scene.proxies))
+        facts = Facts(scene.objects, scene.names, scene.proxies)
+        if outcome_of(evidence) != "answered":
+            facts = replace(facts, network=read_standings(watched, ipv6=packet.ipv6))
+        cause = why_not(evidence, expected, destination, facts)
         hit = {event.place for event in evidence.events if isinstance(event, RuleHit)}
         places = [place for place in watched if place.name in hit]
         rules = await asyncio.gather(*(read_rules(each.netns, scene.names, ipv6=packet.ipv6) for each in places))

@@ -22,7 +22,7 @@ from netemu.lab.paths import LabPaths
 from netemu.lab.rules import wait_for_rules
 from netemu.lab.trace import Tracer
 from netemu.model.resources import ENDPOINTSLICES, PODS, SERVICES
-from netemu.network.names import node_netns, pod_netns, underlay_netns
+from netemu.network.names import client_netns, host_veth, node_netns, pod_netns, underlay_netns
 from netemu.observe.story.story import Story
 from tests.cluster.labs import api, eventually, netemu, run
 from tests.cluster.trace_table import located
@@ -30,6 +30,8 @@ from tests.cluster.trace_table import located
 LAB = "t-traces"
 FILE = Path(__file__).parent / "trace_lab.yaml"
 WORKER_1, WORKER_2 = node_netns(LAB, "worker-1"), node_netns(LAB, "worker-2")
+FAR = pod_netns(LAB, "default", "far")
+VETH = host_veth(FAR)
 
 
 @pytest.fixture(scope="module")
@@ -195,16 +197,53 @@ def blackhole(kind: str) -> AbstractContextManager[None]:
     return changed(WORKER_1, f"ip route add {kind} {address}", f"ip route del {kind} {address}")
 
 
+@contextmanager
+def down(namespace: str, link: str) -> Iterator[None]:
+    """A link is down, and what the kernel forgets with it comes back: routes, and addresses of IPv6."""
+    forgotten = [f"ip route add {route} dev {link}" for route in lines(namespace, f"ip -4 route show dev {link}")]
+    for address in lines(namespace, f"ip -o -6 addr show dev {link} scope global"):
+        forgotten.append(f"ip -6 addr add {address.split()[3]} dev {link} nodad")
+    for route in lines(namespace, f"ip -6 route show dev {link}"):
+        if "proto kernel" not in route:
+            forgotten.append(f"ip -6 route add {route.partition(' pref ')[0]} dev {link}")
+    with changed(namespace, f"ip link set {link} down", f"ip link set {link} up"):
+        yield
+    for command in forgotten:
+        if "proto kernel" not in command:
+            sh(namespace, command)
+
+
+def lines(namespace: str, command: str) -> list[str]:
+    return [line.strip() for line in sh(namespace, command).splitlines()]
+
+
 def link_down() -> AbstractContextManager[None]:
     return changed(underlay_netns(LAB), "ip link set worker-2 down", "ip link set worker-2 up")
+
+
+def own_link_down() -> AbstractContextManager[None]:
+    return down(client_netns(LAB, "laptop"), "eth0")
+
+
+def veth_down() -> AbstractContextManager[None]:
+    return down(WORKER_2, VETH)
+
+
+def no_forwarding() -> AbstractContextManager[None]:
+    return changed(WORKER_2, "sysctl -w net.ipv4.ip_forward=0", "sysctl -w net.ipv4.ip_forward=1")
+
+
+def no_way_back() -> AbstractContextManager[None]:
+    (default,) = lines(FAR, "ip -4 route show default")
+    return changed(FAR, "ip route del default", f"ip route add {default}")
 
 
 def firewall(rule: str, node: str = WORKER_2) -> AbstractContextManager[None]:
     return changed(node, f"iptables -I {rule}", f"iptables -D {rule}")
 
 
-def small_mtu() -> AbstractContextManager[None]:
-    return changed(WORKER_1, "ip link set eth0 mtu 1400", "ip link set eth0 mtu 1500")
+def small_mtu(node: str = WORKER_1) -> AbstractContextManager[None]:
+    return changed(node, "ip link set eth0 mtu 1400", "ip link set eth0 mtu 1500")
 
 
 Broken = Callable[[], AbstractContextManager[None]]
@@ -232,18 +271,32 @@ SETUPS: dict[str, tuple[Broken, str, str, dict[str, Any], str, str, str]] = {
     "missing masquerade": (missing_masquerade, "client/laptop", "node/worker-1:30102", {}, "wrong-source",
         "node/worker-1", "saw the source 203.0.113.10; it should have seen 172.18.0.3"),
     "proxies stopped": (no_proxies, "client", "svc/late:80", {}, "proxy-stopped", "node/worker-1", "the node agent"),
-    "link down": (link_down, "client", "svc/far:80", {}, "link-down", "underlay",
-        "the bridge that has worker-1 did not pass it on"),
+    "link down": (link_down, "client", "svc/far:80", {}, "link-down", "underlay", "link worker-2 of underlay"),
+    "own link down": (own_link_down, "client/laptop", "node/worker-1:30102", {}, "link-down", "client/laptop",
+        "link eth0 of client/laptop"),
+    "server's link down": (veth_down, "client", "svc/far:80", {}, "link-down", "node/worker-2", VETH),
+    "server's link down, from its node": (veth_down, "node/worker-2", "pod/far:8080", {}, "link-down",
+        "node/worker-2", VETH),
     "no route": (lambda: blackhole("unreachable"), "client", "svc/far:80", {}, "no-route", "node/worker-1",
-        "has no route to default/far"),
-    "blackhole": (lambda: blackhole("blackhole"), "client", "pod/far:8080", {}, "no-route", "node/worker-1",
-        "has no route"),
+        "the route `unreachable 10.244.2."),
+    "blackhole": (lambda: blackhole("blackhole"), "client", "pod/far:8080", {}, "blackhole", "node/worker-1",
+        "the route `blackhole 10.244.2."),
+    "no forwarding": (no_forwarding, "client", "svc/far:80", {}, "no-forwarding", "node/worker-2",
+        "net.ipv4.ip_forward is 0"),
+    "no way back": (no_way_back, "client", "svc/far:80", {}, "no-route-back", "default/far",
+        "has no route back to default/client"),
+    "no such Pod": (nullcontext, "client", "10.244.2.99:80", {}, "loop", "node/worker-2", "has it"),
+    "no such Pod, from its node": (nullcontext, "near", "10.244.1.99:80", {}, "loop", "node/worker-1", "has it"),
     "nobody on the link": (nullcontext, "client/laptop", "203.0.113.77:80", {}, "no-neighbour", "client/laptop",
         "nobody on link eth0 of client/laptop has 203.0.113.77"),
     "address of nobody": (nullcontext, "client", "198.51.100.77:80", {}, "no-route", "underlay",
         "nothing in this lab"),
     "MTU": (small_mtu, "client", "pod/far:8081", {**UDP, "size": 1500}, "mtu", "node/worker-1",
         "1500 bytes is too long"),
+    "MTU at the far end": (lambda: small_mtu(WORKER_2), "client", "pod/far", {**ICMP, "size": 1450}, "mtu",
+        "node/worker-2", "link eth0 of node/worker-2, MTU 1400"),
+    "MTU at the far end, IPv6": (lambda: small_mtu(WORKER_2), "client", "pod/far", {**ICMP, **IPV6, "size": 1450},
+        "mtu", "node/worker-2", "link eth0 of node/worker-2, MTU 1400"),
     "firewall drops": (lambda: firewall("FORWARD -p tcp --dport 8080 -j DROP"), "client", "svc/far:80", {},
         "dropped-by-rule", "node/worker-2", "drops the packet"),
     "firewall rejects": (lambda: firewall("FORWARD -p tcp --dport 8080 -j REJECT"), "client", "svc/far:80", {},
@@ -277,3 +330,30 @@ def test_the_cause_is_found(
     assert story.why_not is not None, story.summary
     assert (story.why_not.reason, story.why_not.place) == (reason, place), story.why_not.text
     assert words in story.why_not.text
+
+
+@pytest.mark.parametrize(
+    ("source", "to", "options"),
+    [("far", "pod/far:8080", {}), ("far", "127.0.0.1:8080", {}), ("far", "pod/far", ICMP),
+     ("node/worker-1", "node/worker-1:10250", {}), ("far", "svc/far:80", {})],
+)  # fmt: skip
+def test_whoever_asks_itself_is_answered(lab: str, source: str, to: str, options: dict[str, Any]) -> None:
+    story = traced(source, to, **options)
+
+    assert (story.outcome, story.why_not) == ("answered", None), story.summary
+
+
+def test_who_rejected_is_told_though_its_answer_was_translated_back(lab: str) -> None:
+    with firewall("FORWARD -p tcp --dport 8080 -j REJECT", WORKER_1):
+        story = traced("client/laptop", "node/worker-1:30102")
+
+    assert "by node/worker-1" in story.summary
+
+
+def test_who_answered_is_told_though_nobody_expected_it(lab: str) -> None:
+    near = api(LAB).get(PODS, "near", "default")["status"]["podIP"]
+    rule = f"PREROUTING -d 10.96.0.102 -p tcp --dport 80 -j DNAT --to-destination {near}:8080"
+    with changed(WORKER_1, f"iptables -t nat -I {rule}", f"iptables -t nat -D {rule}"):
+        story = traced("client", "svc/far:80")
+
+    assert "answered by default/near:8080" in story.summary

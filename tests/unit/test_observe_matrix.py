@@ -13,8 +13,8 @@ from netemu.observe.cluster import Cluster, Sender
 from netemu.observe.matrix.report import explanation, html, lines, report, word
 from netemu.observe.matrix.table import Matrix, Measured, Row, plan
 from netemu.observe.predict import Outcome
+from netemu.observe.story.cause import WhyNot
 from netemu.observe.story.story import Story
-from netemu.observe.story.whynot import WhyNot
 from tests.unit.predict_scene import (
     A1,
     B1,

@@ -10,10 +10,11 @@ import pytest
 
 from netemu.observe.names import Names, Party, names_of
 from netemu.observe.reasons import Reason
+from netemu.observe.story.cause import WhyNot
 from netemu.observe.story.destination import Destination, Objects
 from netemu.observe.story.expected import Expected
 from netemu.observe.story.story import Teller
-from netemu.observe.story.whynot import Facts, WhyNot, why_not
+from netemu.observe.story.whynot import Facts, why_not
 from netemu.observe.trace.evidence import Evidence, Translation
 from netemu.observe.trace.outcome import arrival, chosen, ended, outcome_of, translated_at
 

@@ -7,9 +7,9 @@ import json
 import msgspec
 import pytest
 
+from netemu.observe.story.cause import WhyNot
 from netemu.observe.story.destination import Destination
 from netemu.observe.story.story import Story, Teller, lines_of, nowhere_story, story_of
-from netemu.observe.story.whynot import WhyNot
 from netemu.observe.trace.evidence import Flow, MapHit, RuleHit
 from netemu.observe.trace.evidence_file import pcapng_of
 from tests.unit.trace_scene import CLIENT, NODE_1, VIP, WEB, Journey, names, through_the_rules

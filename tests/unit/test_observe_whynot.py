@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from netemu.observe.reasons import Because, Reason
+from netemu.observe.story.cause import WhyNot
 from netemu.observe.story.destination import Destination
 from netemu.observe.story.expected import Expected
-from netemu.observe.story.whynot import Facts, WhyNot, nowhere, why_not
+from netemu.observe.story.whynot import Facts, nowhere, why_not
 from netemu.observe.trace.evidence import Flow
 from tests.unit.objects_world import a_pod, a_service
 from tests.unit.trace_scene import (

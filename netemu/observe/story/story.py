@@ -20,8 +20,8 @@ import msgspec
 from netemu.observe.cluster import endpoint_text
 from netemu.observe.names import Names
 from netemu.observe.resolve.dig import Lookup, render
+from netemu.observe.story.cause import WhyNot
 from netemu.observe.story.destination import Destination
-from netemu.observe.story.whynot import WhyNot
 from netemu.observe.trace.evidence import (
     Balanced,
     Crossing,
@@ -34,7 +34,7 @@ from netemu.observe.trace.evidence import (
     RuleHit,
     Translation,
 )
-from netemu.observe.trace.outcome import Outcome, arrival, last_place, outcome_of
+from netemu.observe.trace.outcome import Outcome, answerer, arrival, first_answer, last_place, outcome_of
 
 Kind = Literal["link", "rule", "element", "server", "translation", "route", "end"]
 Sentence = Callable[[RuleHit | MapHit], str]
@@ -152,14 +152,14 @@ class Teller:
         took = f" after {1000 * evidence.seconds:.2f} ms" if evidence.seconds else ""
         said = f" ({answer.what})" if answer else ""
         server = self._endpoint(evidence.packet.protocol, flow.destination, flow.port) if flow else ""
-        by = self._who(answer.source) if answer else "nobody that is known"
+        by = answerer(evidence, self.names) or "nobody that is known"
         match outcome_of(evidence):
             case "answered" if flow:
                 sent = evidence.packet.source
                 kept = "the sender's own" if flow.source == sent else f"not the sender's {sent}"
                 return f"answered by {server}{took}; it saw the source {flow.source}, {kept}"
             case "answered":
-                return f"answered by {by}{took}"
+                return f"answered by {self._server(evidence) or by}{took}"
             case "refused":
                 return f"refused{said} by {server or by}{took}"
             case "rejected":
@@ -168,6 +168,13 @@ class Teller:
                 return f"no answer; the packet reached {server}"
             case _:
                 return f"no answer; the packet was seen last at {last_place(evidence) or 'its sender'}"
+
+    def _server(self, evidence: Evidence) -> str:
+        """Who answered, where nobody was seen to take the packet in: the answer's first source."""
+        first = first_answer(evidence)
+        if first is None:
+            return ""
+        return self._endpoint(first.headers.protocol, first.headers.source, first.headers.source_port)
 
     def _named(self, target: str) -> str:
         address, _, port = target.rpartition(":")

@@ -4,45 +4,33 @@ Theory of operation: the oracle says from API objects alone what ought to become
 the kernel did. They are held against each other in the order of the packet's way: the name, the rules of the node that
 decides, the translation, the way to the endpoint, the endpoint itself, the way back. The first difference is the
 cause; what comes after follows from it. Where there is none and the packet failed all the same, it had to, and the
-oracle's own reason is the cause, looked into as far as the objects tell (`whynot_service.py`). Pure.
+oracle's own reason is the cause, looked into as far as the objects tell (`whynot_service.py`). What the network did to
+it is asked in `whynot_network.py`. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
 from netemu.model.objects import Service
 from netemu.observe.cluster import endpoint_text
-from netemu.observe.names import NODE, POD, Names
+from netemu.observe.names import NODE, POD, SERVICE, Names
 from netemu.observe.reasons import Because, Reason
+from netemu.observe.story import whynot_network as network
 from netemu.observe.story import whynot_service as services
+from netemu.observe.story.cause import WhyNot
 from netemu.observe.story.destination import Destination, Objects
 from netemu.observe.story.expected import Expected
+from netemu.observe.story.whynot_network import last_hit
 from netemu.observe.trace.evidence import Crossing, Evidence, Routed, RuleHit
 from netemu.observe.trace.outcome import arrival, chosen, ended, last_place, outcome_of, translated_at, translations
+from netemu.observe.trace.standing import Standing
 
 _NOT_THE_RULES = (Reason.NOT_LISTENING, Reason.NO_ROUTE)
 """What the oracle expects to fail behind the rules: there the evidence knows more."""
-
-
-class WhyNot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """The cause. `reason` is a word for programs, one of those in docs/observe.md."""
-
-    reason: str
-    place: str
-    """Where the packet's way and the right one part."""
-    text: str
-    remedy: str = ""
-
-    def lines(self) -> Iterator[str]:
-        """For a terminal."""
-        yield f"why not: {self.text}"
-        yield f"   where: {self.place}"
-        if self.remedy:
-            yield f"  remedy: {self.remedy}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +42,8 @@ class Facts:
     proxies: Mapping[str, str] = field(default_factory=dict)
     """Nodes whose proxy does not keep its rules up to date, and why."""
     mode: str = "iptables"
+    network: Mapping[str, Standing] = field(default_factory=dict)
+    """How links and routes stand, by the names of places."""
 
 
 def why_not(evidence: Evidence, expected: Expected, destination: Destination, facts: Facts) -> WhyNot | None:
@@ -66,7 +56,7 @@ def why_not(evidence: Evidence, expected: Expected, destination: Destination, fa
     foreseen = expected.verdict not in ("dnat", "direct") and expected.reason not in _NOT_THE_RULES
     if foreseen or case.has_no_such_port():
         return case.rightly_refused()
-    return case.on_the_way() or case.at_the_endpoint() or case.on_the_way_back()
+    return network.on_the_way(case.way()) or case.at_the_endpoint() or case.on_the_way_back()
 
 
 def nowhere(destination: Destination, because: Because) -> WhyNot:
@@ -118,7 +108,7 @@ class _Case:
 
     def _kube_refusal(self) -> bool:
         """Whether kube-proxy's own rules ended the packet."""
-        hit = _last_hit(self.evidence)
+        hit = last_hit(self.evidence)
         return hit is not None and hit.verdict in ("drop", "reject") and _is_kube(hit)
 
     def _rules(self, place: str, difference: str) -> WhyNot:
@@ -180,59 +170,18 @@ class _Case:
             case _:
                 return WhyNot(reason=expected.reason, place=place, text=expected.text)
 
-    # --- the way to the endpoint
+    # --- the way to the endpoint, the endpoint, and the way back
 
-    def on_the_way(self) -> WhyNot | None:
-        """Something between sender and endpoint ended the packet."""
-        answer, packet = self.evidence.answer, self.evidence.packet
-        if answer is not None and ("fragmentation needed" in answer.what or "too big" in answer.what):
-            text = f"the packet of {packet.size} bytes is too long for a link on its way: {answer.what}"
-            place = end.place if (end := ended(self.evidence)) else last_place(self.evidence)
-            return WhyNot(reason="mtu", place=place, text=text, remedy="its sender must learn the path's MTU")
-        if answer is not None and answer.what.startswith("time exceeded"):
-            to = self._who(self._sought())
-            text = (
-                f"the packet went in a circle until its TTL was used up: routes lead to {to}, and nobody there has it"
-            )
-            return WhyNot(reason="loop", place=self.facts.names.text(answer.source), text=text)
-        end = ended(self.evidence)
-        if end is None:
-            return None
-        hit = _last_hit(self.evidence)
-        match end.by:
-            case "rule" | "policy" if hit is not None:
-                what = "the policy of" if hit.policy else "the rule" if not hit.text else f"the rule `{hit.text}` of"
-                did = "rejects" if end.rejected else "drops"
-                text = f"{what} {hit.table} {hit.chain} on {end.place} {did} the packet; kube-proxy made no such rule"
-                return WhyNot(reason="dropped-by-rule", place=end.place, text=text, remedy="remove the rule")
-            case "route":
-                return self._no_route(end.place, end.detail)
-            case "link" if "MTU" in end.detail or "too long" in end.detail:
-                text = f"the packet of {packet.size} bytes does not fit through a link of {end.place}: {end.detail}"
-                return WhyNot(reason="mtu", place=end.place, text=text, remedy="send shorter packets")
-            case "link" if (asked := _asked_in_vain(self.evidence, end.place)) is not None:
-                text = f"nobody on link {asked.out_link} of {end.place} has {self._who(asked.via or asked.destination)}"
-                remedy = "`ip neigh` there has its entry, which no neighbour has answered"
-                return WhyNot(reason="no-neighbour", place=end.place, text=text, remedy=remedy)
-            case "link":
-                text = f"a link of {end.place} is down or loses packets: {end.detail}"
-                remedy = "`ip link` there, and at its other end, shows which"
-                return WhyNot(reason="link-down", place=end.place, text=text, remedy=remedy)
-            case _:
-                link, why = f", link {end.link}" if end.link else "", f": {end.detail}" if end.detail else ""
-                text = f"the packet was seen last at {end.place}{link}, and did not come on{why}"
-                return WhyNot(reason="lost", place=end.place, text=text)
-
-    def _no_route(self, place: str, detail: str) -> WhyNot:
-        routes = [e for e in self.evidence.at(place, "there") if isinstance(e, Routed)]
-        to = routes[-1].destination if routes else self.evidence.packet.destination
-        why = detail or (routes[-1].error or routes[-1].type if routes else "")
-        text = f"{place} has no route to {self._who(to)}" + (f": {why}" if why else "")
-        if self.facts.names.party(to) is None:
-            return WhyNot(reason="no-route", place=place, text=f"{text}; nothing in this lab has that address")
-        return WhyNot(reason="no-route", place=place, text=text, remedy="`ip route` there shows what is left")
-
-    # --- the endpoint, and the way back
+    def way(self) -> network.Way:
+        """The packet's way through the network."""
+        seen = [self.evidence.packet.destination]
+        for event in self.evidence.events:
+            if event.leg == "there" and isinstance(event, Crossing | Routed):
+                seen.append(event.headers.destination if isinstance(event, Crossing) else event.destination)
+        address = seen[-1]
+        party = self.facts.names.party(address)
+        to = str(party) if party is not None and party.kind != SERVICE else ""
+        return network.Way(self.evidence, self.facts.names, self.facts.network, self.evidence.source.name, to, address)
 
     def at_the_endpoint(self) -> WhyNot | None:
         """It arrived, and was refused."""
@@ -267,6 +216,11 @@ class _Case:
         if flow is None:
             place = last_place(evidence)
             return WhyNot(reason="lost", place=place, text=f"the packet was seen last at {place}, and did not come on")
+        way = network.Way(
+            evidence, self.facts.names, self.facts.network, evidence.reached, evidence.source.name, flow.source, "back"
+        )
+        if (cause := network.on_the_way_back(way)) is not None:
+            return cause
         who = self._named(endpoint_text(flow.destination, flow.port))
         if not back:
             text = f"the packet reached {who}, which sent no answer"
@@ -280,11 +234,6 @@ class _Case:
         detail = f" ({end.by}{f': {end.detail}' if end.detail else ''})" if end else ""
         return WhyNot(reason="answer-lost", place=place, text=f"the answer of {who} was lost at {place}{detail}")
 
-    def _sought(self) -> str:
-        """The address that the packet had as its destination when it was seen last."""
-        crossed = [e for e in self.evidence.events if isinstance(e, Crossing) and e.leg == "there"]
-        return crossed[-1].headers.destination if crossed else self.evidence.packet.destination
-
     def _who(self, address: str) -> str:
         """`shop/web-1 (10.244.2.3)`; the address alone where nobody has it."""
         name = self.facts.names.text(address)
@@ -294,17 +243,6 @@ class _Case:
         address, _, port = target.rpartition(":")
         named = self.facts.names.text(address.strip("[]"))
         return target if named == address.strip("[]") else f"{named}:{port} ({target})"
-
-
-def _last_hit(evidence: Evidence) -> RuleHit | None:
-    """The rule that acted last on the way there."""
-    return next((e for e in reversed(evidence.events) if isinstance(e, RuleHit) and e.leg == "there"), None)
-
-
-def _asked_in_vain(evidence: Evidence, place: str) -> Routed | None:
-    """The route from there to a neighbour that does not answer."""
-    routes = [event for event in evidence.at(place, "there") if isinstance(event, Routed)]
-    return routes[-1] if routes and routes[-1].silent else None
 
 
 def _is_kube(hit: RuleHit) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from netemu.observe.names import Names
 from netemu.observe.trace.evidence import Balanced, Crossing, Dropped, Evidence, Flow, Leg, RuleHit, Translation
 
 Outcome = Literal["answered", "refused", "rejected", "lost", "nowhere"]
@@ -64,6 +65,21 @@ def translations(evidence: Evidence, leg: Leg = "there") -> list[Translation]:
 def chosen(evidence: Evidence) -> Translation | None:
     """The translation of the destination, where there was one: who chose the endpoint, and which."""
     return next((t for t in translations(evidence) if "dnat" in t.kinds), None)
+
+
+def first_answer(evidence: Evidence) -> Crossing | None:
+    """The answer where it was seen first: as whoever made it sent it, whatever was translated later."""
+    return next((e for e in evidence.events if isinstance(e, Crossing) and e.leg == "back"), None)
+
+
+def answerer(evidence: Evidence, names: Names) -> str:
+    """Who made the answer: the place that it left first; where that is not watched, whoever has its source."""
+    first, refused = first_answer(evidence), rejection(evidence)
+    if first is not None:
+        return first.place if first.direction == "out" else names.text(first.headers.source)
+    if refused is not None:
+        return refused.place
+    return names.text(evidence.answer.source) if evidence.answer is not None else ""
 
 
 def translated_at(evidence: Evidence, place: str) -> bool:
