@@ -21,6 +21,7 @@ from netemu.lab.addresses import CurrentNames
 from netemu.lab.places import describer, find_places
 from netemu.model.errors import UserError
 from netemu.observe.capture import pcapng
+from netemu.observe.capture.filter import with_addresses
 from netemu.observe.capture.packet_text import Told, read_frame
 from netemu.observe.capture.pcapng import Packet
 from netemu.observe.capture.stream import Capture
@@ -38,7 +39,7 @@ def capture(
     lab = pick(lab)
     places = find_places(lab, where, namespace)
     names = named(lab)
-    program = _compiled(expression, names)
+    program = _compiled(expression, names, namespace)
     with _stream(file) as stream, Capture(
         places, program, expression=expression, describe=describer(lab)
     ) as running:  # fmt: skip
@@ -55,10 +56,10 @@ def capture(
         _tell(running, taken)
 
 
-def _compiled(expression: str, names: CurrentNames) -> bytes:
+def _compiled(expression: str, names: CurrentNames, namespace: str) -> bytes:
     from netemu.kernel.libpcap import compile_filter
 
-    return compile_filter(names.now.in_filter(expression)) if expression else b""
+    return compile_filter(with_addresses(expression, names.now, namespace)) if expression else b""
 
 
 def _first(count: int, batches: Iterable[list[Packet]]) -> Iterator[list[Packet]]:

@@ -8,7 +8,6 @@ its node's address) and Pods before Services (an external IP may be anybody's).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -20,8 +19,6 @@ NODE: Final = "node"
 CLIENT: Final = "client"
 SERVICE: Final = "service"
 UNDERLAY: Final = "underlay"
-_WORD_WITH_SLASH: Final = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)+")
-_BETWEEN_TERMS: Final = re.compile(r"\b(?:and|or|not)\b|&&|\|\||[()!]")
 _FIRST: Final = (NODE, CLIENT, UNDERLAY, POD, SERVICE)
 
 
@@ -91,21 +88,6 @@ class Names:
     def addresses(self, name: str) -> list[str]:
         """Those of whoever has this name, written as `text` writes it."""
         return [address for address, party in self.parties.items() if str(party) == name]
-
-    def in_filter(self, expression: str) -> str:
-        """A filter expression with addresses in place of names: `host shop/web-1` becomes `host (10.244.1.5)`.
-
-        After `ip` and `ip6` only those of that family: libpcap refuses the others there.
-        """
-
-        def addresses(word: re.Match[str]) -> str:
-            qualifiers = _BETWEEN_TERMS.split(expression[: word.start()])[-1].split()
-            found = self.addresses(word[0])
-            if "ip" in qualifiers or "ip6" in qualifiers:
-                found = [address for address in found if (":" in address) == ("ip6" in qualifiers)]
-            return f"({' or '.join(found)})" if found else word[0]
-
-        return _WORD_WITH_SLASH.sub(addresses, expression)
 
 
 def names_of(parties: Iterable[tuple[str, Party]], services: Iterable[Service] = ()) -> Names:

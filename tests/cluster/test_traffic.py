@@ -96,7 +96,7 @@ def test_a_file_has_places_names_and_directions_and_scapy_reads_it(lab: str, tmp
 
     file = tmp_path / "capture.pcapng"
     link = "shop/client eth0"
-    expression = "tcp port 80 and host service/shop/web"
+    expression = "tcp port 80 and host service/web"
     running = Running(lab, tmp_path, "capture", "client", "node/worker-1", "-w", str(file), "--filter", expression)
     ask(lab)
     said = running.interrupt()
@@ -173,6 +173,7 @@ def test_a_link_is_found_by_its_name_alone(lab: str, tmp_path: Path) -> None:
         (["node/worker-1:eth9"], "node/worker-1: no link 'eth9'; did you mean eth0?"),
         (["eth0"], "links of that name are node/control-plane:eth0, node/worker-1:eth0, node/worker-2:eth0"),
         (["client", "--filter", "tcp prt 80"], "filter 'tcp prt 80': "),
+        (["client", "--filter", "host service/wbe"], "the lab has no 'service/wbe'; names are POD, NAMESPACE/POD, "),
         (["client", "-w", "/no/such/folder/file"], "cannot write /no/such/folder/file: No such file or directory"),
         (["client", "-w", "/dev/full"], "-w /dev/full: No space left on device"),
     ],

@@ -97,21 +97,3 @@ def test_a_service_port_is_known_by_all_its_ways(
 )
 def test_an_endpoint_is_a_name_and_a_port(names: Names, protocol: str, address: str, port: int, text: str) -> None:
     assert names.endpoint(protocol, address, port) == text
-
-
-@pytest.mark.parametrize(
-    ("expression", "addresses"),
-    [
-        ("tcp port 80", "tcp port 80"),
-        ("host shop/web-1", "host (10.244.1.5 or fd00:10:244::5)"),
-        ("not host node/worker and port 53", "not host (172.18.0.2) and port 53"),
-        ("dst host service/shop/web", "dst host (10.96.0.20 or fd00:10:96::20 or 198.51.100.7 or 172.18.255.1)"),
-        ("net 10.0.0.0/8 or net fd00::/64", "net 10.0.0.0/8 or net fd00::/64"),
-        ("ip6 dst host shop/web-1", "ip6 dst host (fd00:10:244::5)"),
-        ("(ip6 or tcp) and ip host shop/web-1", "(ip6 or tcp) and ip host (10.244.1.5)"),
-        ("host nobody/here", "host nobody/here"),
-        ("tcp[12]/4 > 5", "tcp[12]/4 > 5"),
-    ],
-)
-def test_filters_may_have_names(names: Names, expression: str, addresses: str) -> None:
-    assert names.in_filter(expression) == addresses
