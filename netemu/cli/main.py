@@ -308,7 +308,7 @@ def capture(
     expression: Annotated[
         str, typer.Option("--filter", metavar="BPF", help="As tcpdump's: 'tcp port 80 and host shop/web-1'")
     ] = "",
-    count: Annotated[int, typer.Option(min=0, help="End after so many packets")] = 0,
+    count: Annotated[int | None, typer.Option(min=1, help="End after so many packets")] = None,
     duration: Annotated[float, typer.Option(min=0, help="End after so many seconds")] = 0.0,
     namespace: Namespace = "default",
     lab: Lab = "",
@@ -318,7 +318,7 @@ def capture(
     from netemu.cli import capture
 
     capture.capture(
-        lab, where, namespace, file=write, expression=expression, count=count, duration=duration, output=output
+        lab, where, namespace, file=write, expression=expression, count=count or 0, duration=duration, output=output
     )
 
 
@@ -490,8 +490,10 @@ def proxy(
 
 @app.command("proxy-mode")
 def proxy_mode(
-    node: Annotated[str, typer.Argument(help="Node, or `all`")],
-    mode: Annotated[str, typer.Argument(help="iptables, nftables or ipvs; `default` for the lab's own")],
+    node: Annotated[str, typer.Argument(metavar="NODE|all", help="Node, or `all`")],
+    mode: Annotated[
+        str, typer.Argument(metavar="MODE", help="iptables, nftables or ipvs; `default` for the lab's own")
+    ] = "",
     timeout: Annotated[float, typer.Option(help="Seconds to wait until the rules are there")] = 30.0,
     lab: Lab = "",
     output: Output = Format.table,
@@ -499,6 +501,9 @@ def proxy_mode(
     """Change the mode of a node's kube-proxy on the running lab; established connections stay."""
     from netemu.cli import labs
 
+    if not mode:
+        example = "netemu proxy-mode NODE MODE, or all in place of NODE: netemu proxy-mode all nftables"
+        raise typer.BadParameter(f"{node}: must be a node and a mode: {example}")
     labs.proxy_mode(lab, node, mode, timeout=timeout, output=output)
 
 

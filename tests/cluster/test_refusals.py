@@ -128,7 +128,13 @@ def test_without_root_it_says_so(lab_name: str) -> None:
     assert leftovers(lab_name) == "nothing"
 
 
-@pytest.mark.parametrize("args", [("up",), ("frobnicate",), ("probe", "x"), ("list", "-o", "xml"), ("up", "a", "b")])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("up",), ("frobnicate",), ("probe", "x"), ("list", "-o", "xml"), ("up", "a", "b"),
+        ("capture", "x", "--count", "0"), ("proxy-mode", "nftables"),
+    ],
+)  # fmt: skip
 def test_wrong_usage_exits_with_2(args: tuple[str, ...]) -> None:
     assert run(*args).returncode == 2
 

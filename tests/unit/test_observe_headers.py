@@ -8,6 +8,7 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoReply, ICMPv6PacketT
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
+from netemu.model.errors import UserError
 from netemu.observe.trace.evidence import Packet, Protocol
 from netemu.observe.trace.headers import craft, parse, parse_frame
 
@@ -65,6 +66,16 @@ def test_what_is_made_is_read_back_and_bears_its_signature(protocol: Protocol, v
 def test_a_packet_is_filled_up_to_its_size(protocol: Protocol) -> None:
     for version in (4, 6):
         assert len(crafted(protocol, version, size=1400)[0]) == 1400
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp", "icmp"])
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_size_below_the_shortest_is_refused(protocol: Protocol, version: int) -> None:
+    shortest = len(crafted(protocol, version)[0])
+
+    assert len(crafted(protocol, version, size=shortest)[0]) == shortest
+    with pytest.raises(UserError, match=f"--size {shortest - 1}: this packet has at least {shortest} bytes"):
+        crafted(protocol, version, size=shortest - 1)
 
 
 def test_a_datagram_carries_what_it_is_given() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from netemu.kernel.signature import Signature
+from netemu.model.errors import UserError
 from netemu.model.protocols import ICMP, ICMPV6, TCP, UDP, WITH_PORTS, name_of
 from netemu.observe.trace.evidence import Headers, Packet
 
@@ -114,7 +115,10 @@ class Crafted:
 
 
 def craft(packet: Packet, secret: bytes) -> Crafted:
-    """The packet, from its source and source port. `secret`: eight bytes at least that nobody else sends."""
+    """The packet, from its source and source port. `secret`: eight bytes at least that nobody else sends.
+
+    Raises UserError for a size that is too small for its headers and what tells it from all others.
+    """
     v6 = packet.ipv6
     fill = max(packet.size - (40 if v6 else 20) - (24 if packet.protocol == "tcp" else 8), 0)
     if packet.protocol == "tcp":
@@ -125,7 +129,10 @@ def craft(packet: Packet, secret: bytes) -> Crafted:
         carried += bytes(max(fill - len(carried), 0))
         body = _datagram(packet, carried) if packet.protocol == "udp" else _echo(packet, carried)
         signature = Signature.payload(packet.protocol, carried, ipv6=v6)
-    return Crafted(_ip(packet, signature.number, body), signature)
+    data = _ip(packet, signature.number, body)
+    if packet.size and packet.size < len(data):
+        raise UserError(f"--size {packet.size}: this packet has at least {len(data)} bytes")
+    return Crafted(data, signature)
 
 
 def _syn(packet: Packet, sequence: int) -> bytes:
