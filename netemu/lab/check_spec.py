@@ -181,7 +181,7 @@ def _mistakes(document: Document, where: Where, check: CheckSpec) -> Iterator[Mi
         yield from _duration(document, (*at, "margin"), during.margin)
         if not 1 <= during.rate <= 20000:
             yield document.mistake((*at, "rate"), f"{during.rate:g}: must be 1 to 20000 attempts per second")
-        if not during.steps:
+        if (*at, "steps", 0) not in document.lines:
             yield document.mistake((*at, "steps"), "missing: what is done meanwhile, for example an apply")
         yield from _steps_mistakes(document, (*at, "steps"), during.steps)
     yield from _change_mistakes(document, where, check)

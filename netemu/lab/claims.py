@@ -64,17 +64,18 @@ def reaches(place: Target, wanted: Reaches) -> ProbeResult:
 
 def refused(place: Target, wanted: Reaches) -> None:
     """Every attempt is refused: by a reset, or by an ICMP error that says as much."""
-    _all_end_with(probe_result.REFUSED, place, wanted)
+    _all_end_with(probe_result.REFUSED, "refused", place, wanted)
 
 
 def dropped(place: Target, wanted: Reaches) -> None:
     """Every attempt is lost without a word."""
-    _all_end_with(probe_result.TIMEOUT, place, wanted)
+    _all_end_with(probe_result.TIMEOUT, "dropped", place, wanted)
 
 
-def _all_end_with(error: str, place: Target, wanted: Reaches) -> None:
+def _all_end_with(error: str, claim: str, place: Target, wanted: Reaches) -> None:
     result = _probe(place, wanted.to, wanted.count, udp=wanted.udp)
-    expect(result.errors.get(error, 0) == result.count, f"{_said(result)}, expected {result.count} {error}", result)
+    meant = claim if claim == error else f"{claim} ({error})"
+    expect(result.errors.get(error, 0) == result.count, f"{_said(result)}, expected {result.count} {meant}", result)
 
 
 def spread(place: Target, wanted: Spread) -> ProbeResult:

@@ -22,6 +22,8 @@ spec:
       reaches: {from: node/one, to: "203.0.113.77:80"}
     - name: the API server answers
       reaches: {from: node/one, to: "10.96.0.1:443", udp: false}
+    - name: nobody is silent
+      dropped: {from: node/one, to: "127.0.0.1:9"}
     - name: a place that is not there
       resolves: {from: nowhere, name: x}
 """
@@ -49,7 +51,8 @@ def test_what_does_not_hold_is_told_and_the_rest_goes_on(tmp_path: Path) -> None
     assert "why not: " in done.stdout
     assert (nobody.text or "").startswith("node/one -> 203.0.113.77:80, TCP\n")
     assert "why not: " in (nobody.text or "")
-    assert (suite.get("tests"), len(suite.findall(".//failure"))) == ("3", int(suite.get("failures") or 0))
+    assert "0 of 1 answered (1 refused), expected 1 dropped (timeout)" in done.stdout
+    assert (suite.get("tests"), len(suite.findall(".//failure"))) == ("4", int(suite.get("failures") or 0))
 
 
 def test_a_file_without_checks_is_refused(tmp_path: Path) -> None:

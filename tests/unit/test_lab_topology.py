@@ -321,6 +321,16 @@ def test_a_mistake_in_the_topology_is_one_line_with_its_place(tmp_path: Path, sp
     assert line in [mistake.line for mistake in refused.value.mistakes]
 
 
+def test_steps_with_a_mistake_are_not_said_to_be_missing(tmp_path: Path) -> None:
+    inner = "steps: [{refused: {from: x, to: y}}]"
+    with pytest.raises(Mistakes) as refused:
+        read(tmp_path, f"{_HEAD}  checks: [{{name: a, losslessDuring: {{from: x, to: y, {inner}}}}}]\n")
+
+    assert [mistake.text for mistake in refused.value.mistakes] == [
+        "spec.checks[0].losslessDuring.steps[0]: missing field name"
+    ]
+
+
 def test_steps_may_name_kinds_that_the_file_defines_or_that_a_step_does(tmp_path: Path) -> None:
     crd = msgspec.json.encode(
         {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", **definition()}
