@@ -175,7 +175,7 @@ def test_a_link_is_found_by_its_name_alone(lab: str, tmp_path: Path) -> None:
         (["client", "--filter", "tcp prt 80"], "filter 'tcp prt 80': "),
         (["client", "--filter", "host service/wbe"], "the lab has no 'service/wbe'; names are POD, NAMESPACE/POD, "),
         (["client", "-w", "/no/such/folder/file"], "cannot write /no/such/folder/file: No such file or directory"),
-        (["client", "-w", "/dev/full"], "-w /dev/full: No space left on device"),
+        (["client", "-w", "/dev/full"], "cannot write /dev/full: No space left on device"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(lab: str, args: list[str], said: str) -> None:
