@@ -37,7 +37,7 @@ NODE = decode(
 )
 OBJECTS = Objects(
     services=(
-        a_service(ports=[{"name": "http", "port": 80}], clusterIPs=["10.96.0.9", "fd00::9"]),
+        a_service(ports=[{"name": "http", "port": 80, "nodePort": 30080}], clusterIPs=["10.96.0.9", "fd00::9"]),
         a_service("db", clusterIP="None", ports=[{"port": 5432}]),
         a_service("idle", clusterIP="None"),
         a_service("away", type="ExternalName", externalName="example.com", clusterIP=""),
@@ -92,6 +92,8 @@ def test_a_destination_is_read(text: str, protocol: str, wanted: Wanted) -> None
         (":80", "tcp", "must be NAME:PORT"),
         ("web:0", "tcp", "port 0 is none"),
         ("web:70000", "tcp", "port 70000 is none"),
+        ("300.1.2.3:80", "tcp", "300.1.2.3 is no IPv4 address"),
+        ("10.0.0.256", "icmp", "10.0.0.256 is no IPv4 address"),
         ("fd00::1:80", "tcp", "must be in brackets"),
         ("web:80", "icmp", "ICMP has no ports"),
     ],
@@ -149,7 +151,11 @@ def test_what_leads_nowhere_says_why(place: Place, text: str, family: str, reaso
         ("svc/wep:80", "no Service 'wep' in namespace shop; did you mean web?"),
         ("pod/zzz:80", "no Pod 'zzz' in namespace shop; Pods here: starting, waiting, web-0"),
         ("client/tablet:80", "no client 'tablet'; clients here: laptop"),
-        ("far/web:80", "namespace far has neither a Service nor a Pod 'web'"),
+        ("shop/nobody:80", "namespace shop has neither a Service nor a Pod 'nobody'"),
+        ("deployment/web:80", "nothing is in a namespace 'deployment'; must be ADDRESS, NAME, NAMESPACE/NAME,"),
+        ("node/worker:http", "a node's ports have numbers, not names; http of Service shop/web is 30080"),
+        ("node/worker:ftp", "no port 'ftp'; must be a number"),
+        ("10.0.0.1:\N{SUPERSCRIPT TWO}", "no port '\N{SUPERSCRIPT TWO}'; must be a number"),
         ("svc/web:https", "no port 'https'; Service shop/web has http"),
         ("10.0.0.1:http", "no port 'http'; must be a number"),
     ],

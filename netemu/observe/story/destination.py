@@ -31,6 +31,8 @@ _KINDS = {
     "service": "Service", "svc": "Service", "pod": "Pod", "po": "Pod", "node": "node", "no": "node", "client": "client",
 }  # fmt: skip
 _SERVICE_LABEL = "kubernetes.io/service-name"
+_WRITTEN = "ADDRESS, NAME, NAMESPACE/NAME, service/NAME, pod/NAME, node/NAME or client/NAME"
+_LIKE_IPV4 = re.compile(r"[0-9]+(\.[0-9]+){3}")
 _WITH_PORT = re.compile(r"(.*?:[^:/\]]+)(/.*)?")
 
 
@@ -94,8 +96,10 @@ def parse(text: str, protocol: str) -> Wanted:
         raise UserError(f"destination {text!r}: must be NAME:PORT or ADDRESS:PORT, {example}")
     if ":" in host and bare == host and not icmp:
         raise UserError(f"destination {text!r}: an IPv6 address must be in brackets, for example [fd00::1]:80")
-    if port.isdigit() and not 0 < int(port) < 65536:
+    if _is_number(port) and not 0 < int(port) < 65536:
         raise UserError(f"destination {text!r}: port {port} is none; ports are 1 to 65535")
+    if _LIKE_IPV4.fullmatch(bare) and not _is_address(bare):
+        raise UserError(f"destination {text!r}: {bare} is no IPv4 address; its numbers are 0 to 255")
     kind, slash, name = bare.partition("/")
     if not slash:
         return Wanted(text, "", bare, port, path)
@@ -140,11 +144,11 @@ async def to_probe(
     try:
         objects = read()
     except NetemuError:
-        if wanted.kind or not wanted.port.isdigit():
+        if wanted.kind or not _is_number(wanted.port):
             raise
         objects = Objects()  # what DNS knows is reached without an API server, too
     wanted = _meant(wanted, objects, namespace, pod=pod)
-    if not wanted.kind and wanted.port.isdigit():
+    if not wanted.kind and _is_number(wanted.port):
         return probe.Destination(wanted.name, int(wanted.port), wanted.path, text)
     found = await resolve(wanted, place, objects, namespace, pod=pod)
     if found.trouble is not None:
@@ -167,6 +171,9 @@ def of_object(wanted: Wanted, objects: Objects, namespace: str, family: str = ""
         namespace = wanted.kind[:-1]
         is_service = objects.service(namespace, wanted.name) is not None
         if not is_service and objects.pod(namespace, wanted.name) is None:
+            if namespace not in {each.namespace for each in (*objects.services, *objects.pods)}:
+                there = f"nothing is in a namespace {namespace!r}; must be {_WRITTEN}"
+                raise UserError(f"destination {wanted.text!r}: {there}")
             raise UserError(
                 f"destination {wanted.text!r}: namespace {namespace} has neither a Service nor a Pod {wanted.name!r}"
             )
@@ -182,7 +189,15 @@ def of_object(wanted: Wanted, objects: Objects, namespace: str, family: str = ""
             known = {name: list(addresses) for name, addresses in (objects.clients or {}).items()}
     if wanted.name not in known:
         raise _missing(wanted, known)
+    if wanted.kind == "node" and (numbers := _node_ports(wanted.port, objects)):
+        raise UserError(f"destination {wanted.text!r}: a node's ports have numbers, not names; {numbers}")
     return _first(wanted, f"{wanted.kind} {wanted.name}", known[wanted.name], family)
+
+
+def _node_ports(name: str, objects: Objects) -> str:
+    """The node ports of that name, in words: `http of Service shop/web is 30080`."""
+    found = ((s, port) for s in objects.services for port in s.spec.ports if port.name == name and port.node_port)
+    return ", ".join(f"{name} of Service {service.key} is {port.node_port}" for service, port in found if name)
 
 
 def _service(wanted: Wanted, objects: Objects, namespace: str, family: str) -> Destination:
@@ -265,7 +280,7 @@ def _named_service(found: Lookup, objects: Objects, namespace: str) -> Service |
 
 
 def _number(wanted: Wanted, service: Service | None = None) -> int:
-    if wanted.port.isdigit() or not wanted.port:
+    if _is_number(wanted.port) or not wanted.port:
         return int(wanted.port or 0)
     ports = {port.name: port.port for port in service.spec.ports} if service else {}
     if wanted.port not in ports:
@@ -279,6 +294,11 @@ def _missing(wanted: Wanted, known: Iterable[str], namespace: str = "") -> UserE
     where = f" in namespace {namespace}" if namespace else ""
     there = instead(wanted.name, names, f"{wanted.kind}s here") if names else f"there are no {wanted.kind}s"
     return UserError(f"destination {wanted.text!r}: no {wanted.kind} {wanted.name!r}{where}; {there}")
+
+
+def _is_number(port: str) -> bool:
+    """Of the digits that `int` and everybody reads alike."""
+    return port.isascii() and port.isdecimal()
 
 
 def _is_address(text: str) -> bool:
