@@ -49,7 +49,7 @@ def port_number(port: int | str, ports: Sequence[ContainerPort]) -> int:
     """A probe's port, which may be the name of a container port. Raises ValueError."""
     if isinstance(port, int):
         return port
-    if port.isdigit():
+    if port.isdecimal():
         return int(port)
     for one in ports:
         if one.name == port:

@@ -77,7 +77,7 @@ async def serve_port_forward(request: web.Request, connect: Dial, pod: str) -> w
 
 def _ports(request: web.Request) -> list[int]:
     ports = request.query.getall("port", [])
-    if not all(port.isdigit() and 0 < int(port) < 65536 for port in ports):
+    if not all(port.isdecimal() and 0 < int(port) < 65536 for port in ports):
         raise web.HTTPBadRequest(text=f"port must be between 1 and 65535, got {', '.join(ports)}")
     return [int(port) for port in ports]
 
@@ -117,7 +117,7 @@ async def _serve_session(session: SpdySession, connect: Dial, pod: str) -> None:
 
 async def _forward(session: SpdySession, data: SpdyStream, error: SpdyStream, connect: Dial, pod: str) -> None:
     port = data.headers.get("port", "")
-    number = int(port) if port.isdigit() else 0
+    number = int(port) if port.isdecimal() else 0
     with contextlib.suppress(ConnectionError):
         try:
             reader, writer = await connect(number)

@@ -111,6 +111,7 @@ def answer(target: str, program: str = "netexec", **headers: str) -> tuple[int, 
         ("/clientip", (200, b"10.244.2.7:40000")),
         ("/echo?msg=a%20b", (200, b"a b")),
         ("/echo?msg=x&code=503", (503, b"x")),
+        ("/echo?msg=x&code=%C2%B2", (200, b"x")),
         ("/healthz", (200, b"")),
         ("/header?key=X-Y", (200, b"z")),
         ("/redirect?location=/b&code=301", (301, b"")),
@@ -164,7 +165,13 @@ def test_requests_are_found_however_the_bytes_are_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"GET / HTTP/1.1\r\nbad\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"G" * 70000]
+    "raw",
+    [
+        b"GET / HTTP/1.1\r\nbad\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: \xb2\r\n\r\n",
+        b"G" * 70000,
+    ],
 )
 def test_nonsense_is_refused(raw: bytes) -> None:
     reader = RequestReader()

@@ -80,7 +80,7 @@ def _client_ip(who: Identity, request: Request, client: Client, query: Query) ->
 
 def _echo_message(who: Identity, request: Request, client: Client, query: Query) -> Response:
     code = query.get("code", ["200"])[0]
-    return Response(int(code) if code.isdigit() and 200 <= int(code) < 600 else 200, query.get("msg", [""])[0].encode())
+    return Response(int(code) if code.isdecimal() and 200 <= int(code) < 600 else 200, query.get("msg", [""])[0].encode())
 
 
 def _healthz(who: Identity, request: Request, client: Client, query: Query) -> Response:
@@ -99,7 +99,7 @@ def _redirect(who: Identity, request: Request, client: Client, query: Query) -> 
     code, location = query.get("code", ["302"])[0], query.get("location", ["/"])[0]
     if "\r" in location or "\n" in location:
         return Response(400)
-    return Response(int(code) if code.isdigit() and 300 <= int(code) < 400 else 302, headers=[("Location", location)])
+    return Response(int(code) if code.isdecimal() and 300 <= int(code) < 400 else 302, headers=[("Location", location)])
 
 
 _NETEXEC: dict[str, Callable[[Identity, Request, Client, Query], Response]] = {

@@ -124,7 +124,7 @@ class RequestReader:
         if "chunked" in head.header("Transfer-Encoding").lower():
             return self._chunks(start)
         text = head.header("Content-Length") or "0"
-        if not text.isdigit() or int(text) > LONGEST_BODY:
+        if not text.isdecimal() or int(text) > LONGEST_BODY:
             raise BadMessage("bad or too large Content-Length")
         end = start + int(text)
         return (bytes(self._data[start:end]), end) if len(self._data) >= end else None
