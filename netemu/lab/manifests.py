@@ -19,7 +19,7 @@ from netemu.lab.topology import Topology
 from netemu.model.custom import CustomResourceDefinition, resources_wanted
 from netemu.model.errors import AlreadyExists, ApiError
 from netemu.model.meta import decode
-from netemu.model.resources import CUSTOMRESOURCEDEFINITIONS, NAMESPACES, SERVICES, Resource, by_kind
+from netemu.model.resources import CUSTOMRESOURCEDEFINITIONS, SERVICES, Resource
 from netemu.model.served import Served
 from netemu.model.suggest import instead
 from netemu.model.yamlfile import Document, Mistake, Where
@@ -219,8 +219,3 @@ async def _established(client: Client, name: str) -> bool:
                 log.warning("CustomResourceDefinition %s: %s", name, crd.condition("NamesAccepted").message)
             return state.status == "True"
         await asyncio.sleep(_PAUSE)
-
-
-def resource_of(obj: Obj) -> Resource:
-    """Where an object of a built-in kind is posted to; its kind was checked before."""
-    return by_kind(obj["apiVersion"], obj["kind"]) or NAMESPACES

@@ -86,12 +86,6 @@ class Prediction:
         return frozenset(ending.endpoint for ending in self.answers)
 
     @property
-    def source_kept(self) -> bool | None:
-        """Whether the server sees the sender's address; None where that depends on the endpoint, or nobody answers."""
-        kept = {ending.source == self.source for ending in self.answers}
-        return kept.pop() if len(kept) == 1 else None
-
-    @property
     def reason(self) -> Reason:
         """Of the worst that may happen: what somebody would ask about."""
         return self._worst.reason

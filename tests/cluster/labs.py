@@ -16,9 +16,9 @@ from typing import IO, Any
 
 from netemu.client import HttpClient, load_kubeconfig
 from netemu.lab.api import LabApi
-from netemu.lab.manifests import resource_of
 from netemu.lab.paths import RUN, STATE, LabPaths
 from netemu.lab.remains import remains
+from netemu.model.resources import by_kind
 
 ROOT = Path(__file__).parents[2]
 _NETEMU = [sys.executable, "-m", "netemu"]
@@ -81,9 +81,12 @@ def api(lab: str) -> LabApi:
 def create(lab: str, obj: dict[str, Any], namespace: str = "default") -> None:
     """Post an object through the lab's kubeconfig, over HTTPS."""
 
+    resource = by_kind(obj["apiVersion"], obj["kind"])
+    assert resource, f"no built-in kind: {obj['kind']}"
+
     async def work() -> None:
         async with HttpClient(load_kubeconfig(LabPaths(lab).kubeconfig)) as client:
-            await client.create(resource_of(obj), obj, namespace)
+            await client.create(resource, obj, namespace)
 
     asyncio.run(work())
 

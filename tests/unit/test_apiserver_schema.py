@@ -275,4 +275,8 @@ def test_values_are_kept_as_go_encodes_what_it_has_decoded(
     ],
 )
 def test_merge_rules_of_lists(schema: Schema, path: tuple[str, ...], rule: tuple[str, str]) -> None:
-    assert schema.merge_rule(r.PODS, path) == rule
+    shape = schema.root(r.PODS)
+    for name in path:
+        shape = schema.field(shape.items if shape and shape.items else shape, name)
+
+    assert ((shape.patch_strategy, shape.patch_merge_key) if shape else ("", "")) == rule

@@ -9,34 +9,13 @@ from typer.testing import CliRunner
 
 from netemu.cli.main import app
 
+# fmt: off
 COMMANDS = [
-    "up",
-    "down",
-    "list",
-    "status",
-    "kubeconfig",
-    "validate",
-    "doctor",
-    "exec",
-    "logs",
-    "probe",
-    "matrix",
-    "trace",
-    "dig",
-    "capture",
-    "rules",
-    "flows",
-    "conntrack",
-    "graph",
-    "test",
-    "dns-log",
-    "dns-fault",
-    "proxy",
-    "proxy-mode",
-    "dns",
-    "version",
-    "snapshot",
+    "up", "down", "list", "status", "kubeconfig", "validate", "doctor", "exec", "logs",
+    "probe", "matrix", "trace", "dig", "capture", "rules", "flows", "conntrack", "graph", "test", "dns-log",
+    "dns-fault", "proxy", "proxy-mode", "dns", "version", "snapshot",
 ]
+# fmt: on
 
 
 def test_help_lists_every_command_in_order() -> None:

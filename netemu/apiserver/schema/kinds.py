@@ -146,13 +146,6 @@ class Schema:
                 todo += _references(self.shape(name))
         return found
 
-    def merge_rule(self, resource: Resource, path: Iterable[str]) -> tuple[str, str]:
-        """Patch strategy and merge key of a field, given by its names from the root (list indexes left out)."""
-        shape = self.root(resource)
-        for name in path:
-            shape = self.field(shape.items if shape and shape.items else shape, name)
-        return (shape.patch_strategy, shape.patch_merge_key) if shape else ("", "")
-
     def unknown_fields(self, resource: Resource, obj: Obj) -> list[str]:
         """`unknown field "spec.containers[0].foo"` for each field that the kind does not have, in document order."""
         root = self.root(resource)

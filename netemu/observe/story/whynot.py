@@ -41,7 +41,6 @@ class Facts:
     names: Names
     proxies: Mapping[str, str] = field(default_factory=dict)
     """Nodes whose proxy does not keep its rules up to date, and why."""
-    mode: str = "iptables"
     network: Mapping[str, Standing] = field(default_factory=dict)
     """How links and routes stand, by the names of places."""
 
