@@ -23,18 +23,20 @@ from netemu.lab.readiness import rules_missing
 from netemu.lab.rules import proxied_revisions
 from netemu.lab.targets import Target, find_target
 from netemu.model.errors import UserError
+from netemu.model.resources import DEPLOYMENTS, STATEFULSETS
 from netemu.network import names as networks
 from netemu.observe.cluster import Cluster, Sender
 from netemu.observe.names import CLIENT, POD, UNDERLAY, Names
 from netemu.observe.predict import predict
 from netemu.observe.probe.prober import Place
+from netemu.observe.reasons import Because
 from netemu.observe.rules.read import read_rules
 from netemu.observe.rules.told import meaning
-from netemu.observe.story.destination import Destination, Objects, parse, resolve
+from netemu.observe.story.destination import Destination, Idle, Objects, parse, resolve
 from netemu.observe.story.expected import expected_of
 from netemu.observe.story.story import Story, Teller, nowhere_story, story_of
 from netemu.observe.story.whynot import Facts, nowhere, why_not
-from netemu.observe.trace.evidence import Evidence, Packet, Protocol, RuleHit, Watched
+from netemu.observe.trace.evidence import Evidence, Packet, Protocol, RuleHit, Watched, pair
 from netemu.observe.trace.follow import follow
 from netemu.observe.trace.gather import gather
 from netemu.observe.trace.outcome import outcome_of
@@ -82,10 +84,21 @@ class Scene:
 
 def read_scene(lab: str) -> Scene:
     """Ask the API server and the node agent. Raises UserError, ApiError."""
-    newest = proxied_revisions(LabApi(lab))
+    api = LabApi(lab)
+    newest = proxied_revisions(api)
     view = read_view(lab)  # the node agent after the revisions: it may know of more than was read, but not of less
     behind = rules_missing(view.agent, [node.name for node in view.config.nodes], *newest)
-    return Scene(view.config, view.objects, view.cluster, address_names(lab), behind)
+    objects = replace(view.objects, idle=tuple(_idle(api)))
+    return Scene(view.config, objects, view.cluster, address_names(lab), behind)
+
+
+def _idle(api: LabApi) -> Iterator[Idle]:
+    for resource in (DEPLOYMENTS, STATEFULSETS):
+        for obj in api.list(resource)[0]:
+            if obj["spec"].get("replicas") == 0:
+                labels = obj["spec"]["template"]["metadata"].get("labels") or {}
+                meta = obj["metadata"]
+                yield Idle(resource.kind.lower(), meta["namespace"], meta["name"], labels)
 
 
 class Tracer:
@@ -119,8 +132,7 @@ class Tracer:
         scene, source = self._scene, self._source
         destination = await self._resolve(to, protocol, family)
         if destination.trouble is not None:
-            cause = nowhere(destination, destination.trouble)
-            return nowhere_story(source.name, destination, protocol, cause), None
+            return await self._nowhere(destination, destination.trouble, protocol)
         packet = Packet(
             destination=destination.address, port=destination.port, protocol=protocol, size=size,
             source_port=source_port, payload=_payload(protocol, destination, scene.config.dns_domain),
@@ -128,6 +140,18 @@ class Tracer:
         watched = scene.watched(source, destination.address, destination.port)
         evidence = await gather(packet, Watched(source.name, source.netns), watched, timeout=timeout)
         return await self._tell(evidence, destination, watched), evidence
+
+    async def _nowhere(
+        self, destination: Destination, trouble: Because, protocol: Protocol
+    ) -> tuple[Story, Evidence | None]:
+        """Where nobody answers for a name, a query is traced to the nameserver: why it is not answered is the cause."""
+        source, lookup = self._source.name, destination.lookup
+        if trouble.reason == "dns-fails" and lookup is not None and lookup.resolv_conf.nameservers:
+            query, evidence = await self.story(pair(lookup.resolv_conf.nameservers[0], _DNS), protocol="udp")
+            if query.why_not is not None:
+                cause = nowhere(destination, trouble, query.why_not)
+                return nowhere_story(source, destination, protocol, cause, query), evidence
+        return nowhere_story(source, destination, protocol, nowhere(destination, trouble)), None
 
     async def live(
         self, to: str, *, protocol: Protocol = "tcp", family: str = "", ready: Callable[[], None] = lambda: None

@@ -166,8 +166,13 @@ def missing_rule() -> Iterator[None]:
 
 
 def missing_masquerade() -> AbstractContextManager[None]:
-    skip = "POSTROUTING -j ACCEPT"
-    return changed(WORKER_1, f"iptables -t nat -I {skip}", f"iptables -t nat -D {skip}")
+    jump = 'POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING'
+    return changed(WORKER_1, f"iptables -t nat -D {jump}", f"iptables -t nat -I {jump}")
+
+
+def foreign(rule: str) -> AbstractContextManager[None]:
+    """Somebody else has a rule in table nat."""
+    return changed(WORKER_1, f"iptables -t nat -I {rule}", f"iptables -t nat -D {rule}")
 
 
 @contextmanager
@@ -270,6 +275,16 @@ SETUPS: dict[str, tuple[Broken, str, str, dict[str, Any], str, str, str]] = {
     "missing rule": (missing_rule, "client", "svc/far:80", {}, "missing-rule", "node/worker-1", "by no rule"),
     "missing masquerade": (missing_masquerade, "client/laptop", "node/worker-1:30102", {}, "wrong-source",
         "node/worker-1", "saw the source 203.0.113.10; it should have seen 172.18.0.3"),
+    "somebody else's DNAT": (lambda: foreign("PREROUTING -d 10.96.0.102 -p tcp -j DNAT --to 198.51.100.9:81"),
+        "client", "svc/far:80", {}, "foreign-rule", "node/worker-1", "198.51.100.9:81` of nat PREROUTING"),
+    "somebody else's masquerade": (lambda: foreign("POSTROUTING -p tcp --dport 8080 -j MASQUERADE"), "client",
+        "svc/far:80", {}, "foreign-rule", "node/worker-1", "-j MASQUERADE` of nat POSTROUTING"),
+    "the way to DNS is blocked": (lambda: firewall("FORWARD -p udp --dport 53 -j REJECT", WORKER_1), "client", "far:80",
+        {}, "dropped-by-rule", "node/worker-1", "nobody tells what the name far is"),
+    "cluster IP from outside": (nullcontext, "client/laptop", "10.96.0.102:80", {}, "no-route", "underlay",
+        "made by the rules of nodes"),
+    "name of another family": (nullcontext, "client", "inner:80", IPV6, "family", "resolver, nameserver 10.96.0.10",
+        "Service default/inner has no IPv6 address; it has IPv4"),
     "proxies stopped": (no_proxies, "client", "svc/late:80", {}, "proxy-stopped", "node/worker-1", "the node agent"),
     "link down": (link_down, "client", "svc/far:80", {}, "link-down", "underlay", "link worker-2 of underlay"),
     "own link down": (own_link_down, "client/laptop", "node/worker-1:30102", {}, "link-down", "client/laptop",

@@ -204,6 +204,60 @@ def test_rules_of_a_proxy_that_stands_still_are_old() -> None:
     assert "rules are at revision 7" in found.text
 
 
+FOREIGN = {
+    "sent elsewhere": (
+        lambda: Journey().begin().rule(NODE_1, "nat", "PREROUTING", "dnat", "-j DNAT --to-destination 10.244.2.9:8080")
+        .dnat(NODE_1, "10.244.2.9").to_worker_2(), RIGHT, "DNAT --to-destination", "translates the packet",
+    ),
+    "another table of nf_tables": (
+        lambda: Journey().begin().rule(NODE_1, "mine", "pre", "accept", "tcp dport 80 dnat to 10.244.2.9:8080")
+        .dnat(NODE_1, "10.244.2.9").to_worker_2(), RIGHT, "dnat to 10.244.2.9", "translates the packet",
+    ),
+    "masqueraded": (
+        lambda: through_the_rules().rule(NODE_1, "nat", "POSTROUTING", "masquerade", "-j MASQUERADE")
+        .translate(NODE_1, Flow("172.18.0.3", 61001, WEB, 8080)).to_worker_2().arrive(), RIGHT,
+        "-j MASQUERADE", "saw the source 172.18.0.3",
+    ),
+    "kept from kube-proxy's": (
+        lambda: Journey().begin().rule(NODE_1, "nat", "PREROUTING", "accept", "-j ACCEPT")
+        .route(NODE_1, "eth0").link(NODE_1, "eth0", "out"), RIGHT, "-j ACCEPT", "lets the packet past kube-proxy's",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("travel", "expected", "rule", "words"), FOREIGN.values(), ids=FOREIGN)
+def test_a_rule_of_somebody_else_that_translates_is_named(
+    travel: Callable[[], Journey], expected: Expected, rule: str, words: str
+) -> None:
+    found = cause(travel(), expected)
+
+    assert found is not None
+    assert (found.reason, found.place) == ("foreign-rule", NODE_1)
+    assert rule in found.text
+    assert words in found.text
+    assert found.remedy.startswith("remove the rule")
+
+
+def test_a_cluster_ip_has_no_route_outside_of_the_cluster() -> None:
+    journey = Journey().route("underlay", error="Network is unreachable").drop("underlay", "route", rejected=True)
+    found = cause(journey.icmp("network unreachable"), replace(DIRECT, verdict="unreachable", reason=Reason.NO_ROUTE))
+
+    assert found is not None
+    assert (found.reason, found.place) == ("no-route", "underlay")
+    assert "made by the rules of nodes" in found.text
+    assert "node port" in found.remedy
+
+
+def test_why_a_query_is_lost_is_why_the_name_is_not_known() -> None:
+    query = WhyNot(reason="link-down", place="underlay", text="a link of underlay is down", remedy="`ip link` there")
+    found = nowhere(Destination("one:80"), Because("dns-fails", "nobody tells what the name one is: timeout"), query)
+
+    assert (found.reason, found.place, found.remedy) == ("link-down", "underlay", "`ip link` there")
+    assert found.text == (
+        "nobody tells what the name one is: timeout, because a query gets no answer: a link of underlay is down"
+    )
+
+
 def test_a_headless_service_is_told_by_its_name() -> None:
     headless = a_service(clusterIP="None", ports=[{"port": 80, "targetPort": 8080}])
     journey = Journey(Flow(CLIENT, 61001, WEB, 80)).begin().to_worker_2().arrive().back("RST").home()

@@ -10,7 +10,7 @@ from netemu.model.objects import Service
 from netemu.model.pods import Pod
 from netemu.observe.reasons import Because
 from netemu.observe.story import whynot_service
-from netemu.observe.story.destination import Objects
+from netemu.observe.story.destination import Idle, Objects
 from tests.unit.objects_world import NOW, a_pod, a_service
 
 HTTP = [{"name": "web", "ports": [{"name": "http", "containerPort": 8080}]}]
@@ -19,6 +19,17 @@ UNSCHEDULED = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes 
 
 def behind(service: Service, *pods: Pod, family: str = "IPv4") -> Because:
     return whynot_service.no_endpoints(service, service.spec.ports[0], Objects((service,), (), pods), family)
+
+
+def test_a_workload_that_is_scaled_to_nothing_is_named() -> None:
+    service, idle = a_service(), Idle("deployment", "shop", "web", {"app": "web"})
+    elsewhere = Idle("deployment", "other", "web", {"app": "web"})
+    because = whynot_service.no_endpoints(
+        service, service.spec.ports[0], Objects((service,), idle=(elsewhere, idle)), "IPv4"
+    )
+
+    assert because.text.endswith("matches no Pod; deployment web has 0 replicas")
+    assert because.remedy == "`kubectl -n shop scale deployment web --replicas 1`"
 
 
 def unready(name: str) -> Pod:

@@ -64,6 +64,17 @@ class Destination:
 
 
 @dataclass(frozen=True, slots=True)
+class Idle:
+    """A workload that is scaled to 0 Pods, with the labels that they would have."""
+
+    kind: str
+    """`deployment` or `statefulset`."""
+    namespace: str
+    name: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Objects:
     """What destinations are found in."""
 
@@ -73,6 +84,7 @@ class Objects:
     nodes: Sequence[Node] = ()
     clients: Mapping[str, Sequence[str]] | None = None
     """Addresses by name."""
+    idle: Sequence[Idle] = ()
 
     def service(self, namespace: str, name: str) -> Service | None:
         """One Service."""
@@ -220,7 +232,7 @@ def _service(wanted: Wanted, objects: Objects, namespace: str, family: str) -> D
             why = f"{owner} is headless and has no ready endpoints: there is no address to send to"
             return Destination(wanted.text, "", port, owner, trouble=Because("no-endpoints", why))
     else:
-        addresses = [ip for ip in service.spec.cluster_ips or (service.spec.cluster_ip,) if ip]
+        addresses = _cluster_ips(service)
     return _first(wanted, owner, addresses, family, port)
 
 
@@ -267,16 +279,26 @@ async def _by_name(wanted: Wanted, place: Place, objects: Objects, namespace: st
     outcomes = ", ".join(dict.fromkeys(step.reply.outcome for step in found.steps))
     text = f"the name {wanted.name} leads nowhere: {found.result.status} ({outcomes})"
     if found.result.status == "try again":
+        text = f"nobody tells what the name {wanted.name} is: {outcomes}"
         return Destination(wanted.text, "", port, lookup=found, trouble=Because("dns-fails", text))
+    meant = _named_service(found, objects, namespace)
+    addresses = _cluster_ips(meant) if meant is not None else []
+    if meant is not None and addresses and family and family not in map(_family, addresses):
+        return replace(_first(wanted, f"Service {meant.key}", addresses, family, port), lookup=found)
     search = " ".join(found.resolv_conf.search) or "empty"
     remedy = f"`netemu dig` shows every query; the search path is {search}"
     return Destination(wanted.text, "", port, lookup=found, trouble=Because("unknown-name", text, remedy))
 
 
 def _named_service(found: Lookup, objects: Objects, namespace: str) -> Service | None:
-    """The Service that a name was about, for the names of its ports."""
-    name, space, kind, *_ = [*found.result.name.split("."), "", "", ""]
-    return objects.service(space, name) if kind == "svc" else objects.service(namespace, found.name)
+    """The Service that a name was about, whether it was found or not."""
+    name, space, kind, *_ = [*(found.result.name or found.name).split("."), "", "", ""]
+    return objects.service(space or namespace, name) if kind in ("svc", "") else objects.service(namespace, found.name)
+
+
+def _cluster_ips(service: Service) -> list[str]:
+    """None of a headless Service."""
+    return [ip for ip in service.spec.cluster_ips or (service.spec.cluster_ip,) if ip not in ("", "None")]
 
 
 def _number(wanted: Wanted, service: Service | None = None) -> int:

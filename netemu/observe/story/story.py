@@ -209,15 +209,19 @@ def story_of(evidence: Evidence, source: str, destination: Destination, teller: 
     )
 
 
-def nowhere_story(source: str, destination: Destination, protocol: str, cause: WhyNot) -> Story:
-    """The story of a packet that could not be sent, for want of an address."""
+def nowhere_story(
+    source: str, destination: Destination, protocol: str, cause: WhyNot, query: Story | None = None
+) -> Story:
+    """The story of a packet that could not be sent, for want of an address; the steps are those of a `query` for it."""
+    of_query = f"; this is the way of a query to nameserver {query.address}" if query else ""
     return Story(
         source=source,
         destination=destination.text,
         protocol=protocol,
         outcome="nowhere",
-        summary="nothing was sent: there is no address to send to",
+        summary=f"nothing was sent: there is no address to send to{of_query}",
         lookup=destination.lookup,
+        steps=query.steps if query else (),
         why_not=cause,
     )
 

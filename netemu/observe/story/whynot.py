@@ -32,6 +32,8 @@ from netemu.observe.trace.standing import Standing
 _NOT_THE_RULES = (Reason.NOT_LISTENING, Reason.NO_ROUTE)
 """What the oracle expects to fail behind the rules: there the evidence knows more."""
 
+_TRANSLATING = frozenset({"dnat", "snat", "masquerade", "redirect", "netmap"})
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -58,9 +60,11 @@ def why_not(evidence: Evidence, expected: Expected, destination: Destination, fa
     return network.on_the_way(case.way()) or case.at_the_endpoint() or case.on_the_way_back()
 
 
-def nowhere(destination: Destination, because: Because) -> WhyNot:
-    """The cause where there is no address to send to."""
+def nowhere(destination: Destination, because: Because, query: WhyNot | None = None) -> WhyNot:
+    """The cause where there is no address to send to; `query`: the one why a query does not come to its server."""
     lookup = destination.lookup
+    if query is not None:
+        return msgspec.structs.replace(query, text=f"{because.text}, because a query gets no answer: {query.text}")
     place = f"resolver, nameserver {' '.join(lookup.resolv_conf.nameservers)}" if lookup else destination.owner
     return _cause(place, because)
 
@@ -112,6 +116,11 @@ class _Case:
 
     def _rules(self, place: str, difference: str) -> WhyNot:
         name = place.removeprefix("node/")
+        if (hit := _foreign_nat(self.evidence, place)) is not None:
+            did = "translates the packet" if _translates(hit) else "lets the packet past kube-proxy's"
+            text = f"the rule `{hit.text}` of {hit.table} {hit.chain} on {place} {did}: {difference}"
+            remedy = "remove the rule: it is not kube-proxy's, which leaves it where it is"
+            return WhyNot(reason="foreign-rule", place=place, text=text, remedy=remedy)
         if why := self.facts.proxies.get(name):
             text = f"the rules of {place} are not those of the newest Services ({why}): {difference}"
             return WhyNot(reason="proxy-stopped", place=place, text=text, remedy="`netemu status` tells of every proxy")
@@ -138,7 +147,7 @@ class _Case:
             return None
         text = f"{self._named(target)} saw the source {flow.source}; it should have seen {' or '.join(right)}"
         found = self._rules(f"node/{expected.node}" if expected.node else self.evidence.reached, text)
-        return found if found.reason == "proxy-stopped" else msgspec.structs.replace(found, reason="wrong-source")
+        return msgspec.structs.replace(found, reason="wrong-source") if found.reason == "missing-rule" else found
 
     # --- what had to fail
 
@@ -242,6 +251,16 @@ class _Case:
         address, _, port = target.rpartition(":")
         named = self.facts.names.text(address.strip("[]"))
         return target if named == address.strip("[]") else f"{named}:{port} ({target})"
+
+
+def _foreign_nat(evidence: Evidence, place: str) -> RuleHit | None:
+    """The first rule of somebody else there that translated the packet, or ended table nat before kube-proxy's did."""
+    others = (e for e in evidence.at(place, "there") if isinstance(e, RuleHit) and not (e.policy or _is_kube(e)))
+    return next((hit for hit in others if _translates(hit) or (hit.table, hit.verdict) == ("nat", "accept")), None)
+
+
+def _translates(hit: RuleHit) -> bool:
+    return not _TRANSLATING.isdisjoint((hit.verdict, *hit.text.lower().split()))
 
 
 def _is_kube(hit: RuleHit) -> bool:

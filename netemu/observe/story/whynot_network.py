@@ -18,7 +18,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from netemu.kernel.rtnetlink_answers import Link
-from netemu.observe.names import NODE, POD, UNDERLAY, Names
+from netemu.observe.names import NODE, POD, SERVICE, UNDERLAY, Names
 from netemu.observe.story.cause import WhyNot
 from netemu.observe.trace.evidence import Crossing, Dropped, Evidence, Leg, Routed, RuleHit
 from netemu.observe.trace.outcome import answerer, ended
@@ -227,7 +227,12 @@ def no_route(way: Way) -> WhyNot | None:
     to = routes[-1].destination if routes else way.evidence.packet.destination
     why = end.detail or (routes[-1].error or routes[-1].type if routes else "")
     text = f"{end.place} has no route to {way.who(to)}" + (f": {why}" if why else "")
-    if way.names.party(to) is None:
+    party = way.names.party(to)
+    if party is not None and party.kind == SERVICE and not end.place.startswith(f"{NODE}/"):
+        text += "; addresses of Services are made by the rules of nodes, and none of these was on the way"
+        remedy = "from outside of the cluster use a node port, or an external or load balancer IP that is routed"
+        return WhyNot(reason="no-route", place=end.place, text=text, remedy=remedy)
+    if party is None:
         return WhyNot(reason="no-route", place=end.place, text=f"{text}; nothing in this lab has that address")
     return WhyNot(reason="no-route", place=end.place, text=text, remedy="`ip route` there shows what is left")
 

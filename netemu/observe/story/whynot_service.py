@@ -53,6 +53,11 @@ def _nobody(service: Service, selector: LabelSelector, objects: Objects, *, ende
             for key in keys & pod.labels.keys()
         }
     )
+    idle = [each for each in objects.idle if each.namespace == service.namespace and selector.matches(each.labels)]
+    if idle:
+        scaled = f"{idle[0].kind} {idle[0].name}"
+        remedy = f"`kubectl -n {service.namespace} scale {scaled} --replicas 1`"
+        return Because("no-endpoints", f"{text}; {scaled} has 0 replicas", remedy)
     there = f"Pods in namespace {service.namespace} have {_list(near)}" if near else ""
     return Because("no-endpoints", text, there)
 
