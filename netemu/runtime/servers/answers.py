@@ -79,8 +79,7 @@ def _client_ip(who: Identity, request: Request, client: Client, query: Query) ->
 
 
 def _echo_message(who: Identity, request: Request, client: Client, query: Query) -> Response:
-    code = query.get("code", ["200"])[0]
-    return Response(int(code) if code.isdecimal() and 200 <= int(code) < 600 else 200, query.get("msg", [""])[0].encode())
+    return Response(_code(query, 200, 600), query.get("msg", [""])[0].encode())
 
 
 def _healthz(who: Identity, request: Request, client: Client, query: Query) -> Response:
@@ -96,10 +95,16 @@ def _header(who: Identity, request: Request, client: Client, query: Query) -> Re
 
 
 def _redirect(who: Identity, request: Request, client: Client, query: Query) -> Response:
-    code, location = query.get("code", ["302"])[0], query.get("location", ["/"])[0]
+    location = query.get("location", ["/"])[0]
     if "\r" in location or "\n" in location:
         return Response(400)
-    return Response(int(code) if code.isdecimal() and 300 <= int(code) < 400 else 302, headers=[("Location", location)])
+    return Response(_code(query, 302, 400), headers=[("Location", location)])
+
+
+def _code(query: Query, usual: int, end: int) -> int:
+    """The status that is asked for, if it is one of the hundred, or hundreds, of the usual one up to `end`."""
+    code = query.get("code", [""])[0]
+    return int(code) if code.isdecimal() and usual // 100 * 100 <= int(code) < end else usual
 
 
 _NETEXEC: dict[str, Callable[[Identity, Request, Client, Query], Response]] = {
