@@ -19,6 +19,7 @@ from netemu.kernel.nft_trace import TABLE, NftTrace
 from netemu.kernel.signature import Signature
 from netemu.kernel.tap import Tap, signature_filter
 from netemu.model.errors import KernelError, KernelNotFound
+from tests.unit.listener_contract import check_listener
 
 NAME = f"t-trace{os.getpid()}"
 BYTES = b"netemu!!"
@@ -254,3 +255,27 @@ def test_what_does_not_fit_is_counted_and_the_rest_is_read() -> None:
     assert lost
     assert 0 < len(told) < 50
     assert all(len(payload) > 4 for _, _, _, payload in told)
+
+
+def test_the_kernels_messages_come_as_those_that_are_put_in_for_them(talk: Callable[[int, bytes], None]) -> None:
+    other = Signature.payload("udp", b"nothing!", ipv6=False)
+
+    def happen() -> None:
+        talk(5000, BYTES)
+
+    with closing(Tap(NAME, signature_filter(other), ethernet=True)) as tap:
+        check_listener(tap, lambda: len(tap.read()), happen)
+    with closing(NftTrace(NAME, SIGNATURE)) as trace:
+        check_listener(trace, lambda: len(trace.read()[0]), happen)
+        with closing(Nflog(NAME, ipv6=False)) as log:
+            trace.read()
+            check_listener(log, lambda: len(log.read()[0]), happen)
+
+
+def test_the_kernels_connections_come_as_those_that_are_put_in_for_them() -> None:
+    def happen() -> None:
+        with netns.entered(NAME), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"", ("127.0.0.1", 5002))
+
+    with closing(ConntrackEvents(NAME)) as events:
+        check_listener(events, lambda: len(events.read()[0]), happen)

@@ -15,48 +15,15 @@ from hypothesis import strategies as st
 from netemu.kernel.packet_socket import ETHERNET, LOOPBACK, Counts, Frame
 from netemu.observe.capture.pcapng import RAW_IP, Packet
 from netemu.observe.capture.stream import Capture, Merged, Place
+from netemu.testing.sources import ScriptedRing
 
 TUNNEL = 768
 PLACES = (Place("shop/a", "t-none-a"), Place("shop/b", "t-none-b", "eth0"))
 
 
-class Scripted:
-    """A source with frames that a test puts in; see capture.Source."""
-
-    def __init__(self) -> None:
-        self._in, self._out = os.pipe()
-        self._frames: list[Frame] = []
-        self.lost = 0
-        self.gone = False
-        self._taken = 0
-
-    def put(self, *frames: Frame) -> None:
-        self._frames += frames
-        os.write(self._out, b"x")
-
-    def fileno(self) -> int:
-        return self._in
-
-    def read(self) -> list[Frame]:
-        if self._frames:
-            os.read(self._in, 100)
-        frames, self._frames = self._frames, []
-        self._taken += len(frames)
-        return frames
-
-    def counts(self) -> Counts:
-        taken, self._taken = self._taken, 0
-        lost, self.lost = self.lost, 0
-        return Counts(taken, lost)
-
-    def close(self) -> None:
-        os.close(self._in)
-        os.close(self._out)
-
-
 class Scene:
     def __init__(self) -> None:
-        self.sources = {place: Scripted() for place in PLACES}
+        self.sources = {place: ScriptedRing() for place in PLACES}
         self.a, self.b = self.sources.values()
         self.capture = Capture(
             PLACES,
@@ -149,3 +116,16 @@ def test_nothing_is_lost_or_told_twice(rounds: list[list[int]], moments: list[in
     used = rounds[: len(moments)]
 
     assert sorted(packet.nanoseconds for packet in told) == sorted(each for times in used for each in times)
+
+
+def test_a_capture_is_over_when_every_link_or_namespace_went_away(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {place.netns for place in PLACES}
+    monkeypatch.setattr("netemu.kernel.netns.exists", lambda name: name in there)
+    told = [scene.capture.gone]
+    scene.b.gone = True
+    told.append(scene.capture.gone)
+    there.remove(PLACES[0].netns)
+
+    assert [*told, scene.capture.gone] == [False, False, True]

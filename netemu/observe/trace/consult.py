@@ -16,7 +16,6 @@ from msgspec.structs import replace
 
 from netemu.kernel import conntrack_events
 from netemu.kernel.conntrack_events import Tracked, Tuple
-from netemu.kernel.ipvs_connections import connections
 from netemu.model import nft
 from netemu.model.errors import KernelError
 from netemu.model.nft import Field
@@ -36,7 +35,7 @@ class Consultant:
     def __init__(self, watcher: Watcher, *, ipv6: bool) -> None:
         self._watcher = watcher
         self._place = watcher.place
-        self._rules = Rules(watcher.place.netns, ipv6=ipv6)
+        self._rules = Rules(watcher.place.netns, watcher.sources.reader(watcher.place.netns), ipv6=ipv6)
 
     @property
     def seen(self) -> Seen:
@@ -162,12 +161,12 @@ class Consultant:
 
     def _find(self, flow: Tuple) -> Tracked | None:
         try:
-            return conntrack_events.find(self._place.netns, flow)
+            return self._watcher.sources.connection(self._place.netns, flow)
         except KernelError:  # a kernel without conntrack
             return None
 
     def _balanced(self, passage: Passage) -> Iterator[Balanced]:
-        held = connections(self._place.netns)
+        held = self._watcher.sources.balanced(self._place.netns)
         if held and passage.leg == "there":
             from netemu.observe.trace.ipvs import balanced
 

@@ -25,6 +25,7 @@ from netemu.observe.trace.evidence import Evidence, Headers, Packet, Protocol, W
 from netemu.observe.trace.gather import evidence_of, news_of, open_watcher
 from netemu.observe.trace.headers import parse
 from netemu.observe.trace.passages import Legs, Seen
+from netemu.observe.trace.sources import KERNEL, Sources
 from netemu.observe.trace.watching import Watcher, close_all
 
 _PATIENCE: Final = 1.0
@@ -55,6 +56,7 @@ async def follow(
     port: int,
     protocol: Protocol,
     ready: Callable[[], None],
+    sources: Sources = KERNEL,
 ) -> AsyncIterator[Evidence]:
     """Evidence of each new connection, until the caller has had enough. See `gather` for what it raises.
 
@@ -66,7 +68,7 @@ async def follow(
         stack.callback(lambda: close_all(watchers.values()))
         # In one order, whoever traces: two that wait for each other would wait for good.
         for netns, place in sorted({place.netns: place for place in (*places, source)}.items()):
-            watchers[netns] = await open_watcher(place, Signature.beginnings(protocol, ipv6=ipv6))
+            watchers[netns] = await open_watcher(place, Signature.beginnings(protocol, ipv6=ipv6), sources)
         consultants = [Consultant(watcher, ipv6=ipv6) for watcher in watchers.values()]
         for each in consultants:
             stack.callback(each.close)

@@ -18,12 +18,11 @@ import errno
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Final
 
 from msgspec.structs import replace
 
-from netemu.kernel.raw_ip import RawSender
 from netemu.kernel.signature import Signature
 from netemu.kernel.tap import wait_for_stamps
 from netemu.model.errors import KernelBusy, KernelError, UserError
@@ -32,6 +31,7 @@ from netemu.observe.trace.consult import Consultant
 from netemu.observe.trace.evidence import Evidence, Packet, Watched
 from netemu.observe.trace.headers import craft
 from netemu.observe.trace.passages import Legs, crossings, passages
+from netemu.observe.trace.sources import KERNEL, Sender, Sources
 from netemu.observe.trace.watching import Watcher, close_all
 
 _SETTLE: Final = 0.01
@@ -41,7 +41,14 @@ _OTHERS: Final = 10.0
 """Seconds for the traces of others to end."""
 
 
-async def gather(packet: Packet, source: Watched, places: Sequence[Watched], *, timeout: float = 0.4) -> Evidence:
+async def gather(
+    packet: Packet,
+    source: Watched,
+    places: Sequence[Watched],
+    *,
+    timeout: float = 0.4,
+    sources: Sources = KERNEL,
+) -> Evidence:
     """Send the packet from `source` and follow it through `places`, which are all that it may come by.
 
     Raises UserError for a packet that cannot be sent from there at all, KernelNotFound for a namespace that is gone,
@@ -49,15 +56,17 @@ async def gather(packet: Packet, source: Watched, places: Sequence[Watched], *, 
     """
     with ExitStack() as stack:
         sender = stack.enter_context(
-            RawSender(source.netns, packet.protocol, ipv6=packet.ipv6, source_port=packet.source_port)
+            sources.sender(source.netns, packet.protocol, ipv6=packet.ipv6, source_port=packet.source_port)
         )
-        packet = replace(packet, source_port=sender.source_port, source=packet.source or _source(packet, source))
+        packet = replace(
+            packet, source_port=sender.source_port, source=packet.source or _source(packet, source, sources)
+        )
         crafted = craft(packet, secrets.token_bytes(16))
         watchers: dict[str, Watcher] = {}
         stack.callback(lambda: close_all(watchers.values()))
         # In one order, whoever traces: two that wait for each other would wait for good.
         for netns, place in sorted({place.netns: place for place in (*places, source)}.items()):
-            watchers[netns] = await open_watcher(place, crafted.signature)
+            watchers[netns] = await open_watcher(place, crafted.signature, sources)
         consultants = [Consultant(watcher, ipv6=packet.ipv6) for watcher in watchers.values()]
         for each in consultants:
             stack.callback(each.close)
@@ -73,23 +82,21 @@ async def gather(packet: Packet, source: Watched, places: Sequence[Watched], *, 
         return await evidence_of(sending, consultants, legs)
 
 
-async def open_watcher(place: Watched, signature: Signature) -> Watcher:
+async def open_watcher(place: Watched, signature: Signature, sources: Sources = KERNEL) -> Watcher:
     """x_tables tell one listener at a time, so another trace there is waited for. Raises KernelBusy."""
     deadline = time.monotonic() + _OTHERS
     while True:
         try:
-            return Watcher(place, signature)
+            return Watcher(place, signature, sources)
         except KernelBusy:
             if time.monotonic() > deadline:
                 raise
         await asyncio.sleep(_SETTLE)
 
 
-def _source(packet: Packet, place: Watched) -> str:
+def _source(packet: Packet, place: Watched, sources: Sources) -> str:
     """The address that a program's packet would bear."""
-    from netemu.kernel.netlink import Netlink
-
-    with Netlink(place.netns) as netlink:
+    with closing(sources.links(place.netns)) as netlink:
         with contextlib.suppress(KernelError):
             route = netlink.route_to(packet.destination)
             if route.src and route.type in ("unicast", "local"):
@@ -103,7 +110,7 @@ def _source(packet: Packet, place: Watched) -> str:
     raise UserError(f"{place.name} has no {family} address: nothing can be sent to {packet.destination} from there")
 
 
-def _send(sender: RawSender, data: bytes, destination: str) -> str:
+def _send(sender: Sender, data: bytes, destination: str) -> str:
     """What the kernel refuses; nothing where a rule did, which is told by its trace."""
     try:
         sender.send(data, destination)

@@ -15,13 +15,13 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from netemu.kernel.iptables import IptablesTool
-from netemu.kernel.nft_read import NftReader
 from netemu.kernel.nft_tool import NftTool, rule_text
 from netemu.model import nft
 from netemu.model.errors import KernelError
 from netemu.observe.rules.iptables_saved import Saved as SavedRule
 from netemu.observe.rules.iptables_saved import Tables, options_of, parse_counted
 from netemu.observe.trace.evidence import Backend, Counter, RuleHit
+from netemu.observe.trace.sources import Reader
 
 _KEPT_BY_IPTABLES_NFT: Final = (("nat", "PREROUTING"), ("nat", "OUTPUT"), ("filter", "FORWARD"), ("filter", "INPUT"))
 _TOOLS_COMMENT: Final = re.compile(r' ?comment "([^"]*)"$')
@@ -85,16 +85,16 @@ def _counter(rule: SavedRule | None) -> Counter | None:
 class Rules:
     """The rules of one place, read as they are asked for."""
 
-    def __init__(self, netns: str, *, ipv6: bool) -> None:
+    def __init__(self, netns: str, reader: Reader, *, ipv6: bool) -> None:
         self._netns, self._ipv6 = netns, ipv6
-        self._reader = NftReader(netns)
+        self._reader = reader
         self._tool = NftTool(netns)
         self._chains: dict[tuple[str, str, str], list[nft.Rule]] = {}
         self._before: dict[Backend, Saved] = {}
         self._after: dict[Backend, Saved] = {}
 
     @property
-    def reader(self) -> NftReader:
+    def reader(self) -> Reader:
         """For more questions."""
         return self._reader
 

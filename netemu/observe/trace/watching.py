@@ -10,15 +10,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol, TypeVar
 
-from netemu.kernel.conntrack_events import ConntrackEvents, Tracked
-from netemu.kernel.iptables import has_xtables
-from netemu.kernel.netlink import Netlink
-from netemu.kernel.nflog import Nflog
-from netemu.kernel.nft_trace import NftTrace
+from netemu.kernel.conntrack_events import Tracked
 from netemu.kernel.signature import Signature
-from netemu.kernel.tap import Frame, Tap, signature_filter
+from netemu.kernel.tap import Frame
 from netemu.observe.trace.evidence import Watched
 from netemu.observe.trace.passages import Seen
+from netemu.observe.trace.sources import KERNEL, Sources
 
 _READS: Final = 16
 """A few thousand frames; where more than that come all the time, it must end nevertheless."""
@@ -34,8 +31,8 @@ _Source = TypeVar("_Source", bound=_Closing)
 class Watcher:
     """Watches one place until `close_all`. Raises KernelNotFound, KernelDenied."""
 
-    def __init__(self, place: Watched, signature: Signature) -> None:
-        self.place = place
+    def __init__(self, place: Watched, signature: Signature, sources: Sources = KERNEL) -> None:
+        self.place, self.sources = place, sources
         self.seen = Seen(place.name)
         self.tracked: list[Tracked] = []
         self._closing: list[Callable[[], None]] = []
@@ -46,17 +43,17 @@ class Watcher:
             raise
 
     def _open(self, signature: Signature) -> None:
-        netns, family = self.place.netns, ("ip6",) if signature.ipv6 else ("ip",)
-        self.netlink = self._keep(Netlink(netns))
+        netns, sources = self.place.netns, self.sources
+        self.netlink = self._keep(sources.links(netns))
         links = self.netlink.links()
         self.seen.links = {link.index: link.name for link in links}
         self.seen.ports = frozenset(link.name for link in links if link.master)
         self.mtus = {link.name: link.mtu for link in links}
-        self.xtables = has_xtables(netns, family)
-        self._events = self._keep(ConntrackEvents(netns))
-        self._log = self._keep(Nflog(netns, ipv6=signature.ipv6)) if self.xtables else None
-        self._trace = self._keep(NftTrace(netns, signature))
-        self._tap = self._keep(Tap(netns, signature_filter(signature), ethernet=True))
+        self.xtables = sources.has_xtables(netns, "ip6" if signature.ipv6 else "ip")
+        self._events = self._keep(sources.events(netns))
+        self._log = self._keep(sources.log(netns, ipv6=signature.ipv6)) if self.xtables else None
+        self._trace = self._keep(sources.trace(netns, signature))
+        self._tap = self._keep(sources.frames(netns, signature))
 
     def _keep(self, source: _Source) -> _Source:
         self._closing.append(source.close)
