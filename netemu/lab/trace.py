@@ -29,7 +29,7 @@ from netemu.observe.cluster import Cluster, Sender
 from netemu.observe.names import CLIENT, POD, UNDERLAY, Names
 from netemu.observe.predict import predict
 from netemu.observe.probe.prober import Place
-from netemu.observe.reasons import Because
+from netemu.observe.reasons import Because, Reason
 from netemu.observe.rules.read import read_rules
 from netemu.observe.rules.told import meaning
 from netemu.observe.story.destination import Destination, Idle, Objects, parse, resolve
@@ -146,7 +146,7 @@ class Tracer:
     ) -> tuple[Story, Evidence | None]:
         """Where nobody answers for a name, a query is traced to the nameserver: why it is not answered is the cause."""
         source, lookup = self._source.name, destination.lookup
-        if trouble.reason == "dns-fails" and lookup is not None and lookup.resolv_conf.nameservers:
+        if trouble.reason == Reason.DNS_FAILS and lookup is not None and lookup.resolv_conf.nameservers:
             query, evidence = await self.story(pair(lookup.resolv_conf.nameservers[0], _DNS), protocol="udp")
             if query.why_not is not None:
                 cause = nowhere(destination, trouble, query.why_not)

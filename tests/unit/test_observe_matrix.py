@@ -13,6 +13,7 @@ from netemu.observe.cluster import Cluster, Sender
 from netemu.observe.matrix.report import explanation, html, lines, report, word
 from netemu.observe.matrix.table import Matrix, Measured, Row, plan
 from netemu.observe.predict import Outcome
+from netemu.observe.reasons import Reason
 from netemu.observe.story.cause import WhyNot
 from netemu.observe.story.story import Story
 from tests.unit.predict_scene import (
@@ -216,7 +217,7 @@ def test_one_difference_of_each_kind_is_looked_at_first() -> None:
 
 def test_story_of_a_packet_is_told_below_its_difference(broken: Matrix) -> None:
     cell = broken.differences[1]
-    why = WhyNot(reason="missing-rule", place="node/n2", text="a rule is missing")
+    why = WhyNot(reason=Reason.MISSING_RULE, place="node/n2", text="a rule is missing")
     story = Story(
         source="default/b1", destination=f"{VIP}:80", protocol="tcp", outcome="lost", summary="lost", why_not=why
     )

@@ -7,6 +7,7 @@ import json
 import msgspec
 import pytest
 
+from netemu.observe.reasons import Reason
 from netemu.observe.story.cause import WhyNot
 from netemu.observe.story.destination import Destination
 from netemu.observe.story.story import Story, Teller, lines_of, nowhere_story, story_of
@@ -135,7 +136,7 @@ def test_json_has_what_is_printed_and_the_evidence_of_each_step() -> None:
 
 
 def test_what_could_not_be_sent_is_a_story_too() -> None:
-    cause = WhyNot(reason="unscheduled", place="Pod shop/a", text="Pod shop/a is on no node yet")
+    cause = WhyNot(reason=Reason.UNSCHEDULED, place="Pod shop/a", text="Pod shop/a is on no node yet")
     story = nowhere_story("shop/client", Destination("pod/a:80", owner="Pod shop/a"), "tcp", cause)
 
     assert [*lines_of(story)] == [

@@ -148,7 +148,8 @@ CASES: dict[str, tuple[Callable[[], Journey], Expected, str, str, str]] = {
     ),
     "policy Local": (
         lambda: Journey().begin().drop(NODE_1, "rule"), failing(Reason.NO_LOCAL_ENDPOINT, "drop"),
-        "policy-local", NODE_1, "internalTrafficPolicy of Service shop/web is Local, and node worker-1 has no endpoint",
+        "no-local-endpoint", NODE_1,
+        "internalTrafficPolicy of Service shop/web is Local, and node worker-1 has no endpoint",
     ),
     "wrong port": (
         lambda: Journey(Flow(CLIENT, 61001, VIP, 8080)).begin().drop(NODE_1, "rule", rejected=True)
@@ -249,8 +250,12 @@ def test_a_cluster_ip_has_no_route_outside_of_the_cluster() -> None:
 
 
 def test_why_a_query_is_lost_is_why_the_name_is_not_known() -> None:
-    query = WhyNot(reason="link-down", place="underlay", text="a link of underlay is down", remedy="`ip link` there")
-    found = nowhere(Destination("one:80"), Because("dns-fails", "nobody tells what the name one is: timeout"), query)
+    query = WhyNot(
+        reason=Reason.LINK_DOWN, place="underlay", text="a link of underlay is down", remedy="`ip link` there"
+    )
+    found = nowhere(
+        Destination("one:80"), Because(Reason.DNS_FAILS, "nobody tells what the name one is: timeout"), query
+    )
 
     assert (found.reason, found.place, found.remedy) == ("link-down", "underlay", "`ip link` there")
     assert found.text == (
@@ -269,14 +274,14 @@ def test_a_headless_service_is_told_by_its_name() -> None:
 
 
 def test_what_has_no_address_has_a_cause() -> None:
-    because = Because("unscheduled", "Pod shop/a is on no node yet")
+    because = Because(Reason.UNSCHEDULED, "Pod shop/a is on no node yet")
 
     assert nowhere(Destination("a:80", owner="Pod shop/a"), because) == WhyNot(
-        reason="unscheduled", place="Pod shop/a", text="Pod shop/a is on no node yet"
+        reason=Reason.UNSCHEDULED, place="Pod shop/a", text="Pod shop/a is on no node yet"
     )
 
 
 def test_a_cause_is_printed_with_its_place_and_its_remedy() -> None:
-    found = WhyNot(reason="mtu", place="node/worker-1", text="too long", remedy="shorter")
+    found = WhyNot(reason=Reason.MTU, place="node/worker-1", text="too long", remedy="shorter")
 
     assert [*found.lines()] == ["why not: too long", "   where: node/worker-1", "  remedy: shorter"]

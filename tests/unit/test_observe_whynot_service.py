@@ -8,7 +8,7 @@ import pytest
 
 from netemu.model.objects import Service
 from netemu.model.pods import Pod
-from netemu.observe.reasons import Because
+from netemu.observe.reasons import Because, Reason
 from netemu.observe.story import whynot_service
 from netemu.observe.story.destination import Idle, Objects
 from tests.unit.objects_world import NOW, a_pod, a_service
@@ -51,7 +51,7 @@ def unready(name: str) -> Pod:
         pytest.param({}, (unready("a"), unready("b")), "not-ready", "no Pod of Service shop/web is Ready: a is Running",
                      "kubectl describe pod", id="not Ready"),
         pytest.param(
-            {}, (a_pod("a", status={"phase": "Pending"}),), "pods-pending", "have no address yet: a is on no node", "",
+            {}, (a_pod("a", status={"phase": "Pending"}),), "pod-pending", "have no address yet: a is on no node", "",
             id="not scheduled",
         ),
         pytest.param(
@@ -99,7 +99,7 @@ def test_nobody_listens() -> None:
     pod = a_pod("a", "10.0.0.1", containers=HTTP)
 
     assert whynot_service.not_listening("10.0.0.1", 80, pod, None) == Because(
-        "not-listening", "Pod shop/a refused: nothing listens on port 80 there", "its containers declare 8080"
+        Reason.NOT_LISTENING, "Pod shop/a refused: nothing listens on port 80 there", "its containers declare 8080"
     )
 
 

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import msgspec
 
+from netemu.observe.reasons import Reason
+
 
 class WhyNot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """The cause. `reason` is a word for programs, one of those in docs/observe.md."""
+    """The cause."""
 
-    reason: str
+    reason: Reason
     place: str
     """Where the packet's way and the right one part."""
     text: str

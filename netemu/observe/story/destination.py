@@ -23,7 +23,7 @@ from netemu.model.pods import Pod
 from netemu.model.suggest import instead
 from netemu.observe.probe import prober as probe
 from netemu.observe.probe.prober import Place
-from netemu.observe.reasons import Because
+from netemu.observe.reasons import Because, Reason
 from netemu.observe.resolve.dig import Lookup, lookup
 
 IPV4, IPV6 = "ipv4", "ipv6"
@@ -218,7 +218,7 @@ def _service(wanted: Wanted, objects: Objects, namespace: str, family: str) -> D
         raise _missing(wanted, [s.name for s in objects.services if s.namespace == namespace], namespace)
     owner, port = f"Service {service.key}", _number(wanted, service)
     if service.spec.type == "ExternalName":
-        because = Because("external-name", f"{owner} is a name for {service.spec.external_name}", "use that name")
+        because = Because(Reason.EXTERNAL_NAME, f"{owner} is a name for {service.spec.external_name}", "use that name")
         return Destination(wanted.text, "", port, owner, trouble=because)
     if service.headless:
         addresses = [
@@ -230,7 +230,7 @@ def _service(wanted: Wanted, objects: Objects, namespace: str, family: str) -> D
         ]
         if not addresses:
             why = f"{owner} is headless and has no ready endpoints: there is no address to send to"
-            return Destination(wanted.text, "", port, owner, trouble=Because("no-endpoints", why))
+            return Destination(wanted.text, "", port, owner, trouble=Because(Reason.NO_ENDPOINTS, why))
     else:
         addresses = _cluster_ips(service)
     return _first(wanted, owner, addresses, family, port)
@@ -246,10 +246,10 @@ def _pod(wanted: Wanted, objects: Objects, namespace: str, family: str) -> Desti
     scheduled = next((c for c in pod.status.conditions if c.type == "PodScheduled"), None)
     if not pod.spec.node_name:
         why = f": {scheduled.message}" if scheduled and scheduled.message else ""
-        trouble = Because("unscheduled", f"{owner} is on no node yet{why}")
+        trouble = Because(Reason.UNSCHEDULED, f"{owner} is on no node yet{why}")
     else:
         text = f"{owner} has no address yet; its phase on node {pod.spec.node_name} is {pod.status.phase}"
-        trouble = Because("pod-pending", text)
+        trouble = Because(Reason.POD_PENDING, text)
     return Destination(wanted.text, "", _number(wanted), owner, trouble=trouble)
 
 
@@ -259,7 +259,7 @@ def _first(wanted: Wanted, owner: str, addresses: Sequence[str], family: str, po
     if address:
         return Destination(wanted.text, address, number, owner)
     has = " and ".join(sorted({_words(_family(a)) for a in addresses})) or "none"
-    because = Because("family", f"{owner} has no {_words(family)} address; it has {has}")
+    because = Because(Reason.FAMILY, f"{owner} has no {_words(family)} address; it has {has}")
     return Destination(wanted.text, "", number, owner, trouble=because)
 
 
@@ -280,14 +280,14 @@ async def _by_name(wanted: Wanted, place: Place, objects: Objects, namespace: st
     text = f"the name {wanted.name} leads nowhere: {found.result.status} ({outcomes})"
     if found.result.status == "try again":
         text = f"nobody tells what the name {wanted.name} is: {outcomes}"
-        return Destination(wanted.text, "", port, lookup=found, trouble=Because("dns-fails", text))
+        return Destination(wanted.text, "", port, lookup=found, trouble=Because(Reason.DNS_FAILS, text))
     meant = _named_service(found, objects, namespace)
     addresses = _cluster_ips(meant) if meant is not None else []
     if meant is not None and addresses and family and family not in map(_family, addresses):
         return replace(_first(wanted, f"Service {meant.key}", addresses, family, port), lookup=found)
     search = " ".join(found.resolv_conf.search) or "empty"
     remedy = f"`netemu dig` shows every query; the search path is {search}"
-    return Destination(wanted.text, "", port, lookup=found, trouble=Because("unknown-name", text, remedy))
+    return Destination(wanted.text, "", port, lookup=found, trouble=Because(Reason.UNKNOWN_NAME, text, remedy))
 
 
 def _named_service(found: Lookup, objects: Objects, namespace: str) -> Service | None:

@@ -97,7 +97,7 @@ class _Case:
             text = f"conntrack on {found.place} has an entry from before, so the packet {seen}; it {should}"
             node = found.place.removeprefix("node/")
             remedy = f"`netemu conntrack {node} --stale --delete` forgets it"
-            return WhyNot(reason="stale-conntrack", place=found.place, text=text, remedy=remedy)
+            return WhyNot(reason=Reason.STALE_CONNTRACK, place=found.place, text=text, remedy=remedy)
         return self._rules(found.place, f"the packet {seen}; it {should}")
 
     def _untranslated(self, node: str) -> WhyNot | None:
@@ -120,13 +120,15 @@ class _Case:
             did = "translates the packet" if _translates(hit) else "lets the packet past kube-proxy's"
             text = f"the rule `{hit.text}` of {hit.table} {hit.chain} on {place} {did}: {difference}"
             remedy = "remove the rule: it is not kube-proxy's, which leaves it where it is"
-            return WhyNot(reason="foreign-rule", place=place, text=text, remedy=remedy)
+            return WhyNot(reason=Reason.FOREIGN_RULE, place=place, text=text, remedy=remedy)
         if why := self.facts.proxies.get(name):
             text = f"the rules of {place} are not those of the newest Services ({why}): {difference}"
-            return WhyNot(reason="proxy-stopped", place=place, text=text, remedy="`netemu status` tells of every proxy")
+            return WhyNot(
+                reason=Reason.PROXY_STOPPED, place=place, text=text, remedy="`netemu status` tells of every proxy"
+            )
         text = f"a rule of {place} is missing or somebody changed it: {difference}"
         remedy = f"`netemu rules {name}` shows what is there; kube-proxy mends it at its next full sync"
-        return WhyNot(reason="missing-rule", place=place, text=text, remedy=remedy)
+        return WhyNot(reason=Reason.MISSING_RULE, place=place, text=text, remedy=remedy)
 
     def _should(self) -> str:
         expected = self.expected
@@ -147,7 +149,9 @@ class _Case:
             return None
         text = f"{self._named(target)} saw the source {flow.source}; it should have seen {' or '.join(right)}"
         found = self._rules(f"node/{expected.node}" if expected.node else self.evidence.reached, text)
-        return msgspec.structs.replace(found, reason="wrong-source") if found.reason == "missing-rule" else found
+        return (
+            msgspec.structs.replace(found, reason=Reason.WRONG_SOURCE) if found.reason == Reason.MISSING_RULE else found
+        )
 
     # --- what had to fail
 
@@ -199,7 +203,7 @@ class _Case:
         party = self.facts.names.party(flow.destination)
         if party is not None and party.kind == NODE:
             text = f"node {party.name} refused: it has no node port {flow.port}, and nothing listens there"
-            return WhyNot(reason="not-listening", place=self.evidence.reached, text=text)
+            return WhyNot(reason=Reason.NOT_LISTENING, place=self.evidence.reached, text=text)
         pod = self.facts.objects.pod(*party.name.split("/")) if party is not None and party.kind == POD else None
         return _cause(
             self.evidence.reached, services.not_listening(self._who(flow.destination), flow.port, pod, self._meant())
@@ -223,7 +227,9 @@ class _Case:
         flow, back = arrival(evidence), [event for event in evidence.events if event.leg == "back"]
         if flow is None:
             place = last_place(evidence)
-            return WhyNot(reason="lost", place=place, text=f"the packet was seen last at {place}, and did not come on")
+            return WhyNot(
+                reason=Reason.LOST, place=place, text=f"the packet was seen last at {place}, and did not come on"
+            )
         way = network.Way(
             evidence, self.facts.names, self.facts.network, evidence.reached, evidence.source.name, flow.source, "back"
         )
@@ -233,14 +239,14 @@ class _Case:
         if not back:
             text = f"the packet reached {who}, which sent no answer"
             remedy = "a server without a word for this, or one that hangs" if evidence.packet.protocol == "udp" else ""
-            return WhyNot(reason="no-answer", place=evidence.reached, text=text, remedy=remedy)
+            return WhyNot(reason=Reason.NO_ANSWER, place=evidence.reached, text=text, remedy=remedy)
         end, place = ended(evidence, "back"), last_place(evidence, "back")
         ended_there = end is not None and end.by != "unknown"
         if not ended_there and translations(evidence) and not translations(evidence, "back"):
             text = f"the answer of {who} took a way on which nobody translates it back, and was lost at {place}"
-            return WhyNot(reason="answer-astray", place=place, text=text)
+            return WhyNot(reason=Reason.ANSWER_ASTRAY, place=place, text=text)
         detail = f" ({end.by}{f': {end.detail}' if end.detail else ''})" if end else ""
-        return WhyNot(reason="answer-lost", place=place, text=f"the answer of {who} was lost at {place}{detail}")
+        return WhyNot(reason=Reason.ANSWER_LOST, place=place, text=f"the answer of {who} was lost at {place}{detail}")
 
     def _who(self, address: str) -> str:
         """`shop/web-1 (10.244.2.3)`; the address alone where nobody has it."""

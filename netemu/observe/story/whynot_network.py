@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 
 from netemu.kernel.rtnetlink_answers import Link
 from netemu.observe.names import NODE, POD, SERVICE, UNDERLAY, Names
+from netemu.observe.reasons import Reason
 from netemu.observe.story.cause import WhyNot
 from netemu.observe.trace.evidence import Crossing, Dropped, Evidence, Leg, Routed, RuleHit
 from netemu.observe.trace.outcome import answerer, ended
@@ -125,7 +126,7 @@ def rule(way: Way) -> WhyNot | None:
     what = "the policy of" if hit.policy else "the rule" if not hit.text else f"the rule `{hit.text}` of"
     did = "rejects" if end.rejected else "drops"
     text = f"{what} {hit.table} {hit.chain} on {end.place} {did} the packet; kube-proxy made no such rule"
-    return WhyNot(reason="dropped-by-rule", place=end.place, text=text, remedy="remove the rule")
+    return WhyNot(reason=Reason.DROPPED_BY_RULE, place=end.place, text=text, remedy="remove the rule")
 
 
 def link_is_down(way: Way) -> WhyNot | None:
@@ -136,7 +137,7 @@ def link_is_down(way: Way) -> WhyNot | None:
             if link is not None and not link.up:
                 text = f"link {link.name} of {end.place}, on the way to {way.who(way.address)}, is down"
                 remedy = f"`ip link set {link.name} up` there, and routes that went with it have to be set again"
-                return WhyNot(reason="link-down", place=end.place, text=text, remedy=remedy)
+                return WhyNot(reason=Reason.LINK_DOWN, place=end.place, text=text, remedy=remedy)
     return None
 
 
@@ -148,17 +149,17 @@ def too_long(way: Way) -> WhyNot | None:
         if way.length > link.mtu + (0 if each.leaving else _TAG):
             text = f"the packet of {way.length} bytes is too long for link {link.name} of {each.place}, MTU {link.mtu}"
             silently = "" if each.leaving else ", which drops what is longer without a word"
-            return WhyNot(reason="mtu", place=each.place, text=text + silently, remedy=remedy)
+            return WhyNot(reason=Reason.MTU, place=each.place, text=text + silently, remedy=remedy)
     if answer is not None and way.narrow:
         place = answerer(way.evidence, way.names)
         text = f"the packet of {way.length} bytes is too long for a link of {place}: {answer.what}"
         if place == way.source:
             text = f"{place} remembers that the packet of {way.length} bytes is too long for its way: {answer.what}"
             remedy += ", or `ip route flush cache` there"
-        return WhyNot(reason="mtu", place=place, text=text, remedy=remedy)
+        return WhyNot(reason=Reason.MTU, place=place, text=text, remedy=remedy)
     if end is not None and end.by == "link" and ("MTU" in end.detail or "too long" in end.detail):
         text = f"the packet of {way.length} bytes does not fit through a link of {end.place}: {end.detail}"
-        return WhyNot(reason="mtu", place=end.place, text=text, remedy=remedy)
+        return WhyNot(reason=Reason.MTU, place=end.place, text=text, remedy=remedy)
     return None
 
 
@@ -170,7 +171,7 @@ def does_not_forward(way: Way) -> WhyNot | None:
         return None
     text = f"{end.place} forwards no packets: {standing.forwarding} is 0"
     return WhyNot(
-        reason="no-forwarding", place=end.place, text=text, remedy=f"`sysctl -w {standing.forwarding}=1` there"
+        reason=Reason.NO_FORWARDING, place=end.place, text=text, remedy=f"`sysctl -w {standing.forwarding}=1` there"
     )
 
 
@@ -184,7 +185,7 @@ def route_refuses(way: Way) -> WhyNot | None:
     named = f"{route.type} {route.to}"
     does = "drops" if route.type == "blackhole" else "refuses"
     text = f"the route `{named}` of {end.place} {does} what goes to {way.who(way.address)}"
-    reason = "blackhole" if route.type == "blackhole" else "no-route"
+    reason = Reason.BLACKHOLE if route.type == "blackhole" else Reason.NO_ROUTE
     return WhyNot(reason=reason, place=end.place, text=text, remedy=f"`ip route del {named}` there")
 
 
@@ -203,7 +204,7 @@ def circle(way: Way) -> WhyNot | None:
     # Where its TTL ended is chance; the node that sends it back is where it should have been.
     nodes = [place for place in places if place.startswith(f"{NODE}/")]
     place = (nodes or places or [answerer(way.evidence, way.names)])[0]
-    return WhyNot(reason="loop", place=place, text=text, remedy=remedy)
+    return WhyNot(reason=Reason.LOOP, place=place, text=text, remedy=remedy)
 
 
 def no_neighbour(way: Way) -> WhyNot | None:
@@ -215,7 +216,7 @@ def no_neighbour(way: Way) -> WhyNot | None:
     asked = routes[-1]
     text = f"nobody on link {asked.out_link} of {end.place} has {way.who(asked.via or asked.destination)}"
     remedy = "`ip neigh` there has its entry, which no neighbour has answered"
-    return WhyNot(reason="no-neighbour", place=end.place, text=text, remedy=remedy)
+    return WhyNot(reason=Reason.NO_NEIGHBOUR, place=end.place, text=text, remedy=remedy)
 
 
 def no_route(way: Way) -> WhyNot | None:
@@ -231,10 +232,10 @@ def no_route(way: Way) -> WhyNot | None:
     if party is not None and party.kind == SERVICE and not end.place.startswith(f"{NODE}/"):
         text += "; addresses of Services are made by the rules of nodes, and none of these was on the way"
         remedy = "from outside of the cluster use a node port, or an external or load balancer IP that is routed"
-        return WhyNot(reason="no-route", place=end.place, text=text, remedy=remedy)
+        return WhyNot(reason=Reason.NO_ROUTE, place=end.place, text=text, remedy=remedy)
     if party is None:
-        return WhyNot(reason="no-route", place=end.place, text=f"{text}; nothing in this lab has that address")
-    return WhyNot(reason="no-route", place=end.place, text=text, remedy="`ip route` there shows what is left")
+        return WhyNot(reason=Reason.NO_ROUTE, place=end.place, text=f"{text}; nothing in this lab has that address")
+    return WhyNot(reason=Reason.NO_ROUTE, place=end.place, text=text, remedy="`ip route` there shows what is left")
 
 
 def lost(way: Way) -> WhyNot | None:
@@ -245,10 +246,10 @@ def lost(way: Way) -> WhyNot | None:
     if end.by == "link":
         text = f"a link of {end.place} is down or loses packets: {end.detail}"
         remedy = "`ip link` there, and at its other end, shows which"
-        return WhyNot(reason="link-down", place=end.place, text=text, remedy=remedy)
+        return WhyNot(reason=Reason.LINK_DOWN, place=end.place, text=text, remedy=remedy)
     link, why = f", link {end.link}" if end.link else "", f": {end.detail}" if end.detail else ""
     text = f"the packet was seen last at {end.place}{link}, and did not come on{why}"
-    return WhyNot(reason="lost", place=end.place, text=text)
+    return WhyNot(reason=Reason.LOST, place=end.place, text=text)
 
 
 Check = Callable[[Way], WhyNot | None]
@@ -272,7 +273,7 @@ def on_the_way_back(way: Way) -> WhyNot | None:
     if standing is not None and not answered and (route is None or route.type in _REFUSING):
         text = f"{way.source} took the packet, and has no route back to {way.who(way.address)}"
         remedy = "`ip route` there shows what is left"
-        return WhyNot(reason="no-route-back", place=way.source, text=text, remedy=remedy)
+        return WhyNot(reason=Reason.NO_ROUTE_BACK, place=way.source, text=text, remedy=remedy)
     return next((cause for check in _STANDS if (cause := check(way)) is not None), None)
 
 

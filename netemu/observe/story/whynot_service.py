@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from netemu.model.objects import Endpoint, Service, ServicePort
 from netemu.model.pods import Pod
 from netemu.model.selectors import LabelSelector
-from netemu.observe.reasons import Because
+from netemu.observe.reasons import Because, Reason
 from netemu.observe.story.destination import Objects
 
 _SERVICE_LABEL = "kubernetes.io/service-name"
@@ -22,7 +22,7 @@ def no_endpoints(service: Service, port: ServicePort, objects: Objects, family: 
     name = f"Service {service.key}"
     if service.spec.selector is None and not _endpoints(service, objects):
         text = f"{name} has no selector, and nobody made an EndpointSlice for it"
-        return Because("no-endpoints", text, "give it spec.selector, or create its EndpointSlices")
+        return Because(Reason.NO_ENDPOINTS, text, "give it spec.selector, or create its EndpointSlices")
     selector = LabelSelector.of_map(service.spec.selector or {})
     chosen = [p for p in objects.pods if p.namespace == service.namespace and selector.matches(p.labels)]
     pods = [pod for pod in chosen if not pod.finished]
@@ -31,15 +31,15 @@ def no_endpoints(service: Service, port: ServicePort, objects: Objects, family: 
     if (missing := _missing_port(service, port, pods, family)) is not None:
         return missing
     if pods and all(not pod.status.pod_ips for pod in pods):
-        return Because("pods-pending", f"the Pods of {name} have no address yet: {_list(map(_state, pods))}")
+        return Because(Reason.POD_PENDING, f"the Pods of {name} have no address yet: {_list(map(_state, pods))}")
     if pods and all(pod.deleting for pod in pods):
         text = f"every Pod of {name} is terminating and does not serve any more: {_names(pods)}"
-        return Because("terminating", text)
+        return Because(Reason.TERMINATING, text)
     waiting = [pod for pod in pods if not pod.ready]
     if waiting:
         text = f"no Pod of {name} is Ready: {_list(map(_state, waiting))}"
-        return Because("not-ready", text, "`kubectl describe pod` tells what its readiness probe says")
-    return Because("no-endpoints", f"{name} has no ready endpoint of {family} for port {port.port}")
+        return Because(Reason.NOT_READY, text, "`kubectl describe pod` tells what its readiness probe says")
+    return Because(Reason.NO_ENDPOINTS, f"{name} has no ready endpoint of {family} for port {port.port}")
 
 
 def _nobody(service: Service, selector: LabelSelector, objects: Objects, *, ended: bool) -> Because:
@@ -57,9 +57,9 @@ def _nobody(service: Service, selector: LabelSelector, objects: Objects, *, ende
     if idle:
         scaled = f"{idle[0].kind} {idle[0].name}"
         remedy = f"`kubectl -n {service.namespace} scale {scaled} --replicas 1`"
-        return Because("no-endpoints", f"{text}; {scaled} has 0 replicas", remedy)
+        return Because(Reason.NO_ENDPOINTS, f"{text}; {scaled} has 0 replicas", remedy)
     there = f"Pods in namespace {service.namespace} have {_list(near)}" if near else ""
-    return Because("no-endpoints", text, there)
+    return Because(Reason.NO_ENDPOINTS, text, there)
 
 
 def _missing_port(service: Service, port: ServicePort, pods: Sequence[Pod], family: str) -> Because | None:
@@ -69,11 +69,11 @@ def _missing_port(service: Service, port: ServicePort, pods: Sequence[Pod], fami
         names = {p.name for pod in pods for c in pod.spec.containers for p in c.ports if p.protocol == port.protocol}
         if target not in names:
             text = f"targetPort {target!r} of Service {service.key} is the name of no port of its Pods"
-            return Because("target-port", text, f"they name {_list(sorted(filter(None, names))) or 'none'}")
+            return Because(Reason.TARGET_PORT, text, f"they name {_list(sorted(filter(None, names))) or 'none'}")
     addressed = [pod for pod in pods if pod.status.pod_ips]
     of_family = [p for p in addressed if any((":" in ip.ip) == (family == "IPv6") for ip in p.status.pod_ips)]
     if addressed and not of_family:
-        return Because("family", f"no Pod of Service {service.key} has an {family} address")
+        return Because(Reason.FAMILY, f"no Pod of Service {service.key} has an {family} address")
     return None
 
 
@@ -81,16 +81,16 @@ def wrong_port(service: Service, port: int, protocol: str, *, via: str = "port")
     """The Service's address was right and the port is none of its."""
     if protocol == "ICMP":
         text = f"Service {service.key} is an address of rules for ports: nobody answers a ping to it in this mode"
-        return Because("no-icmp", text, "ping one of its Pods")
+        return Because(Reason.NO_ICMP, text, "ping one of its Pods")
     numbers = [(p.node_port if via == "node port" else p.port, p.protocol, p) for p in service.spec.ports]
     other = next((kind for number, kind, _ in numbers if number == port and kind != protocol), "")
     has = _list(f"{number}/{kind}" for number, kind, _ in numbers)
     text = f"Service {service.key} has no {via} {port}/{protocol}"
     if other:
-        return Because("wrong-protocol", text, f"it has {port}/{other}: --proto {other.lower()}")
+        return Because(Reason.WRONG_PROTOCOL, text, f"it has {port}/{other}: --proto {other.lower()}")
     target = next((p.port for p in service.spec.ports if port in (p.target_port, p.node_port)), 0)
     hint = f"; {port} is its {'nodePort' if _is_node_port(service, port) else 'targetPort'}" if target else ""
-    return Because("wrong-port", text, f"it has {has}{hint}")
+    return Because(Reason.WRONG_PORT, text, f"it has {has}{hint}")
 
 
 def no_local(service: Service, node: str, *, internal: bool) -> Because:
@@ -98,7 +98,7 @@ def no_local(service: Service, node: str, *, internal: bool) -> Because:
     policy = "internalTrafficPolicy" if internal else "externalTrafficPolicy"
     text = f"{policy} of Service {service.key} is Local, and node {node} has no endpoint of it"
     remedy = f"use a node that has one, or {policy}: Cluster" if not internal else f"{policy}: Cluster"
-    return Because("policy-local", text, remedy)
+    return Because(Reason.NO_LOCAL_ENDPOINT, text, remedy)
 
 
 def not_listening(whoever: str, port: int, pod: Pod | None, service: Service | None) -> Because:
@@ -109,8 +109,8 @@ def not_listening(whoever: str, port: int, pod: Pod | None, service: Service | N
     if service is not None and service.headless:
         text += f"; Service {service.key} is headless, so no rule translates its port"
         targets = sorted({str(p.target_port) for p in service.spec.ports})
-        return Because("headless", text, f"use the Pods' own port: {_list(targets)}")
-    return Because("not-listening", text, f"its containers declare {_list(map(str, ports))}" if ports else "")
+        return Because(Reason.HEADLESS, text, f"use the Pods' own port: {_list(targets)}")
+    return Because(Reason.NOT_LISTENING, text, f"its containers declare {_list(map(str, ports))}" if ports else "")
 
 
 def _is_node_port(service: Service, port: int) -> bool:
