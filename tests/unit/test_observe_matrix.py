@@ -203,6 +203,22 @@ def test_table_tells_both_where_they_differ(broken: Matrix) -> None:
     assert text[-1] == "2 of 3 connections are not as predicted (vantages: 3, addresses: 1, 1.5 s)"
 
 
+def test_differences_of_one_kind_are_explained_together_but_for_those_with_a_story() -> None:
+    matrix = table(cluster(OPEN, [HERE]), [pod("b1")])
+    lost = found(matrix, b1=Measured(Outcome.DROPPED))
+    row = lost.differences[1].row
+    story = Story(source="default/b1", destination=row.destination, protocol="tcp", outcome="lost", summary="lost")
+    told = lost.telling({("default/b1", row): story})
+
+    for one, groups in ((lost, 1), (told, 2)):
+        text = list(lines(one))
+        assert len(one.differences) == 5
+        assert sum(line.startswith("default/b1 (n2) to default/web:http, ") for line in text) == 5
+        assert text.count("  dropped, should be answered") == groups
+        assert html(one, "lab").count("<dd>") == groups
+    assert "; and so on" in "\n".join(lines(lost))
+
+
 def test_one_difference_of_each_kind_is_looked_at_first() -> None:
     web, api = service(ip=VIP), service("default/api", "10.96.0.101")
     ends = [endpoint_slice("default/web", [HERE]), endpoint_slice("default/api", [HERE])]

@@ -125,21 +125,33 @@ def lines(matrix: Matrix, *, width: int = 0, colour: bool = False) -> Iterator[s
     yield ""
     yield LEGEND
     yield from matrix.notes
-    for cell in matrix.differences:
+    for alike in _alike(matrix.differences):
         yield ""
-        yield f"{_RED}{title(cell)}{_PLAIN}" if colour else title(cell)
-        yield from (f"  {line}".rstrip() for line in explanation(cell))
+        yield from (f"{_RED}{title(cell)}{_PLAIN}" if colour else title(cell) for cell in alike)
+        yield from (f"  {line}".rstrip() for line in explanation(*alike))
     yield ""
     yield summary(matrix)
 
 
-def explanation(cell: Cell) -> list[str]:
-    """Why a cell differs, and why it should not."""
+def _alike(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Those that differ in one way at one Service port and have no story of their own are explained together."""
+    groups: dict[tuple[object, ...], list[Cell]] = {}
+    for cell in cells:
+        found, row = cell.measured, cell.row
+        way = (cell.difference, found and found.detail, cell.predicted.reason, cell.predicted.endpoints)
+        # The place of a cell with a story is nobody else's.
+        own = (cell.vantage.name, row) if cell.story is not None else ()
+        groups.setdefault((row.service, row.port_name, row.protocol, *way, *own), []).append(cell)
+    return list(groups.values())
+
+
+def explanation(cell: Cell, *others: Cell) -> list[str]:
+    """Why a cell differs, and why it should not; the same of others that differ as it does."""
     found, said = cell.measured, cell.predicted
     told = [f"{cell.difference}{f' ({found.detail})' if found and found.detail else ''}"]
     if said.answers:
         told.append(f"endpoints: {', '.join(sorted(said.endpoints))}")
-    told.append(f"predicted because ({said.reason}): {said.words}")
+    told.append(f"predicted because ({said.reason}): {said.words}" + ("; and so on" if others else ""))
     if cell.story is None:
         protocol = "" if cell.row.protocol == "TCP" else f" --proto {cell.row.protocol.lower()}"
         return [*told, f"to see a packet: netemu trace {cell.vantage.name} {cell.row.destination}{protocol}"]
@@ -199,7 +211,7 @@ table { border-collapse: collapse } th, td { padding: .25em .6em; border: 1px so
 thead th { position: sticky; top: 0; background: #f5f5f5 } code { white-space: nowrap }
 .ok { background: #e6f4e6 } .masq { background: #e8f0fb } .refused, .dropped, .no { background: #f3f3f3; color: #666 }
 .differs { background: #c62828; color: #fff; font-weight: bold } .none { color: #bbb }
-dt { margin-top: 1em; font-weight: bold }
+dt { font-weight: bold } dd + dt { margin-top: 1em }
 """
 
 
@@ -214,8 +226,9 @@ def html(matrix: Matrix, name: str) -> str:
         place = f"<td>{escape(kind_of(row))}</td><td><code>{escape(row.destination)}/{row.protocol}</code></td>"
         body.append(f"<tr><td>{escape(_service_port(row))}</td>{place}{tds}</tr>")
     told = "".join(
-        f"<dt>{escape(title(cell))}</dt><dd><pre>{escape(chr(10).join(explanation(cell)))}</pre></dd>"
-        for cell in matrix.differences
+        f"{''.join(f'<dt>{escape(title(cell))}</dt>' for cell in alike)}"
+        f"<dd><pre>{escape(chr(10).join(explanation(*alike)))}</pre></dd>"
+        for alike in _alike(matrix.differences)
     )
     notes = "".join(f"<p>{escape(note)}</p>" for note in (LEGEND, *matrix.notes))
     return (
