@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from netemu.cli.junit import Case, junit
 from netemu.cli.labs import pick
 from netemu.cli.output import ReportFormat, json_text, note, say, write_file
-from netemu.cli.root import need_root
+from netemu.cli.root import need_root_everywhere
 from netemu.model.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def matrix(
     from netemu.lab.matrix import run_matrix
     from netemu.observe.matrix.report import lines, summary
 
-    need_root()
+    need_root_everywhere()
     name = pick(lab)
     if namespace and "/" in service:
         raise UserError(f"--service {service} names its namespace; leave --namespace out")

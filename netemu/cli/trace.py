@@ -15,7 +15,7 @@ import typer
 
 from netemu.cli.labs import pick
 from netemu.cli.output import Format, note, say, say_json, table, write_file
-from netemu.cli.root import need_root
+from netemu.cli.root import need_root_everywhere
 from netemu.observe.story.destination import IPV4, IPV6
 from netemu.observe.story.story import Story, lines_of
 from netemu.observe.trace.evidence import Evidence, Protocol
@@ -36,7 +36,7 @@ def trace(
 
     kind = _one_of("--proto", protocol.lower(), get_args(Protocol))
     _one_of("--family", family, ("", IPV4, IPV6))
-    need_root()
+    need_root_everywhere()
     tracer = Tracer(pick(lab), source, namespace)
 
     async def send() -> list[Told]:
@@ -63,7 +63,7 @@ def live(
 
     kind = _one_of("--proto", protocol.lower(), get_args(Protocol))
     _one_of("--family", family, ("", IPV4, IPV6))
-    need_root()
+    need_root_everywhere()
     tracer = Tracer(pick(lab), source, namespace)
 
     def ready() -> None:

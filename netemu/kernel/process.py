@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import re
+import resource
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,14 @@ from netemu.kernel.pidfd import Process, adopt
 from netemu.kernel.sandbox import Sandbox, enter, spawn
 from netemu.model.errors import KernelError
 
-__all__ = ["Process", "Sandbox", "adopt", "enter", "reason", "run", "run_sync", "spawn"]
+__all__ = ["Process", "Sandbox", "adopt", "enter", "raise_open_files", "reason", "run", "run_sync", "spawn"]
+
+
+def raise_open_files() -> None:
+    """As many open files as may be: the usual soft limit of 1,024 is meant for one program, not for one that has
+    sockets in every Pod and node."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def run(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import socket
 import struct
 
@@ -75,9 +74,3 @@ class FdStore:
     def _put(self, name: str, fd: int) -> None:
         self.forget([name])
         self._fds[name] = fd
-
-
-def raise_open_files() -> None:
-    """As many open files as may be: every port of every Pod is one here, and 1024 is meant for one program's."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -22,7 +22,8 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from netemu.lab.fd_store import FdStore, raise_open_files
+from netemu.kernel.process import raise_open_files
+from netemu.lab.fd_store import FdStore
 from netemu.lab.processes import NODE_AGENT, SUPERVISOR, module_arguments, process_names
 
 KEEPS_SOCKETS = NODE_AGENT

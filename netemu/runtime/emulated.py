@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import resource
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from pathlib import Path
 from netemu.kernel import netns
 from netemu.kernel.inside import Stdio
 from netemu.kernel.pidfd import Process
+from netemu.kernel.process import raise_open_files
 from netemu.model import times
 from netemu.model.errors import KernelError, NetemuError
 from netemu.runtime import logs
@@ -72,7 +72,7 @@ class EmulatedRuntime:
 
     async def start(self) -> None:
         """See cri.Runtime."""
-        _raise_open_files()
+        raise_open_files()
         self._records.load()
         for entry in list(self._records.entries.values()):
             if entry.container.state is ContainerState.RUNNING:
@@ -262,12 +262,6 @@ def _open(sandbox: Sandbox, container: Container, store: SocketStore) -> list[Se
         TcpServer(sock, one.program, who) if one.protocol == "TCP" else UdpServer(sock, one.program, who)
         for one, sock in opened
     ]
-
-
-def _raise_open_files() -> None:
-    """Every port of every Pod is an open file here; the usual soft limit of 1024 is meant for one program's."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _listen(one: Listener, family: socket.AddressFamily) -> socket.socket:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from netemu.cli.root import need_root_everywhere
 from netemu.model.errors import KernelError
 from netemu.observe.matrix import measure as measuring
 from netemu.observe.matrix.measure import Ask, measure
@@ -53,3 +54,15 @@ async def test_what_many_nodes_refuse_has_no_more_sockets_than_anything_else(mon
 async def test_where_no_socket_can_be_had_nothing_is_said_of_the_network() -> None:
     with pytest.raises(KernelError, match="open a socket: Too many open files"):
         await measure([Ask("", "127.0.0.1", 1, "TCP", (Outcome.REFUSED,))] * 3)
+
+
+def test_what_looks_everywhere_may_open_as_many_files_as_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, hard - 1), hard))
+    try:
+        need_root_everywhere()
+
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
