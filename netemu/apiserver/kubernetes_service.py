@@ -20,6 +20,7 @@ from netemu.apiserver.registry import Registry
 from netemu.apiserver.watchcache import stored
 from netemu.client.base import Client, Obj
 from netemu.model.errors import AlreadyExists, ApiError, Conflict, NotFound
+from netemu.model.objects import SERVICE_NAME_LABEL
 from netemu.model.resources import ENDPOINTS, ENDPOINTSLICES, Resource
 from netemu.store.base import RevisionMismatch, Store
 
@@ -65,7 +66,7 @@ def _contents(addresses: Sequence[str], port: int) -> Sequence[tuple[Resource, d
     return (
         (
             ENDPOINTSLICES,
-            {"kubernetes.io/service-name": NAME},
+            {SERVICE_NAME_LABEL: NAME},
             {"addressType": family, "endpoints": endpoints, "ports": ports},
         ),
         # Whoever mirrors Endpoints into slices must leave these alone: their slice is the one above.

@@ -11,13 +11,13 @@ from netemu.controllers.actions import Action, Actions, owner_reference
 from netemu.controllers.cache import Cache
 from netemu.controllers.loop import Queue
 from netemu.controllers.servicepods import ServicePods
-from netemu.controllers.slices import MANAGED_BY, SERVICE_NAME, Frame, Group, managed_by, port_key, reconcile_slices
-from netemu.model.objects import Endpoint, EndpointSlice, Node, Service
+from netemu.controllers.slices import MANAGED_BY, Frame, Group, managed_by, port_key, reconcile_slices
+from netemu.model.objects import SERVICE_NAME_LABEL, Endpoint, EndpointSlice, Node, Service
 from netemu.model.pods import Pod
 from netemu.model.resources import ENDPOINTSLICES, NODES, PODS, SERVICES
 
 MANAGER = "endpointslice-controller.k8s.io"
-_RESERVED = (podendpoints.HEADLESS, SERVICE_NAME, MANAGED_BY)
+_RESERVED = (podendpoints.HEADLESS, SERVICE_NAME_LABEL, MANAGED_BY)
 
 
 def reconcile(
@@ -45,7 +45,7 @@ def labels(service: Service) -> dict[str, str]:
     """Labels of every slice: the Service's own, who it belongs to, who writes it."""
     own = {key: value for key, value in service.labels.items() if key not in _RESERVED}
     headless = {podendpoints.HEADLESS: ""} if service.headless else {}
-    return {**own, **headless, SERVICE_NAME: service.name, MANAGED_BY: MANAGER}
+    return {**own, **headless, SERVICE_NAME_LABEL: service.name, MANAGED_BY: MANAGER}
 
 
 def desired(service: Service, pods: Sequence[Pod], nodes: Mapping[str, Node]) -> dict[Group, list[Endpoint]]:
@@ -98,7 +98,7 @@ class EndpointSliceController:
         self._service_pods = service_pods
         self._slice_informer = cache.of(ENDPOINTSLICES, EndpointSlice)
         mine = managed_by(MANAGER)
-        self._slices = Index(self._slice_informer, lambda item: (service_key(item),) if mine(item) else ())
+        self._slices = Index(self._slice_informer, lambda item: (item.service_key,) if mine(item) else ())
         self._times = TriggerTimes()
 
     def watch(self, queue: Queue) -> None:
@@ -107,7 +107,7 @@ class EndpointSliceController:
         def of_slice(old: EndpointSlice | None, new: EndpointSlice | None) -> None:
             for item in filter(None, (old, new)):
                 if item.labels.get(MANAGED_BY) == MANAGER:
-                    queue.mark(service_key(item))
+                    queue.mark(item.service_key)
 
         def of_node(old: Node | None, new: Node | None) -> None:
             if _zone(old) != _zone(new):
@@ -132,11 +132,6 @@ class EndpointSliceController:
         pods = self._service_pods.of(service)
         trigger = self._times.newest(service, pods)
         return reconcile(service, pods, self._nodes.objects, self._slices[key], trigger)
-
-
-def service_key(item: EndpointSlice) -> str:
-    """The key of the Service that a slice belongs to."""
-    return f"{item.namespace}/{item.labels.get(SERVICE_NAME, '')}"
 
 
 def _zone(node: Node | None) -> str:

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from netemu.client.index import Index
 from netemu.controllers.actions import Action, Actions, Delete, owner_reference
 from netemu.controllers.cache import Cache
-from netemu.controllers.endpointslice import service_key
 from netemu.controllers.loop import Queue
 from netemu.controllers.slices import (
     MANAGED_BY,
-    SERVICE_NAME,
     TRIGGER_TIME,
     Frame,
     Group,
@@ -23,7 +21,15 @@ from netemu.controllers.slices import (
     port_key,
     reconcile_slices,
 )
-from netemu.model.objects import Endpoint, EndpointAddress, EndpointConditions, Endpoints, EndpointSlice, Service
+from netemu.model.objects import (
+    SERVICE_NAME_LABEL,
+    Endpoint,
+    EndpointAddress,
+    EndpointConditions,
+    Endpoints,
+    EndpointSlice,
+    Service,
+)
 from netemu.model.resources import ENDPOINTS, ENDPOINTSLICES, SERVICES
 
 MANAGER = "endpointslicemirroring-controller.k8s.io"
@@ -42,7 +48,7 @@ def reconcile(endpoints: Endpoints | None, service: Service | None, slices: Sequ
         namespace=endpoints.namespace,
         service=endpoints.name,
         owner=owner_reference(endpoints, "v1", "Endpoints"),
-        labels={**own, SERVICE_NAME: endpoints.name, MANAGED_BY: MANAGER},
+        labels={**own, SERVICE_NAME_LABEL: endpoints.name, MANAGED_BY: MANAGER},
         annotations={key: value for key, value in endpoints.annotations.items() if key not in _NOT_COPIED},
         trigger=endpoints.annotations.get(TRIGGER_TIME, ""),
     )
@@ -94,7 +100,7 @@ class EndpointSliceMirroringController:
         self._services = cache.of(SERVICES, Service)
         self._slice_informer = cache.of(ENDPOINTSLICES, EndpointSlice)
         mine = managed_by(MANAGER)
-        self._slices = Index(self._slice_informer, lambda item: (service_key(item),) if mine(item) else ())
+        self._slices = Index(self._slice_informer, lambda item: (item.service_key,) if mine(item) else ())
 
     def watch(self, queue: Queue) -> None:
         """Endpoints and their Services have the same key."""
@@ -106,7 +112,7 @@ class EndpointSliceMirroringController:
         def of_slice(old: EndpointSlice | None, new: EndpointSlice | None) -> None:
             for item in filter(None, (old, new)):
                 if item.labels.get(MANAGED_BY) == MANAGER:
-                    queue.mark(service_key(item))
+                    queue.mark(item.service_key)
 
         self._endpoints.on_change(of_any)
         self._services.on_change(of_any)

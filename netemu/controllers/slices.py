@@ -19,7 +19,6 @@ from netemu.model.objects import Endpoint, EndpointPort, EndpointSlice
 from netemu.model.resources import ENDPOINTSLICES
 
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
-SERVICE_NAME = "kubernetes.io/service-name"
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 
 Group = tuple[str, tuple[EndpointPort, ...]]

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from netemu.dns import names
-from netemu.model.objects import EndpointSlice, Namespace, Service
+from netemu.model.objects import SERVICE_NAME_LABEL, EndpointSlice, Namespace, Service
 from netemu.model.pods import Pod
 
-_SERVICE_LABEL = "kubernetes.io/service-name"
 _MAPPED = bytes(10) + b"\xff\xff"
 NO_PORT = -1
 """A Service or slice without ports has one of these: addresses resolve, SRV records cannot be made."""
@@ -298,7 +297,7 @@ def packed_address(address: str) -> bytes:
 def overlong(obj: Service | EndpointSlice) -> list[str]:
     """Names in an object that do not fit into a label. Kubernetes lets none in, other API servers may; an endpoint with
     such a hostname is known by its address, and what else bears one is left out."""
-    words = [obj.namespace, obj.name if isinstance(obj, Service) else obj.labels.get(_SERVICE_LABEL, "")]
+    words = [obj.namespace, obj.name if isinstance(obj, Service) else obj.labels.get(SERVICE_NAME_LABEL, "")]
     if isinstance(obj, EndpointSlice):
         words += [endpoint.hostname for endpoint in obj.endpoints or () if endpoint.hostname]
     return [word for word in words if not _fits(word)]
@@ -341,7 +340,7 @@ def _shared(ports: tuple[tuple[str, str, int], ...]) -> tuple[Port, ...]:
 def slice_facts(slice_: EndpointSlice, pod_names: bool) -> SliceFacts | None:
     """What DNS knows of an EndpointSlice; None for one that belongs to no Service, or to one whose name is no
     label."""
-    service = slice_.labels.get(_SERVICE_LABEL)
+    service = slice_.labels.get(SERVICE_NAME_LABEL)
     if not service or not (_fits(service) and _fits(slice_.namespace)):
         return None
     of_names = slice_.address_type == "FQDN"

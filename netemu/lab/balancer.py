@@ -28,8 +28,6 @@ from netemu.network.plan import NODE_BRIDGE, same_family
 
 log = logging.getLogger(__name__)
 
-_SERVICE_NAME = "kubernetes.io/service-name"
-
 
 def only_local(service: Service) -> bool:
     """Whether an ingress address of the Service is answered by some nodes only."""
@@ -72,7 +70,7 @@ def difference(wanted: Mapping[str, Sequence[str]], routes: Iterable[Route], poo
 async def balance(config: LabConfig, client: Client, services: Informer[Service]) -> None:
     """Keep the router's routes in line until cancelled. `services` is an informer that somebody else runs."""
     slices = Informer(client, ENDPOINTSLICES, EndpointSlice)
-    by_service = Index(slices, lambda piece: (f"{piece.namespace}/{piece.labels.get(_SERVICE_NAME, '')}",))
+    by_service = Index(slices, lambda piece: (piece.service_key,))
     nodes = {node.name: node.addresses for node in config.nodes}
     needed, changed = asyncio.Event(), asyncio.Event()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from netemu.model.objects import SERVICE_NAME_LABEL
+
 Obj = Mapping[str, Any]
 AGENT_AWAY = "the node agent does not answer, so no kube-proxy runs"
 
@@ -75,7 +77,7 @@ def endpoints_missing(services: Sequence[Obj], slices: Sequence[Obj], pods: Sequ
     """A line per Service whose EndpointSlices do not list as ready exactly the Pods that are."""
     listed: dict[tuple[str, str], set[str]] = {}
     for piece in slices:
-        service = (piece["metadata"].get("labels") or {}).get("kubernetes.io/service-name", "")
+        service = (piece["metadata"].get("labels") or {}).get(SERVICE_NAME_LABEL, "")
         names = listed.setdefault((piece["metadata"]["namespace"], service), set())
         for endpoint in piece.get("endpoints") or ():
             if (endpoint.get("conditions") or {}).get("ready", True):

@@ -78,7 +78,7 @@ class Scene:
         """Addresses of the endpoints of every Service that the destination may mean, in whatever state."""
         services = {service.key for service in self.cluster.services_at(port, destination)}
         for piece in self.objects.slices:
-            if f"{piece.namespace}/{piece.labels.get('kubernetes.io/service-name', '')}" in services:
+            if piece.service_key in services:
                 yield from (address for each in piece.endpoints or () for address in each.addresses)
 
 

@@ -167,10 +167,19 @@ class EndpointPort(Struct, frozen=True):
     app_protocol: str | None = None
 
 
+SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+"""Which Service an EndpointSlice belongs to."""
+
+
 class EndpointSlice(KubeObject, frozen=True):
     address_type: str = "IPv4"
     endpoints: tuple[Endpoint, ...] | None = ()
     ports: tuple[EndpointPort, ...] | None = ()
+
+    @property
+    def service_key(self) -> str:
+        """The key of the Service it belongs to; `NAMESPACE/` where it belongs to none."""
+        return f"{self.namespace}/{self.labels.get(SERVICE_NAME_LABEL, '')}"
 
 
 IP_FAMILY, MANAGED_BY = "ipaddress.kubernetes.io/ip-family", "ipaddress.kubernetes.io/managed-by"

@@ -14,7 +14,6 @@ from netemu.observe.addresses import inside
 from netemu.observe.oracle import NodeView, Settings
 from netemu.observe.service_ports import balancer_ips_of, cluster_ip_of, external_ips_of, proxied
 
-_SERVICE_LABEL = "kubernetes.io/service-name"
 Port = tuple[int, str]
 """Number and protocol, as in (53, "UDP")."""
 
@@ -163,7 +162,7 @@ class Cluster:
     def _by_service(self) -> dict[str, list[EndpointSlice]]:
         found: dict[str, list[EndpointSlice]] = {}
         for piece in self.slices:
-            found.setdefault(f"{piece.namespace}/{piece.labels.get(_SERVICE_LABEL, '')}", []).append(piece)
+            found.setdefault(piece.service_key, []).append(piece)
         return found
 
     @cached_property

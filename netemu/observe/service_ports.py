@@ -10,7 +10,6 @@ from netemu.model.objects import Endpoint, EndpointSlice, Service, ServicePort
 from netemu.observe.addresses import canonical
 
 _SKIP_LABELS = ("service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless")
-_SERVICE_LABEL = "kubernetes.io/service-name"
 _HINTS = ("service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode")
 
 
@@ -135,8 +134,7 @@ def endpoints_of(hit: Hit, slices: Sequence[EndpointSlice], node: str, like: str
     family = "IPv6" if ":" in like else "IPv4"
     found: dict[str, Seen] = {}
     for piece in slices:
-        belongs = piece.namespace == hit.service.namespace and piece.labels.get(_SERVICE_LABEL) == hit.service.name
-        if not belongs or piece.address_type != family:
+        if piece.service_key != hit.service.key or piece.address_type != family:
             continue
         numbers = [
             p.port for p in piece.ports or () if (p.name, p.protocol or "TCP") == (hit.port.name, hit.port.protocol)

@@ -17,7 +17,6 @@ import msgspec
 from netemu.model import objects
 from netemu.proxy.services import Family, PortKey, ServicePort, canonical, family_of, is_host, is_number
 
-SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 ZONE_LABEL = "topology.kubernetes.io/zone"
 
 
@@ -101,7 +100,7 @@ _NO_HINTS: frozenset[str] = frozenset()
 
 def service_of(piece: objects.EndpointSlice) -> str:
     """`namespace/name` of the Service an EndpointSlice belongs to, "" where it belongs to none."""
-    name = piece.labels.get(SERVICE_NAME_LABEL, "")
+    name = piece.labels.get(objects.SERVICE_NAME_LABEL, "")
     return f"{piece.namespace}/{name}" if name and piece.namespace and piece.name else ""
 
 

@@ -17,7 +17,6 @@ from netemu.observe.cluster import endpoint_text
 from netemu.observe.conntrack.flows import Held
 from netemu.observe.names import Names
 
-_SERVICE_LABEL: Final = "kubernetes.io/service-name"
 _OVER: Final = frozenset({"TIME_WAIT", "CLOSE", "LAST_ACK", "FIN_WAIT", "CLOSE_WAIT"})
 _Port = tuple[str, str, str]
 """Service, name of the port, protocol in small letters."""
@@ -69,7 +68,7 @@ def _endpoints(slices: Iterable[EndpointSlice]) -> dict[_Port, dict[str, Endpoin
     """The endpoints of each Service port, in whatever condition, by `address:port`."""
     found: dict[_Port, dict[str, Endpoint]] = {}
     for piece in slices:
-        service = f"{piece.namespace}/{piece.labels.get(_SERVICE_LABEL, '')}"
+        service = piece.service_key
         for name, protocol, number in _ports(piece):
             of = found.setdefault((service, name, protocol), {})
             for endpoint in piece.endpoints or ():

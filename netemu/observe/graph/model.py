@@ -19,7 +19,6 @@ from netemu.model.pods import Pod
 from netemu.observe.conntrack.flows import ServiceFlow
 from netemu.observe.service_ports import balancer_ips_of
 
-_SERVICE_LABEL: Final = "kubernetes.io/service-name"
 _ZONE: Final = "topology.kubernetes.io/zone"
 UNDERLAY: Final = "underlay"
 _MOST_CLIENTS: Final = 3
@@ -264,7 +263,7 @@ def _endpoints(
     edges: dict[tuple[str, str], Edge] = {}
     others: dict[str, Vertex] = {}
     for piece in slices:
-        service = f"{piece.namespace}/{piece.labels.get(_SERVICE_LABEL, '')}"
+        service = piece.service_key
         ports = tuple(f"{port.port}/{(port.protocol or 'TCP').lower()}" for port in piece.ports or () if port.port)
         for endpoint in (piece.endpoints or ()) if service in listed else ():
             pod, address = _target(endpoint), endpoint.addresses[0]

@@ -30,7 +30,6 @@ IPV4, IPV6 = "ipv4", "ipv6"
 _KINDS = {
     "service": "Service", "svc": "Service", "pod": "Pod", "po": "Pod", "node": "node", "no": "node", "client": "client",
 }  # fmt: skip
-_SERVICE_LABEL = "kubernetes.io/service-name"
 _WRITTEN = "ADDRESS, NAME, NAMESPACE/NAME, service/NAME, pod/NAME, node/NAME or client/NAME"
 _LIKE_IPV4 = re.compile(r"[0-9]+(\.[0-9]+){3}")
 _WITH_PORT = re.compile(r"(.*?:[^:/\]]+)(/.*)?")
@@ -224,7 +223,7 @@ def _service(wanted: Wanted, objects: Objects, namespace: str, family: str) -> D
         addresses = [
             endpoint.addresses[0]
             for piece in objects.slices
-            if piece.namespace == namespace and piece.labels.get(_SERVICE_LABEL) == service.name
+            if piece.service_key == service.key
             for endpoint in piece.endpoints or ()
             if endpoint.addresses and endpoint.conditions.ready is not False
         ]

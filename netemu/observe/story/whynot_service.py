@@ -14,8 +14,6 @@ from netemu.model.selectors import LabelSelector
 from netemu.observe.reasons import Because, Reason
 from netemu.observe.story.destination import Objects
 
-_SERVICE_LABEL = "kubernetes.io/service-name"
-
 
 def no_endpoints(service: Service, port: ServicePort, objects: Objects, family: str) -> Because:
     """Why nothing stands behind a Service port, for addresses of a family (`IPv4` or `IPv6`)."""
@@ -119,10 +117,7 @@ def _is_node_port(service: Service, port: int) -> bool:
 
 def _endpoints(service: Service, objects: Objects) -> list[Endpoint]:
     return [
-        endpoint
-        for piece in objects.slices
-        if piece.namespace == service.namespace and piece.labels.get(_SERVICE_LABEL) == service.name
-        for endpoint in piece.endpoints or ()
+        endpoint for piece in objects.slices if piece.service_key == service.key for endpoint in piece.endpoints or ()
     ]
 
 
