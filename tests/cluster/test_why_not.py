@@ -204,13 +204,15 @@ def blackhole(kind: str) -> AbstractContextManager[None]:
 
 @contextmanager
 def down(namespace: str, link: str) -> Iterator[None]:
-    """A link is down, and what the kernel forgets with it comes back: routes, and addresses of IPv6."""
+    """A link is down, and what the kernel forgets with it comes back: routes, neighbours, addresses of IPv6."""
     forgotten = [f"ip route add {route} dev {link}" for route in lines(namespace, f"ip -4 route show dev {link}")]
     for address in lines(namespace, f"ip -o -6 addr show dev {link} scope global"):
         forgotten.append(f"ip -6 addr add {address.split()[3]} dev {link} nodad")
     for route in lines(namespace, f"ip -6 route show dev {link}"):
         if "proto kernel" not in route:
             forgotten.append(f"ip -6 route add {route.partition(' pref ')[0]} dev {link}")
+    neighbours = lines(namespace, f"ip neigh show dev {link} nud permanent")
+    forgotten += [f"ip neigh replace {each.removesuffix(' PERMANENT')} nud permanent dev {link}" for each in neighbours]
     with changed(namespace, f"ip link set {link} down", f"ip link set {link} up"):
         yield
     for command in forgotten:
@@ -306,6 +308,8 @@ SETUPS: dict[str, tuple[Broken, str, str, dict[str, Any], str, str, str]] = {
         "nobody on link eth0 of client/laptop has 203.0.113.77"),
     "address of nobody": (nullcontext, "client", "198.51.100.77:80", {}, "no-route", "underlay",
         "nothing in this lab"),
+    "no such Pod, from the node itself": (nullcontext, "node/worker-1", "10.244.1.99:80", {}, "loop",
+        "node/worker-1", "has it"),
     "MTU": (small_mtu, "client", "pod/far:8081", {**UDP, "size": 1500}, "mtu", "node/worker-1",
         "1500 bytes is too long"),
     "MTU at the far end": (lambda: small_mtu(WORKER_2), "client", "pod/far", {**ICMP, "size": 1450}, "mtu",

@@ -6,8 +6,8 @@ import pytest
 
 from netemu.model import nft
 from netemu.model.nft import Field
-from netemu.observe.trace.consult import balancing_run, looked_up, routed_before
-from netemu.observe.trace.evidence import Crossing, Headers, Hook
+from netemu.observe.trace.consult import balancing_run, looked_up, routed_before, translated
+from netemu.observe.trace.evidence import Crossing, Headers, Hook, RuleHit
 from netemu.observe.trace.passages import Passage, Run
 
 SERVICE = Headers(protocol="tcp", source="10.0.0.1", destination="10.96.0.1", port=80)
@@ -72,3 +72,29 @@ def test_a_rule_that_acted_found_what_it_looked_up_unless_it_wanted_not_to() -> 
     )
 
     assert list(looked_up(rule)) == [((Field.IP_SADDR,), "clients", "set"), (key, "service-ips", "map")]
+
+
+@pytest.mark.parametrize(
+    ("text", "to"),
+    [
+        ("-p tcp -j DNAT --to-destination 10.244.2.2:8080", ["10.244.2.2"]),
+        ("meta l4proto tcp dnat to [fd00::2]:8080", ["fd00::2"]),
+        ("dnat ip to numgen random mod 2 map { 0 : 10.244.2.2 . 8080, 1 : 10.244.2.3 . 8080 }",
+         ["10.244.2.2", "10.244.2.3"]),
+        ("-j ACCEPT", []),
+    ],
+)  # fmt: skip
+def test_a_packet_that_no_later_witness_saw_went_where_the_last_rule_sent_it(text: str, to: list[str]) -> None:
+    hit = RuleHit(
+        seconds=0.0,
+        place="node",
+        leg="there",
+        backend="nft",
+        family="ip",
+        table="nat",
+        chain="c",
+        verdict="",
+        text=text,
+    )
+
+    assert translated([hit]) == to

@@ -138,7 +138,7 @@ class Teller:
         return " and ".join(said) + known
 
     def _routed(self, event: Routed) -> str:
-        if event.error or event.type in ("blackhole", "unreachable", "prohibit"):
+        if event.leads_nowhere:
             return f"there is no way to {event.destination}"
         if event.type == "local":
             return f"{self._who(event.destination)} is here"

@@ -21,13 +21,12 @@ from netemu.kernel.rtnetlink_answers import Link
 from netemu.observe.names import NODE, POD, SERVICE, UNDERLAY, Names
 from netemu.observe.reasons import Reason
 from netemu.observe.story.cause import WhyNot
-from netemu.observe.trace.evidence import Crossing, Dropped, Evidence, Leg, Routed, RuleHit
+from netemu.observe.trace.evidence import NOWHERE, Crossing, Dropped, Evidence, Leg, Routed, RuleHit
 from netemu.observe.trace.outcome import answerer, ended
 from netemu.observe.trace.standing import Standing
 
 _TAG: Final = 4
 """A link takes in a VLAN tag's length more than its MTU (`is_skb_forwardable`)."""
-_REFUSING: Final = ("blackhole", "unreachable", "prohibit")
 
 
 class End(NamedTuple):
@@ -59,9 +58,15 @@ class Way:
 
     @property
     def circled(self) -> bool:
-        """Whether it went round until its TTL was used up."""
+        """Whether it went round until its TTL was used up, or came back to its sender, which took it for a forgery."""
         answer = self.evidence.answer
-        return answer is not None and answer.what.startswith("time exceeded")
+        expired = answer is not None and answer.what.startswith("time exceeded")
+        return expired or (self.source != self.to and self.entered(self.source) > 1)
+
+    def entered(self, place: str) -> int:
+        """How often it has come into a place, or began there."""
+        came = [e.place for e in self.evidence.at(place, self.leg) if isinstance(e, Crossing) and e.direction == "in"]
+        return len(came) + (place == self.source)
 
     @property
     def narrow(self) -> bool:
@@ -180,7 +185,7 @@ def route_refuses(way: Way) -> WhyNot | None:
     end = way.end
     standing = way.network.get(end.place) if end is not None else None
     route = standing.route(way.address) if standing is not None else None
-    if end is None or end.by != "route" or route is None or route.type not in _REFUSING:
+    if end is None or end.by != "route" or route is None or route.type not in NOWHERE:
         return None
     named = f"{route.type} {route.to}"
     does = "drops" if route.type == "blackhole" else "refuses"
@@ -194,12 +199,9 @@ def circle(way: Way) -> WhyNot | None:
     if not way.circled:
         return None
     crossed = [e.place for e in way.evidence.events if isinstance(e, Crossing) and e.leg == way.leg]
-    places = [place for place in dict.fromkeys(crossed) if crossed.count(place) > 2]
+    places = [place for place in dict.fromkeys(crossed) if way.entered(place) > 1]
     between = f" between {' and '.join(places)}" if len(places) > 1 else ""
-    text = (
-        f"the packet went in a circle{between} until its TTL was used up: routes lead to {way.who(way.address)}, "
-        "and nobody there has it"
-    )
+    text = f"the packet went in a circle{between}: routes lead to {way.who(way.address)}, and nobody there has it"
     remedy = "ask for an address that somebody has: `kubectl get pods -A -o wide`"
     # Where its TTL ended is chance; the node that sends it back is where it should have been.
     nodes = [place for place in places if place.startswith(f"{NODE}/")]
@@ -270,7 +272,7 @@ def on_the_way_back(way: Way) -> WhyNot | None:
     standing = way.network.get(way.source)
     route = standing.route(way.address) if standing is not None else None
     answered = any(event.leg == "back" for event in way.evidence.events)
-    if standing is not None and not answered and (route is None or route.type in _REFUSING):
+    if standing is not None and not answered and (route is None or route.type in NOWHERE):
         text = f"{way.source} took the packet, and has no route back to {way.who(way.address)}"
         remedy = "`ip route` there shows what is left"
         return WhyNot(reason=Reason.NO_ROUTE_BACK, place=way.source, text=text, remedy=remedy)

@@ -32,7 +32,6 @@ from netemu.observe.trace.passages import Passage
 Noted = Sequence[tuple[Passage, Sequence[Event]]]
 """Passages, and what happened in each between its frames."""
 _REFUSING = ("drop", "reject")
-_NOWHERE = ("blackhole", "unreachable", "prohibit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +100,8 @@ def _end(passage: Passage, notes: Sequence[Event], crossed: Sequence[Crossing]) 
     if hit and hit.verdict in _REFUSING:
         refused = hit.verdict == "reject" or "reject" in hit.text.split()
         return replace(ended, by="policy" if hit.policy else "rule", rejected=refused, detail=_where(hit))
-    if route and route.error:
-        return replace(ended, by="route", detail=route.error, rejected=_refused(passage, crossed))
-    if route and route.type in _NOWHERE:
-        return replace(ended, by="route", detail=route.type, rejected=_refused(passage, crossed))
+    if route and route.leads_nowhere:
+        return replace(ended, by="route", detail=route.error or route.type, rejected=_refused(passage, crossed))
     if _taken_in(passage, notes):
         return None
     length = passage.headers.length if passage.headers else 0

@@ -25,6 +25,8 @@ from netemu.observe.trace.rule_texts import Rules
 from netemu.observe.trace.watching import Watcher
 
 _DNAT_TARGET: Final = re.compile(r"(?:dnat to|--to-destination) \[?([0-9a-f.:]+?)\]?(?::\d+)?(?: |$)")
+_DNAT_MAP: Final = re.compile(r"\d+ : ([0-9a-f.:]+) \. \d+")
+"""The endpoints of `numgen random mod 2 map { 0 : 10.244.2.2 . 8080, 1 : 10.244.2.3 . 8080 }`."""
 _LOOPBACK: Final = "lo"
 _REFUSING: Final = ("drop", "reject")
 
@@ -75,8 +77,10 @@ class Consultant:
         for index in range(len(runs) + 1):
             if index in routed and not _refused(found):
                 known = routed[index]
-                destination = known.headers.destination if known else _translated(found) or headers.destination
-                found.append(self._route(passage, destination, headers.source, known.mark if known else 0))
+                to = [known.headers.destination] if known else translated(found) or [headers.destination]
+                routes = [self._route(passage, each, headers.source, known.mark if known else 0) for each in to]
+                # Where a rule drew lots and no later witness saw the packet, it had the lot that leads nowhere.
+                found.append(next((each for each in routes if each.leads_nowhere), routes[0]))
             for hit in runs[index].hits if index < len(runs) else ():
                 found += await self._hit(hit, runs[index])
             if index == balancing:
@@ -224,10 +228,14 @@ def _refused(found: Sequence[Event]) -> bool:
     return bool(last and last.verdict in _REFUSING)
 
 
-def _translated(found: Sequence[Event]) -> str:
-    """The destination that the last rule gave, for a packet that no later witness saw."""
-    texts = [match[1] for event in found if isinstance(event, RuleHit) and (match := _DNAT_TARGET.search(event.text))]
-    return texts[-1] if texts else ""
+def translated(found: Sequence[Event]) -> list[str]:
+    """The destination that the last rule gave, or those it drew lots for, of a packet that no later witness saw."""
+    for event in reversed(found):
+        if isinstance(event, RuleHit) and (match := _DNAT_TARGET.search(event.text)):
+            return [match[1]]
+        if isinstance(event, RuleHit) and "dnat" in event.text and (lots := _DNAT_MAP.findall(event.text)):
+            return [str(lot) for lot in lots]
+    return []
 
 
 def _tuple(headers: Headers) -> Tuple:

@@ -16,7 +16,7 @@ in which the kernel told it, 100 ns apart: the order is true, the small differen
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -24,6 +24,10 @@ Protocol: TypeAlias = Literal["tcp", "udp", "icmp"]
 Leg: TypeAlias = Literal["there", "back"]
 Hook: TypeAlias = Literal["", "prerouting", "input", "forward", "output", "postrouting"]
 Backend: TypeAlias = Literal["nft", "iptables-nft", "iptables-legacy"]
+
+
+NOWHERE: Final = ("blackhole", "unreachable", "prohibit")
+"""Types of routes that lead nowhere."""
 
 
 class Packet(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,6 +220,11 @@ class Routed(_Event, frozen=True, kw_only=True, tag="route"):
     """The neighbour that it goes on to was asked for and has not answered: its entry is INCOMPLETE or FAILED."""
     error: str = ""
     """The kernel's refusal: `Network is unreachable`."""
+
+    @property
+    def leads_nowhere(self) -> bool:
+        """Whether there is no way on."""
+        return bool(self.error) or self.type in NOWHERE
 
 
 class Dropped(_Event, frozen=True, kw_only=True, tag="dropped"):

@@ -106,8 +106,12 @@ def _source(packet: Packet, place: Watched, sources: Sources) -> str:
             bare = address.address.partition("/")[0]
             if (":" in bare) == packet.ipv6 and address.scope == "global":
                 return bare
+        down = [link.name for link in netlink.links() if not link.up]
     family = "IPv6" if packet.ipv6 else "IPv4"
-    raise UserError(f"{place.name} has no {family} address: nothing can be sent to {packet.destination} from there")
+    why = f" (down: link {', '.join(down)})" if down else ""
+    raise UserError(
+        f"{place.name} has no {family} address{why}: nothing can be sent to {packet.destination} from there"
+    )
 
 
 def _send(sender: Sender, data: bytes, destination: str) -> str:
