@@ -6,6 +6,7 @@ packet met. Of routes the main table is read, which is all that a lab has by its
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -14,6 +15,7 @@ from typing import Final
 from netemu.kernel import sysctl
 from netemu.kernel.netlink import Netlink
 from netemu.kernel.rtnetlink_answers import Link, Route
+from netemu.model.errors import KernelNotFound
 from netemu.observe.trace.evidence import Watched
 
 _FORWARDING: Final = {False: "net.ipv4.ip_forward", True: "net.ipv6.conf.all.forwarding"}
@@ -42,8 +44,12 @@ class Standing:
 
 
 def read_standings(places: Iterable[Watched], *, ipv6: bool) -> dict[str, Standing]:
-    """By the places' names. Raises KernelNotFound for a namespace that is gone."""
-    return {place.name: _read(place.netns, ipv6=ipv6) for place in places}
+    """By the places' names; without those that have gone meanwhile, as Pods do."""
+    found: dict[str, Standing] = {}
+    for place in places:
+        with contextlib.suppress(KernelNotFound):
+            found[place.name] = _read(place.netns, ipv6=ipv6)
+    return found
 
 
 def _read(netns: str, *, ipv6: bool) -> Standing:
