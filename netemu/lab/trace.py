@@ -8,6 +8,7 @@ happen the kernel tells (`observe.gather`); a story and, where the two differ, a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -22,8 +23,8 @@ from netemu.lab.config import LabConfig
 from netemu.lab.readiness import rules_missing
 from netemu.lab.rules import proxied_revisions
 from netemu.lab.targets import Target, find_target
-from netemu.model.errors import UserError
-from netemu.model.resources import DEPLOYMENTS, STATEFULSETS
+from netemu.model.errors import NetemuError, UserError
+from netemu.model.resources import DEPLOYMENTS, SERVICES, STATEFULSETS
 from netemu.network import names as networks
 from netemu.observe.cluster import Cluster, Sender
 from netemu.observe.names import CLIENT, POD, UNDERLAY, Names
@@ -44,6 +45,7 @@ from netemu.observe.trace.standing import read_standings
 
 _DNS = 53
 _DNS_A = 1
+_RENEW = 1.0
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Tracer:
         sender = self._scene.senders.get(self._source.name)
         if sender is None:
             raise UserError(f"Pod {self._source.name} has no address yet, or has ended: nothing can be sent from there")
-        self._sender = sender
+        self._sender, self._revision, self._renewal = sender, "", asyncio.Lock()
 
     @property
     def names(self) -> Names:
@@ -163,11 +165,33 @@ class Tracer:
         source, destination = self._source, await self._resolve(to, protocol, family)
         if destination.trouble is not None:
             raise UserError(f"destination {to!r}: {destination.trouble.text}")
-        watched = self._scene.watched(source, destination.address, destination.port)
-        place = Watched(source.name, source.netns)
-        async for evidence in follow(place, watched, destination.address, destination.port, protocol, ready):
-            self._scene = await asyncio.to_thread(read_scene, self._scene.config.name)
-            yield await self._tell(evidence, destination, watched)
+        address, port, place = destination.address, destination.port, Watched(source.name, source.netns)
+
+        def places() -> list[Watched]:
+            return self._scene.watched(source, address, port)
+
+        renewing = asyncio.create_task(self._renew_often())
+        try:
+            async for evidence in follow(place, places, address, port, protocol, ready):
+                await self._renew()
+                yield await self._tell(evidence, destination, places())
+        finally:
+            renewing.cancel()
+
+    async def _renew_often(self) -> None:
+        """Pods that come are known before the first connection to them, mostly."""
+        while True:
+            await asyncio.sleep(_RENEW)
+            with contextlib.suppress(NetemuError):  # an API server that is away for a while changes nothing
+                await self._renew()
+
+    async def _renew(self) -> None:
+        """Know what the lab is now, if it may have changed: asked aside, for what is watched must be read meanwhile."""
+        lab = self._scene.config.name
+        async with self._renewal:
+            revision = await asyncio.to_thread(LabApi(lab).list, SERVICES, limit="1")
+            if revision[1] != self._revision or self._scene.proxies:
+                self._revision, self._scene = revision[1], await asyncio.to_thread(read_scene, lab)
 
     async def _resolve(self, to: str, protocol: Protocol, family: str) -> Destination:
         source, is_pod = self._source, bool(self._source.directory)

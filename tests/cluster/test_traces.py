@@ -15,11 +15,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from netemu.kernel import netns
+from netemu.lab.rules import wait_for_rules
 from netemu.lab.trace import Scene, Tracer, read_scene
-from netemu.network.names import node_netns
+from netemu.model.resources import PODS
+from netemu.network.names import node_netns, pod_netns
 from netemu.observe.story.story import Story
 from netemu.observe.trace.evidence import RuleHit
-from tests.cluster.labs import eventually, netemu, netemu_json, run, start
+from tests.cluster.labs import api, eventually, netemu, netemu_json, run, start
 from tests.cluster.trace_table import (
     ROWS,
     Row,
@@ -137,6 +140,34 @@ def test_connections_that_programs_open_are_told_as_they_begin(lab: str, tmp_pat
     ]
     rules = [step.event.chain for step in stories[0].steps if isinstance(step.event, RuleHit)]
     assert "KUBE-SERVICES" in rules or "services" in rules
+
+
+def test_a_pod_that_comes_while_connections_are_followed_is_watched_too(lab: str, tmp_path: Path) -> None:
+    said, told = tmp_path / "stderr", tmp_path / "stdout"
+    with said.open("wb") as stderr, told.open("wb") as stdout:
+        command = ("trace", "client", "svc/empty:80", "--live", "-o", "json", "--lab", lab)
+        process = start(*command, stdout=stdout, stderr=stderr)
+
+    def reached() -> bool:
+        run("probe", "client", "empty:80", "--lab", lab)
+        return '"place":"default/fresh"' in told.read_text()
+
+    try:
+        eventually(lambda: "waiting for connections" in said.read_text(), "the trace is ready")
+        container = {"name": "c", "image": "agnhost", "args": ["netexec"], "ports": [{"containerPort": 8080}]}
+        meta = {"name": "fresh", "labels": {"app": "wep"}}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": [container]}}
+        api(lab).create(PODS, pod, "default")
+        eventually(reached, "a connection to the new Pod is told from there")
+    finally:
+        process.kill()
+        process.wait()
+        api(lab).request("DELETE", PODS.path("default", "fresh"), {"kind": "DeleteOptions", "gracePeriodSeconds": 0})
+        eventually(lambda: pod_netns(lab, "default", "fresh") not in netns.names(), "the Pod is gone")
+        wait_for_rules(lab, timeout=20)
+    stories = [msgspec.json.decode(line, type=Story) for line in told.read_text().splitlines()]
+
+    assert [(story.outcome, story.why_not) for story in stories if story.endpoint][-1] == ("answered", None)
 
 
 def test_a_trace_that_is_interrupted_leaves_nothing_behind(lab: str, tmp_path: Path) -> None:

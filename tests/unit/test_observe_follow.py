@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from netemu.kernel.nft_trace import TABLE, Step
 from netemu.kernel.tap import Frame
 from netemu.observe.trace.evidence import Packet, Protocol
-from netemu.observe.trace.follow import answered, beginnings
+from netemu.observe.trace.follow import Beginnings, Begun
 from netemu.observe.trace.headers import craft
 from netemu.observe.trace.passages import Seen
 
@@ -27,6 +29,12 @@ def step(data: bytes, chain: str = "output", table: str = TABLE) -> Step:
 
 def seen(*steps: Step, frames: tuple[Frame, ...] = ()) -> Seen:
     return Seen("shop/client", steps=list(steps), frames=list(frames))
+
+
+def beginnings(seen: Seen, destination: str, port: int, protocol: Protocol) -> list[Begun]:
+    begun = Beginnings(destination, port, protocol)
+    begun.read(seen)
+    return begun.waiting
 
 
 def test_what_is_for_another_place_or_port_is_left_out() -> None:
@@ -55,8 +63,34 @@ def test_it_began_when_its_first_frame_was_seen_and_is_answered_when_one_comes_b
     # What comes back to the port that it was sent from.
     back = Packet(destination=CLIENT, port=40000, protocol="tcp", source=WEB, source_port=80)
     answer = Frame(5_000_400_000, "eth0", False, ETHERNET + craft(back, b"zzzzzzzz").data)
-    (begun,) = beginnings(seen(step(packet()), frames=(syn,)), WEB, 80, "tcp")
+    begun, place = Beginnings(WEB, 80, "tcp"), seen(step(packet()), frames=(syn,))
+    begun.read(place)
+    (one,) = begun.waiting
 
-    assert begun.at == 5.0
-    assert not answered(seen(frames=(syn,)), begun)
-    assert answered(seen(frames=(syn, answer)), begun)
+    assert (one.at, one.answered) == (5.0, False)
+    place.frames.append(answer)
+    begun.read(place)
+    assert one.answered
+
+
+def test_what_is_told_does_not_begin_again_when_its_packet_meets_more_rules() -> None:
+    begun, place = Beginnings(WEB, 80, "tcp"), seen(step(packet()))
+    begun.read(place)
+    begun.tell(*begun.waiting)
+    place.steps.append(step(packet()))
+    begun.read(place)
+
+    assert begun.waiting == []
+
+
+def test_frames_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Frame] = []
+    monkeypatch.setattr(Begun, "see", lambda _, frame: looked.append(frame))
+    frames = tuple(Frame(number, "eth0", True, ETHERNET + packet()) for number in range(3))
+    begun, place = Beginnings(WEB, 80, "tcp"), seen(step(packet()), frames=frames)
+    for _ in range(5):
+        begun.read(place)
+    place.frames.append(frames[0])
+    begun.read(place)
+
+    assert looked == [*frames, frames[0]]

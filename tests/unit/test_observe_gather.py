@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from collections.abc import Callable
 
@@ -141,7 +142,7 @@ async def test_a_place_that_is_gone_and_a_source_without_an_address(sources: Scr
 
 async def test_connections_that_programs_open_are_followed_each_once(sources: ScriptedSources) -> None:
     ready, here = asyncio.Event(), sources.places[HERE.netns]
-    following = follow(HERE, [HERE, THERE], WEB, 80, "tcp", ready.set, sources)
+    following = follow(HERE, lambda: [HERE, THERE], WEB, 80, "tcp", ready.set, sources)
     first = asyncio.ensure_future(anext(following))
     await ready.wait()
     sent = answering(sources)
@@ -154,4 +155,26 @@ async def test_connections_that_programs_open_are_followed_each_once(sources: Sc
 
     assert [each.packet.source_port for each in found] == [40001, 40002]
     assert all(each.answer is not None for each in found)
+    assert sources.still_open == 0
+
+
+async def test_places_that_come_and_go_while_connections_are_followed(sources: ScriptedSources) -> None:
+    ready, places = asyncio.Event(), [HERE]
+    following = follow(HERE, lambda: places, WEB, 80, "tcp", ready.set, sources)
+    first = asyncio.ensure_future(anext(following))
+    await ready.wait()
+    at_first = sources.still_open
+
+    async def until(holds: Callable[[], bool]) -> None:
+        while not holds():  # noqa: ASYNC110 - the fake tells nobody
+            await asyncio.sleep(0.01)
+
+    places += [THERE, Watched("shop/gone", "nowhere")]
+    await asyncio.wait_for(until(lambda: sources.still_open == 2 * at_first), 10)
+    places.remove(THERE)
+    await asyncio.wait_for(until(lambda: sources.still_open == at_first), 10)
+    first.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await first
+
     assert sources.still_open == 0

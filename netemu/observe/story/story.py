@@ -159,7 +159,7 @@ class Teller:
                 kept = "the sender's own" if flow.source == sent else f"not the sender's {sent}"
                 return f"answered by {server}{took}; it saw the source {flow.source}, {kept}"
             case "answered":
-                return f"answered by {self._server(evidence) or by}{took}"
+                return f"answered by {self._server(evidence) or by}{took}; nobody watched what happened there"
             case "refused":
                 return f"refused{said} by {server or by}{took}"
             case "rejected":
