@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from netemu.model.errors import UserError
+from netemu.model.hosts import bracketed
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -188,10 +189,9 @@ def in_cluster() -> Credentials:
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT")
     if not host or not port or not (_SERVICE_ACCOUNT / "token").exists():
         raise UserError("not in a cluster: no KUBERNETES_SERVICE_HOST or service account token; give a kubeconfig")
-    host = f"[{host}]" if ":" in host else host
     ca = _SERVICE_ACCOUNT / "ca.crt"
     return Credentials(
-        server=f"https://{host}:{port}",
+        server=f"https://{bracketed(host)}:{port}",
         ca=ca.read_text() if ca.exists() else "",
         token=(_SERVICE_ACCOUNT / "token").read_text().strip(),
     )

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from netemu.dns import wire
 from netemu.dns.wire import Message, WireError
+from netemu.model.hosts import endpoint_text
 
 
 class UpstreamError(Exception):
@@ -41,7 +42,7 @@ class Upstream:
         self._idle: list[tuple[float, _Connection]] = []
 
     def __str__(self) -> str:
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        return endpoint_text(self.address, self.port)
 
     async def ask(
         self,

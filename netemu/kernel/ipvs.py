@@ -25,6 +25,7 @@ from netemu.kernel import process
 from netemu.kernel.nfnetlink import attribute, attributes, nested, text
 from netemu.kernel.requests import Message, Requests
 from netemu.model.errors import KernelError
+from netemu.model.hosts import endpoint_text
 from netemu.model.protocols import WITH_PORTS, name_of
 
 _NETLINK_GENERIC, _CONTROLLER, _GETFAMILY, _FAMILY_ID, _FAMILY_NAME = 16, 0x10, 3, 1, 2
@@ -82,7 +83,7 @@ class ServerKey(NamedTuple):
     def __str__(self) -> str:
         if self.fwmark:
             return f"fwmark {self.fwmark}{' ipv6' if self.ipv6 else ''}"
-        return f"{self.protocol} {_pair(self.address, self.port)}"
+        return f"{self.protocol} {endpoint_text(self.address, self.port)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ class Destination:
     @property
     def target(self) -> str:
         """`ip:port`, `[ip]:port`."""
-        return _pair(self.address, self.port)
+        return endpoint_text(self.address, self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -454,10 +455,6 @@ def _read_destination(found: dict[int, bytes], ipv6: bool) -> Destination:
 def _counted(found: dict[int, bytes]) -> tuple[int, int]:
     stats = attributes(found.get(_STATS, b""))
     return _number(stats, _IN_PACKETS), _number(stats, _IN_BYTES)
-
-
-def _pair(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _address(value: str) -> bytes:

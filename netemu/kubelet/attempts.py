@@ -16,6 +16,7 @@ from functools import cache
 from netemu.kernel import netns
 from netemu.kubelet.probes import Outcome
 from netemu.model.errors import KernelError
+from netemu.model.hosts import endpoint_text
 from netemu.model.pods import ContainerPort, GRPCAction, HTTPGetAction, Probe
 from netemu.runtime.cri import ExecResult, RuntimeFailure
 
@@ -57,10 +58,6 @@ def port_number(port: int | str, ports: Sequence[ContainerPort]) -> int:
     raise ValueError(f"couldn't find port: {port}")
 
 
-def _shown(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 async def _connect(node_netns: str, host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with netns.entered(node_netns):
@@ -70,7 +67,7 @@ async def _connect(node_netns: str, host: str, port: int) -> socket.socket:
     except OSError as error:
         sock.close()
         why = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise ValueError(f"dial tcp {_shown(host, port)}: connect: {why}") from error
+        raise ValueError(f"dial tcp {endpoint_text(host, port)}: connect: {why}") from error
     except BaseException:  # cancelled by the probe's timeout
         sock.close()
         raise
@@ -79,7 +76,7 @@ async def _connect(node_netns: str, host: str, port: int) -> socket.socket:
 
 async def _http(action: HTTPGetAction, node_netns: str, host: str, port: int) -> Outcome:
     path = action.path if action.path.startswith("/") else f"/{action.path}"
-    shown = _shown(host, port)
+    shown = endpoint_text(host, port)
     asked = f'Get "{action.scheme.lower()}://{shown}{path}"'
     try:
         sock = await _connect(node_netns, host, port)

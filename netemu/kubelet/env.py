@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from netemu.model.errors import UserError
+from netemu.model.hosts import bracketed
 from netemu.model.objects import Service
 from netemu.model.pods import Container, EnvVar, Pod
 
@@ -112,7 +113,7 @@ def service_variables(pod: Pod, services: Iterable[Service]) -> dict[str, str]:
 def _of_service(service: Service) -> dict[str, str]:
     prefix = _variable(service.name)
     address, ports = service.spec.cluster_ip, service.spec.ports
-    shown = f"[{address}]" if ":" in address else address
+    shown = bracketed(address)
     found = {f"{prefix}_SERVICE_HOST": address, f"{prefix}_SERVICE_PORT": str(ports[0].port)}
     found |= {f"{prefix}_SERVICE_PORT_{_variable(p.name)}": str(p.port) for p in ports if p.name}
     for index, port in enumerate(ports):

@@ -47,7 +47,6 @@ from netemu.kernel import netns
 from netemu.lab import addons, etcd_pki, manifests, pki
 from netemu.lab.brought import Announcer, BroughtCertificate, expiration_metrics
 from netemu.lab.config import API_PORT, LabConfig
-from netemu.lab.etcd_member import host
 from netemu.lab.member import Member, join_lab, open_etcd, serve_host, unix_socket
 from netemu.lab.node_labels import mark_nodes
 from netemu.lab.node_local_dns import node_local_dns
@@ -56,6 +55,7 @@ from netemu.lab.process import run, until
 from netemu.lab.renewal import keep_certificates
 from netemu.lab.snapshot_server import restore_etcd, serve_snapshots
 from netemu.model.errors import ApiError
+from netemu.model.hosts import bracketed
 from netemu.model.objects import Node
 from netemu.model.resources import CLUSTERROLEBINDINGS, CONFIGMAPS, NODES
 from netemu.store.etcd import EtcdStore
@@ -212,7 +212,7 @@ def _brought(config: LabConfig, tls: ssl.SSLContext) -> dict[Path, Callable[[], 
 def _tokens(member: Member, registry: Registry) -> ServiceAccountTokens:
     config = member.config
     issuer = f"https://kubernetes.default.svc.{config.dns_domain}"
-    url = f"https://{host(member.node.addresses[0])}:{API_PORT}"
+    url = f"https://{bracketed(member.node.addresses[0])}:{API_PORT}"
     return ServiceAccountTokens(registry, Keys(pki.service_account_key(config.name).read_bytes()), issuer, url)
 
 

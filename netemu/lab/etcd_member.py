@@ -19,6 +19,7 @@ from netemu.lab import etcd_pki
 from netemu.lab.config import LabConfig, NodeConfig, load_config
 from netemu.lab.paths import LabPaths
 from netemu.model.errors import UserError
+from netemu.model.hosts import bracketed
 from netemu.network import names
 
 CLIENT_PORT, PEER_PORT = 2379, 2380
@@ -47,20 +48,15 @@ def ensure_etcd() -> None:
 def client_urls(config: LabConfig, own: NodeConfig) -> list[str]:
     """Where the members serve clients, as seen from the node of one of them, which comes first."""
     others = [node for node in config.control_planes if node != own]
-    return [f"https://{host(node.addresses[0])}:{CLIENT_PORT}" for node in (own, *others)]
-
-
-def host(address: str) -> str:
-    """An address as URLs have it."""
-    return f"[{address}]" if ":" in address else address
+    return [f"https://{bracketed(node.addresses[0])}:{CLIENT_PORT}" for node in (own, *others)]
 
 
 def arguments(config: LabConfig, number: int) -> list[str]:
     """What etcd is started with. Pure."""
     paths, node = LabPaths(config.name), config.control_planes[number - 1]
-    own = host(node.addresses[0])
-    peers = [f"{each.name}=https://{host(each.addresses[0])}:{PEER_PORT}" for each in config.control_planes]
-    loopback = host("::1" if ":" in node.addresses[0] else "127.0.0.1")
+    own = bracketed(node.addresses[0])
+    peers = [f"{each.name}=https://{bracketed(each.addresses[0])}:{PEER_PORT}" for each in config.control_planes]
+    loopback = bracketed("::1" if ":" in node.addresses[0] else "127.0.0.1")
     return [
         "etcd", "--name", node.name, "--data-dir", str(paths.etcd(number)), "--logger", "zap",
         "--listen-client-urls", f"https://{loopback}:{CLIENT_PORT},https://{own}:{CLIENT_PORT}",

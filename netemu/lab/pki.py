@@ -21,6 +21,7 @@ from netemu.client.rotation import validity
 from netemu.lab.authority import Authority, new_key, pem, pem_key
 from netemu.lab.config import API_PORT, LabConfig, write_file
 from netemu.lab.paths import LabPaths
+from netemu.model.hosts import bracketed
 
 if TYPE_CHECKING:
     import ssl
@@ -150,7 +151,7 @@ def kubeconfig(lab: str, server: str, ca: bytes, user: str, certificate: bytes, 
 def cluster_info(config: LabConfig) -> dict[str, Any]:
     """The ConfigMap by which somebody who joins finds the cluster: a kubeconfig without a user."""
     node, ca = config.control_planes[0].addresses[0], (LabPaths(config.name).pki / "ca.crt").read_bytes()
-    host = f"[{node}]" if ":" in node else node
+    host = bracketed(node)
     cluster = {"server": f"https://{host}:{API_PORT}", "certificate-authority-data": base64.b64encode(ca).decode()}
     text = msgspec.json.encode(
         {"apiVersion": "v1", "kind": "Config", "clusters": [{"name": "", "cluster": cluster}], "contexts": [],

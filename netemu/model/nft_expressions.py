@@ -11,6 +11,8 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from netemu.model.hosts import endpoint_text
+
 Family: TypeAlias = Literal["ip", "ip6"]
 Value: TypeAlias = str | int
 Values: TypeAlias = tuple[Value, ...]
@@ -181,7 +183,7 @@ class Dnat(msgspec.Struct, frozen=True, gc=False):
         """As the tool writes it."""
         if not self.port:
             return f"dnat to {self.address}"
-        return f"dnat to {f'[{self.address}]' if ':' in self.address else self.address}:{self.port}"
+        return f"dnat to {endpoint_text(self.address, self.port)}"
 
 
 class DnatMap(msgspec.Struct, frozen=True, gc=False):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from netemu.model.hosts import endpoint_text
 from netemu.model.objects import EndpointSlice, Service
 from netemu.observe.addresses import inside
 from netemu.observe.oracle import NodeView, Settings
@@ -172,11 +173,6 @@ class Cluster:
     @cached_property
     def _nodes(self) -> dict[str, str]:
         return {address: name for name, each in self.nodes.items() for address in each.view.ips}
-
-
-def endpoint_text(address: str, port: int | None) -> str:
-    """`10.0.0.1:80`, `[fd00::1]:80`."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def of_family(addresses: Sequence[str], like: str) -> str:

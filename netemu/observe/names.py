@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from netemu.model.hosts import endpoint_text
 from netemu.model.objects import Service
 
 POD: Final = "pod"
@@ -83,7 +84,7 @@ class Names:
         if service := self.service_port(protocol, address, port):
             return str(service)
         name = self.text(address)
-        return f"{f'[{name}]' if name == address and ':' in name else name}:{port}" if port else name
+        return endpoint_text(name, port) if port else name
 
     def addresses(self, name: str) -> list[str]:
         """Those of whoever has this name, written as `text` writes it."""

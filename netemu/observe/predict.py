@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from netemu.model.hosts import endpoint_text
 from netemu.observe.addresses import inside
-from netemu.observe.cluster import Cluster, HostPort, Machine, PodPlace, Port, Sender, endpoint_text, of_family
+from netemu.observe.cluster import Cluster, HostPort, Machine, PodPlace, Port, Sender, of_family
 from netemu.observe.oracle import Judgement, Origin, Source, judge
 from netemu.observe.reasons import Reason
 from netemu.observe.service_ports import reached_at

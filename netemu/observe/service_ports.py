@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from netemu.model.hosts import endpoint_text
 from netemu.model.objects import Endpoint, EndpointSlice, Service, ServicePort
 from netemu.observe.addresses import canonical
 
@@ -144,7 +145,7 @@ def endpoints_of(hit: Hit, slices: Sequence[EndpointSlice], node: str, like: str
             for number in numbers:
                 if not number or not ip or (":" in ip) != (":" in like):
                     continue
-                target = f"[{ip}]:{number}" if ":" in ip else f"{ip}:{number}"
+                target = endpoint_text(ip, number)
                 seen = Seen(ip, target, endpoint.node_name == node, endpoint)
                 if target not in found or _worth(seen) > _worth(found[target]):
                     found[target] = seen

@@ -15,6 +15,7 @@ from functools import cache
 import msgspec
 
 from netemu.model import objects
+from netemu.model.hosts import endpoint_text
 from netemu.proxy.services import Family, PortKey, ServicePort, canonical, family_of, is_host, is_number
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
@@ -36,7 +37,7 @@ class Endpoint:
     @property
     def target(self) -> str:
         """`ip:port`, `[ip]:port` for IPv6: what DNAT rules and hashes use, and the order of endpoints."""
-        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+        return endpoint_text(self.ip, self.port)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from http import HTTPStatus
 
 from netemu.kernel import netns as namespaces
 from netemu.model.errors import KernelError
+from netemu.model.hosts import endpoint_text
 from netemu.proxy.tracker import Table
 
 log = logging.getLogger(__name__)
@@ -145,11 +146,7 @@ class ServiceHealth:
 
     async def _update(self, wanted: Mapping[str, tuple[int, int]], hosts: Sequence[str]) -> None:
         self._counts = {service: count for service, (_, count) in wanted.items()}
-        places = {
-            (service, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-            for service, (port, _) in wanted.items()
-            for host in hosts
-        }
+        places = {(service, endpoint_text(host, port)) for service, (port, _) in wanted.items() for host in hosts}
         for place in self._servers.keys() - places:
             self._servers.pop(place).close()
         for service, address in sorted(places - self._servers.keys()):

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from netemu.model.hosts import endpoint_text
 from netemu.proxy.endpoints import Chosen, Endpoint, choose
 from netemu.proxy.facts import NodeFacts
 from netemu.proxy.ipvs_sets import NODE_PORT_SETS, IpSet
@@ -36,7 +37,7 @@ class Front(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        return f"{self.protocol} {target_of(self.address, self.port)}"
+        return f"{self.protocol} {endpoint_text(self.address, self.port)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +75,6 @@ class Compiled:
     no_local_internal: bool = False
     no_local_external: bool = False
     """Whether a Local policy finds no endpoint here though there are some elsewhere."""
-
-
-def target_of(ip: str, port: int) -> str:
-    """`ip:port`, `[ip]:port` for IPv6."""
-    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def compile_port(

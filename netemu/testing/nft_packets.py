@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Literal, NoReturn
 
 from netemu.model import nft
+from netemu.model.hosts import endpoint_text
 from netemu.model.nft import Field
 from netemu.testing.packets import Fate, Packet
 
@@ -287,7 +288,7 @@ class _Table:
 
 def _translated(state: State, address: str, port: int) -> State:
     port = port or state.packet.port
-    shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    shown = endpoint_text(address, port)
     return replace(state, dnat=shown, flow="end", packet=replace(state.packet, destination=address, port=port))
 
 

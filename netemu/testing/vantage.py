@@ -24,6 +24,7 @@ from netemu.lab.failures import Failed
 from netemu.lab.targets import Target
 from netemu.lab.trace import Tracer
 from netemu.model.errors import NetemuError
+from netemu.model.hosts import endpoint_text
 from netemu.observe.capture import stream as capture
 from netemu.observe.probe.prober import Destination
 from netemu.observe.probe.result import ProbeResult
@@ -85,7 +86,7 @@ class Vantage:
 
     def at(self, port: int) -> str:
         """Its address with a port, to be a destination."""
-        return f"[{self.address}]:{port}" if ":" in self.address else f"{self.address}:{port}"
+        return endpoint_text(self.address, port)
 
     def destination(self, to: str) -> Destination:
         """What TO:PORT means from here. Raises UserError."""

@@ -19,6 +19,7 @@ import aiohttp
 
 from netemu.client.upgrade import Answer, ask
 from netemu.kernel import netns
+from netemu.model.hosts import endpoint_text
 
 _PATIENCE = 10.0
 """Seconds in which a connection must come about."""
@@ -36,7 +37,7 @@ class Location:
     @property
     def authority(self) -> str:
         """HOST:PORT, as URLs have it."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return endpoint_text(self.host, self.port)
 
 
 class Reach:

@@ -22,6 +22,7 @@ from netemu.dns import names, wire
 from netemu.dns.corefile import Directive, nearest
 from netemu.dns.plugin import Block, Plugin, longest_zone
 from netemu.dns.wire import Query, Response
+from netemu.model.hosts import bracketed
 
 log = logging.getLogger(__name__)
 _CLASSES = ("all", "success", "denial", "error")
@@ -78,16 +79,12 @@ def _flags(response: Response, query: Query) -> str:
     return ",".join(found)
 
 
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
-
-
 _VALUES: dict[str, Callable[[Query, Response, int, float], str]] = {
     "type": lambda query, *_: wire.type_name(query.type),
     "name": lambda query, *_: names.text(query.name),
     "class": lambda query, *_: "IN" if query.cls == 1 else f"CLASS{query.cls}",
     "proto": lambda query, *_: query.transport,
-    "remote": lambda query, *_: _bracketed(query.client[0]),
+    "remote": lambda query, *_: bracketed(query.client[0]),
     "local": lambda *_: "-",
     "port": lambda query, *_: str(query.client[1]),
     "size": lambda query, *_: str(query.size),

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from netemu.kernel.conntrack_events import Tracked
+from netemu.model.hosts import endpoint_text
 from netemu.model.objects import Endpoint, EndpointSlice
-from netemu.observe.cluster import endpoint_text
 from netemu.observe.conntrack.flows import Held
 from netemu.observe.names import Names
 

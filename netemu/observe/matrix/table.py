@@ -10,9 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from netemu.model.hosts import endpoint_text
 from netemu.model.objects import Service, ServicePort
 from netemu.observe.addresses import canonical
-from netemu.observe.cluster import Cluster, Sender, endpoint_text, of_family
+from netemu.observe.cluster import Cluster, Sender, of_family
 from netemu.observe.predict import Ending, Outcome, Prediction, predict
 from netemu.observe.service_ports import Via, cluster_ip_of, external_ips_of, proxied
 from netemu.observe.story.story import Story

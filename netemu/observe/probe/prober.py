@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from netemu.kernel import netns as namespaces
+from netemu.model.hosts import endpoint_text
 from netemu.observe.probe import result as results
 from netemu.observe.probe.result import Answer, Attempt, ProbeResult, read_answer, summarize
 from netemu.observe.resolve.dig import lookup
@@ -61,8 +62,7 @@ class Destination:
     """As it was said."""
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return self.text or f"{host}:{self.port}"
+        return self.text or endpoint_text(self.host, self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ class Prober:
     async def _exchange(self, sock: socket.socket, address: str, looked_up: float, *, connected: bool) -> Attempt:
         """One request and its answer; afterwards the socket is idle or closed."""
         started, keep = time.perf_counter(), False
-        shown = f"[{address}]:{self._destination.port}" if ":" in address else f"{address}:{self._destination.port}"
+        shown = endpoint_text(address, self._destination.port)
         failed = Attempt(None, address, 0.0, looked_up)
         try:
             async with asyncio.timeout(self._pace.timeout):

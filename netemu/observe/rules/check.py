@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
+from netemu.model.hosts import endpoint_text
 from netemu.model.objects import EndpointSlice, Service, ServicePort
-from netemu.observe.cluster import endpoint_text
 from netemu.observe.oracle import NodeView, Origin, Settings, Source, judge
 from netemu.observe.rules.walk import Line, NodeRules, targets_from
 from netemu.observe.rules.words import Words

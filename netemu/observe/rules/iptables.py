@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from netemu.observe.cluster import endpoint_text
+from netemu.model.hosts import endpoint_text
 from netemu.observe.rules.iptables_saved import Options, Saved, options_of, parse_counted
 from netemu.observe.rules.walk import Chain, Line, chains_of, share_text, shares
 from netemu.observe.rules.words import (

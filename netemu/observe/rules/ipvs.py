@@ -11,7 +11,7 @@ from typing import Final
 
 from netemu.kernel.ipset import Entry, IpSet
 from netemu.kernel.ipvs import Destination, ServerKey, VirtualServer
-from netemu.observe.cluster import endpoint_text
+from netemu.model.hosts import endpoint_text
 from netemu.observe.rules.walk import Chain, Line, chains_of
 from netemu.observe.rules.words import NO_ENDPOINTS, Words, means_of_set, refused_port
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Final
 
 from netemu.model import nft
+from netemu.model.hosts import endpoint_text
 from netemu.model.nft import Field
-from netemu.observe.cluster import endpoint_text
 from netemu.observe.rules.walk import Chain, Line, chains_of, share_text
 from netemu.observe.rules.words import (
     NO_ENDPOINTS,

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Final
 
-from netemu.observe.cluster import endpoint_text
+from netemu.model.hosts import endpoint_text
 from netemu.observe.names import NODE, POD, SERVICE, Names, ServicePortName
 
 _HASHED: Final = re.compile(r"KUBE-(?:SVC|SVL|EXT|FW|XLB)-([A-Z2-7]{16})$")

@@ -17,7 +17,6 @@ from typing import Literal
 
 import msgspec
 
-from netemu.observe.cluster import endpoint_text
 from netemu.observe.names import Names
 from netemu.observe.resolve.dig import Lookup, render
 from netemu.observe.story.cause import WhyNot
@@ -33,6 +32,7 @@ from netemu.observe.trace.evidence import (
     Routed,
     RuleHit,
     Translation,
+    pair,
 )
 from netemu.observe.trace.outcome import Outcome, answerer, arrival, first_answer, last_place, outcome_of
 
@@ -198,10 +198,10 @@ def story_of(evidence: Evidence, source: str, destination: Destination, teller: 
         protocol=packet.protocol,
         outcome=outcome_of(evidence),
         summary=teller.summary(evidence),
-        address=_pair(packet.destination, packet.port),
+        address=pair(packet.destination, packet.port),
         lookup=destination.lookup,
         steps=teller.tell(evidence),
-        endpoint=_pair(flow.destination, flow.port) if flow else "",
+        endpoint=pair(flow.destination, flow.port) if flow else "",
         source_seen=flow.source if flow else "",
         seconds=evidence.seconds,
         lost=evidence.lost,
@@ -224,11 +224,6 @@ def nowhere_story(
         steps=query.steps if query else (),
         why_not=cause,
     )
-
-
-def _pair(address: str, port: int) -> str:
-    """`10.0.0.1:80`; the address alone where there is no port."""
-    return endpoint_text(address, port) if port else address
 
 
 # --- the kernel's words ----------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from netemu.model.hosts import endpoint_text
 from netemu.model.objects import Service
-from netemu.observe.cluster import endpoint_text
 from netemu.observe.names import NODE, POD, SERVICE, Names
 from netemu.observe.reasons import Because, Reason
 from netemu.observe.story import whynot_network as network

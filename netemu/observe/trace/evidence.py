@@ -20,6 +20,8 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from netemu.model.hosts import endpoint_text
+
 Protocol: TypeAlias = Literal["tcp", "udp", "icmp"]
 Leg: TypeAlias = Literal["there", "back"]
 Hook: TypeAlias = Literal["", "prerouting", "input", "forward", "output", "postrouting"]
@@ -267,5 +269,4 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 def pair(address: str, port: int) -> str:
     """`10.0.0.1:80`, `[fd00::1]:80`; without a port only the address."""
-    shown = f"[{address}]" if ":" in address and port else address
-    return f"{shown}:{port}" if port else shown
+    return endpoint_text(address, port) if port else address

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from netemu.model.hosts import endpoint_text
 from netemu.runtime.servers.http1 import Request, Response
 from netemu.runtime.servers.identity import Identity
 
@@ -28,7 +29,7 @@ def http_answer(program: str, who: Identity, request: Request, client: Client, p
         response = Response(body=who.hostname.encode())
     else:
         response = _echo(who, request, client, port)
-    address = f"[{client[0]}]:{client[1]}" if ":" in client[0] else f"{client[0]}:{client[1]}"
+    address = endpoint_text(client[0], client[1])
     about = (("X-Netemu-Pod", who.pod), ("X-Netemu-Node", who.node), ("X-Netemu-Client", address))
     return replace(response, headers=(*response.headers, *about))
 
@@ -74,8 +75,7 @@ def _now(who: Identity, request: Request, client: Client, query: Query) -> Respo
 
 
 def _client_ip(who: Identity, request: Request, client: Client, query: Query) -> Response:
-    host = f"[{client[0]}]" if ":" in client[0] else client[0]
-    return Response(body=f"{host}:{client[1]}".encode())
+    return Response(body=endpoint_text(client[0], client[1]).encode())
 
 
 def _echo_message(who: Identity, request: Request, client: Client, query: Query) -> Response:
@@ -127,6 +127,6 @@ def _netexec_udp(who: Identity, data: bytes, client: Client) -> bytes:
         case "echo":
             return rest.encode()
         case "clientip":
-            return f"[{client[0]}]:{client[1]}".encode() if ":" in client[0] else f"{client[0]}:{client[1]}".encode()
+            return endpoint_text(client[0], client[1]).encode()
         case _:
             return b""
