@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 
 from netemu.model.hosts import endpoint_text
 from netemu.model.objects import Service
+from netemu.observe.addresses import canonical
+from netemu.observe.service_ports import Via, cluster_ip_of, external_ips_of
 
 POD: Final = "pod"
 NODE: Final = "node"
@@ -42,7 +44,7 @@ class ServicePortName(NamedTuple):
     """NAMESPACE/NAME."""
     port: int
     port_name: str = ""
-    via: str = "cluster IP"
+    via: Via = Via.CLUSTER_IP
 
     def __str__(self) -> str:
         return f"service/{self.service}:{self.port}"
@@ -99,14 +101,15 @@ def names_of(parties: Iterable[tuple[str, Party]], services: Iterable[Service] =
     return Names(dict(claims), {place: name for service in listed for place, name in _places(service)})
 
 
-def service_addresses(service: Service) -> Iterator[tuple[str, str]]:
-    """Every address of a Service's own, with what makes it one: cluster IP, external IP, load balancer IP."""
-    spec = service.spec
-    for address in spec.cluster_ips or (spec.cluster_ip,):
-        if address not in ("", "None"):
-            yield address, "cluster IP"
-    yield from ((address, "external IP") for address in spec.external_ips)
-    yield from ((entry.ip, "load balancer IP") for entry in service.status.load_balancer.ingress if entry.ip)
+def service_addresses(service: Service) -> Iterator[tuple[str, Via]]:
+    """Every address of a Service's own, with what makes it one.
+
+    Those of its load balancer too that nodes do not take for their own (`ipMode: Proxy`): packets to them have a name.
+    """
+    yield from ((address, Via.CLUSTER_IP) for like in ("0.0.0.0", "::") if (address := cluster_ip_of(service, like)))
+    yield from ((address, Via.EXTERNAL_IP) for address in external_ips_of(service) if address)
+    balancer = (canonical(entry.ip) for entry in service.status.load_balancer.ingress)
+    yield from ((address, Via.BALANCER_IP) for address in balancer if address)
 
 
 def _claims(service: Service) -> Iterator[tuple[str, Party]]:
@@ -119,4 +122,4 @@ def _places(service: Service) -> Iterator[tuple[_Place, ServicePortName]]:
         for address, via in service_addresses(service):
             yield (protocol, address, port.port), ServicePortName(service.key, port.port, port.name, via)
         if port.node_port:
-            yield (protocol, "", port.node_port), ServicePortName(service.key, port.port, port.name, "node port")
+            yield (protocol, "", port.node_port), ServicePortName(service.key, port.port, port.name, Via.NODE_PORT)

@@ -14,6 +14,7 @@ from netemu.model.objects import (
     ServiceStatus,
 )
 from netemu.observe.names import CLIENT, NODE, POD, Names, Party, ServicePortName, names_of
+from netemu.observe.service_ports import Via
 
 WEB = Service(
     metadata=ObjectMeta(name="web", namespace="shop"),
@@ -21,6 +22,7 @@ WEB = Service(
         type="LoadBalancer",
         cluster_ip="10.96.0.20",
         cluster_ips=("10.96.0.20", "fd00:10:96::20"),
+        ip_families=("IPv4", "IPv6"),
         external_ips=("198.51.100.7", "10.244.1.5"),
         ports=(ServicePort(name="http", port=80, node_port=30080), ServicePort(name="dns", port=53, protocol="UDP")),
     ),
@@ -77,7 +79,7 @@ def test_an_address_has_the_name_of_its_owner(names: Names, address: str, text: 
 def test_a_service_port_is_known_by_all_its_ways(
     names: Names, protocol: str, address: str, port: int, via: str
 ) -> None:
-    expected = ServicePortName("shop/web", 80, "http", via) if via else None
+    expected = ServicePortName("shop/web", 80, "http", Via(via)) if via else None
 
     assert names.service_port(protocol, address, port) == expected
 

@@ -19,6 +19,7 @@ from netemu.model.hosts import endpoint_text
 from netemu.model.objects import Service
 from netemu.observe.names import NODE, POD, SERVICE, Names
 from netemu.observe.reasons import Because, Reason
+from netemu.observe.service_ports import Via
 from netemu.observe.story import whynot_network as network
 from netemu.observe.story import whynot_service as services
 from netemu.observe.story.cause import WhyNot
@@ -171,7 +172,7 @@ class _Case:
             case Reason.NO_ENDPOINTS | Reason.NOT_READY if expected.port is not None:
                 return _cause(place, services.no_endpoints(service, expected.port, self.facts.objects, family))
             case Reason.NO_LOCAL_ENDPOINT:
-                internal = expected.via == "cluster IP"
+                internal = expected.via == Via.CLUSTER_IP
                 return _cause(place, services.no_local(service, expected.node, internal=internal))
             case _ if self.has_no_such_port():
                 return _cause(place, services.wrong_port(service, packet.port, packet.protocol.upper()))

@@ -12,6 +12,7 @@ from netemu.model.objects import Endpoint, Service, ServicePort
 from netemu.model.pods import Pod
 from netemu.model.selectors import LabelSelector
 from netemu.observe.reasons import Because, Reason
+from netemu.observe.service_ports import Via
 from netemu.observe.story.destination import Objects
 
 
@@ -80,7 +81,7 @@ def wrong_port(service: Service, port: int, protocol: str, *, via: str = "port")
     if protocol == "ICMP":
         text = f"Service {service.key} is an address of rules for ports: nobody answers a ping to it in this mode"
         return Because(Reason.NO_ICMP, text, "ping one of its Pods")
-    numbers = [(p.node_port if via == "node port" else p.port, p.protocol, p) for p in service.spec.ports]
+    numbers = [(p.node_port if via == Via.NODE_PORT else p.port, p.protocol, p) for p in service.spec.ports]
     other = next((kind for number, kind, _ in numbers if number == port and kind != protocol), "")
     has = _list(f"{number}/{kind}" for number, kind, _ in numbers)
     text = f"Service {service.key} has no {via} {port}/{protocol}"
