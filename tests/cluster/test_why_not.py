@@ -330,6 +330,7 @@ SETUPS: dict[str, tuple[Broken, str, str, dict[str, Any], str, str, str]] = {
     "nobody listens": (nullcontext, "client", "pod/far:9999", {}, "not-listening", "default/far", "on port 9999"),
     "nobody listens, datagram": (nullcontext, "client", "pod/far:9999", UDP, "not-listening", "default/far",
         "on port 9999"),
+    "nobody listens at home": (nullcontext, "far", "127.0.0.1:9999", {}, "not-listening", "default/far", "refused"),
     "Pod on no node": (unscheduled, "client", "pod/lost:80", {}, "unscheduled", "Pod default/lost", "on no node yet"),
     "ping of a cluster IP": (nullcontext, "client", "svc/far", ICMP, "no-icmp", "node/worker-1",
         "nobody answers a ping"),

@@ -136,6 +136,13 @@ def test_what_arrived_has_no_cause_on_the_way() -> None:
     assert on_the_way(way(straight().to_worker_2().arrive(), but(NODE_1, "eth0", up=False))) is None
 
 
+def test_what_a_place_sends_to_itself_goes_in_no_circle() -> None:
+    journey = Journey(Flow("127.0.0.1", 61001, "127.0.0.1", 80)).link(POD_1, "lo", "out").link(POD_1, "lo", "in")
+    journey.reached = POD_1
+
+    assert on_the_way(replace(way(journey.back("RST").told(), NETWORK), to="", address="127.0.0.1")) is None
+
+
 def back(journey: Journey, network: Mapping[str, Standing]) -> Way:
     return replace(way(journey, network), source=POD_2, to=POD_1, address=CLIENT, leg="back")
 

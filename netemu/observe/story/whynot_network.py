@@ -61,7 +61,8 @@ class Way:
         """Whether it went round until its TTL was used up, or came back to its sender, which took it for a forgery."""
         answer = self.evidence.answer
         expired = answer is not None and answer.what.startswith("time exceeded")
-        return expired or (self.source != self.to and self.entered(self.source) > 1)
+        returned = not self.evidence.reached and self.source != self.to and self.entered(self.source) > 1
+        return expired or returned
 
     def entered(self, place: str) -> int:
         """How often it has come into a place, or began there."""
