@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import statistics
@@ -91,7 +92,9 @@ def _matrix(what: str, file: Path, runs: int, aim: float) -> dict[str, Any]:
 
 
 def bench_trace(runs: int) -> Iterator[dict[str, Any]]:
-    """One packet, from a Pod to a Service and back, in every mode that a kernel without IPVS has; the whole command."""
+    """One packet, from a Pod to a Service and back, in every mode that a kernel without IPVS has: the whole command,
+    the processor time that it and its tools take, and the story alone, in a process that has loaded everything."""
+    times = max(runs, 5)
     for mode in ("iptables", "nftables"):
         with tempfile.TemporaryDirectory() as folder:
             documents = list(yaml.safe_load_all((ROOT / "topologies/quickstart.yaml").read_text()))
@@ -99,18 +102,38 @@ def bench_trace(runs: int) -> Iterator[dict[str, Any]]:
             file = Path(folder) / "quickstart.yaml"
             file.write_text(yaml.safe_dump_all(documents))
             with lab(file) as name:
-                times = [_trace(name) for _ in range(max(runs, 5) + 1)]
-        # The first one reads its modules from disk.
-        yield row(f"trace of a packet on three nodes, {mode}, s", times[1:], 0.5)
+                # The first one reads its modules from disk.
+                taken = [_trace(name) for _ in range(times + 1)][1:]
+                stories = list(_stories(name, times))
+        what = f"trace of a packet on three nodes, {mode}"
+        yield row(f"{what}, s", [wall for wall, _ in taken], 0.5)
+        yield row(f"{what}: processor time, s", [processor for _, processor in taken], 0.35)
+        yield row(f"{what}: the story alone, s", stories, 0.2)
 
 
-def _trace(name: str) -> float:
-    begin = time.perf_counter()
+def _trace(name: str) -> tuple[float, float]:
+    begin, before = time.perf_counter(), _processor_time()
     (story,) = json.loads(netemu("trace", "--lab", name, "-n", "shop", "client", "web:80", "-o", "json"))
-    taken = time.perf_counter() - begin
+    taken = time.perf_counter() - begin, _processor_time() - before
     if story["outcome"] != "answered":
         raise SystemExit(f"trace: {story['summary']}")
     return taken
+
+
+def _processor_time() -> float:
+    """Of all commands that have ended."""
+    spent = os.times()
+    return spent.children_user + spent.children_system
+
+
+def _stories(name: str, times: int) -> Iterator[float]:
+    from netemu.lab.trace import Tracer
+
+    tracer = Tracer(name, "client", "shop")
+    for _ in range(times):
+        begin = time.perf_counter()
+        asyncio.run(tracer.story("web:80"))
+        yield time.perf_counter() - begin
 
 
 def capture(runs: int) -> Iterator[dict[str, Any]]:
