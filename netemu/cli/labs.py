@@ -14,7 +14,6 @@ from netemu.lab.config import load_config
 from netemu.lab.paths import LabPaths, lab_names
 from netemu.lab.processes import process_names
 from netemu.model.errors import NetemuError, UserError
-from netemu.model.yamlfile import Mistakes
 
 
 def up(
@@ -165,6 +164,7 @@ def kubeconfig(lab: str) -> None:
 def validate(files: list[Path], output: Format) -> None:
     """`netemu validate`. Exits with 1 if any file has a mistake; the others are judged all the same."""
     from netemu.lab.topology import read_topology
+    from netemu.model.yamlfile import Mistakes
 
     told: list[dict[str, Any]] = []
     for file in files:

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from netemu.lab.api import LabApi, agent_status
 from netemu.lab.config import API_PORT, LabConfig, NodeConfig, load_config
+from netemu.lab.network_plan import resolvers
 from netemu.lab.node_local_dns import own_addresses
 from netemu.lab.node_spec import ZONE_LABEL
-from netemu.lab.outside import resolvers
 from netemu.model.meta import KubeObject, decode
 from netemu.model.objects import EndpointSlice, Node, Service, ServiceCIDR
 from netemu.model.pods import Pod

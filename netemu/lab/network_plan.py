@@ -5,7 +5,7 @@ from __future__ import annotations
 from netemu.lab.config import LabConfig
 from netemu.lab.node_spec import LinkSpec
 from netemu.lab.topology_networks import OUTSIDE
-from netemu.network.plan import ClientPlan, LinkPlan, NetworkPlan, NodePlan
+from netemu.network.plan import ClientPlan, LinkPlan, NetworkPlan, NodePlan, first_address
 
 _RATES = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9, "bit": 1.0}
 _TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -35,3 +35,8 @@ def _number(text: str, units: dict[str, float]) -> float:
     """`10mbit` in bit/s, `5ms` in seconds; the topology file was checked, so the unit is known."""
     unit = next((unit for unit in units if text.endswith(unit)), "")
     return float(text.removesuffix(unit)) * units[unit] if unit else 0.0
+
+
+def resolvers(config: LabConfig) -> tuple[str, ...]:
+    """The addresses of the resolver outside, one of each family of the lab."""
+    return tuple(map(first_address, network_plan(config).client_networks))

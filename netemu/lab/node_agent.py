@@ -27,9 +27,9 @@ from netemu.lab.balancer import balance
 from netemu.lab.config import PROXY_MODE_ANNOTATION, LabConfig, NodeConfig, load_config, write_file
 from netemu.lab.fd_client import KeptSockets
 from netemu.lab.kubelets import serve_kubelets
-from netemu.lab.network_plan import network_plan
+from netemu.lab.network_plan import network_plan, resolvers
 from netemu.lab.node_local_dns import cluster_dns_of_pods
-from netemu.lab.outside import resolvers, serve_outside
+from netemu.lab.outside import serve_outside
 from netemu.lab.paths import LabPaths
 from netemu.lab.process import run, until
 from netemu.model.certificates import NODE_PREFIX

@@ -24,11 +24,10 @@ from netemu.dns import corefile
 from netemu.kernel import netns as namespaces
 from netemu.lab.addons import OUTSIDE_FAULTS, SYSTEM
 from netemu.lab.config import ClientConfig, LabConfig
-from netemu.lab.network_plan import network_plan
+from netemu.lab.network_plan import resolvers
 from netemu.lab.pki import HTTPS, client_certificate
 from netemu.model.errors import UserError
 from netemu.network import names
-from netemu.network.plan import first_address
 from netemu.runtime.servers.identity import Identity
 from netemu.runtime.servers.tcp import TcpServer
 
@@ -37,11 +36,6 @@ if TYPE_CHECKING:
 
 _TTL = 60
 _SOA = "a.root-servers.net. nstld.verisign-grs.com. 1 1800 900 604800 86400"
-
-
-def resolvers(config: LabConfig) -> tuple[str, ...]:
-    """The addresses of the resolver, one of each family of the lab."""
-    return tuple(map(first_address, network_plan(config).client_networks))
 
 
 def outside_corefile(config: LabConfig) -> str:

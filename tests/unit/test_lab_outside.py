@@ -9,7 +9,8 @@ from netemu.dns import chain, corefile, names, wire
 from netemu.dns.server import Server
 from netemu.dns.wire import Query
 from netemu.lab.config import LabConfig, resolve
-from netemu.lab.outside import outside_corefile, resolvers
+from netemu.lab.network_plan import resolvers
+from netemu.lab.outside import outside_corefile
 from netemu.lab.topology import ClientSpec, Metadata, Topology, TopologySpec
 
 NAMED = (ClientSpec(name="api", names=("api.example.com", "www.example.com")), ClientSpec(name="user"))
