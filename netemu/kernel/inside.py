@@ -12,7 +12,8 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from netemu.kernel import libc
 from netemu.kernel.pidfd import Process, start_time
@@ -22,8 +23,7 @@ from netemu.model.errors import KernelError
 _EVERYTHING = libc.CLONE_NEWNS | libc.CLONE_NEWUTS | libc.CLONE_NEWNET | libc.CLONE_NEWPID
 
 
-@dataclass(frozen=True, slots=True)
-class Stdio:
+class Stdio(Struct, frozen=True):
     """What a command has as its standard input and outputs: open descriptors, or -1 for /dev/null.
 
     With `tty`, a path such as /dev/pts/3, all three are that terminal.

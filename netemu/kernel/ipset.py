@@ -17,8 +17,9 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import ClassVar, Final, NamedTuple, Protocol
+
+from msgspec import Struct, field
 
 from netemu.kernel.nfnetlink import NETLINK_NETFILTER, NLM_F_EXCL, attribute, attribute_list, attributes, nested, text
 from netemu.kernel.requests import Message, Requests
@@ -69,8 +70,7 @@ class Entry(NamedTuple):
             raise UserError(f"ipset entry {text!r}: want 10.0.0.1,tcp:80 or the like") from error
 
 
-@dataclass(frozen=True, slots=True)
-class SetSpec:
+class SetSpec(Struct, frozen=True):
     """How a set is made. `family` is inet or inet6, and says nothing for a bitmap, which `ports` is for instead.
 
     `hashsize` is what the set starts with: it grows up to `maxelem` elements.
@@ -90,8 +90,7 @@ class SetSpec:
         return self.type.startswith("bitmap")
 
 
-@dataclass(frozen=True, slots=True)
-class IpSet:
+class IpSet(Struct, frozen=True):
     """A set as the kernel has it. `references` counts the rules and list sets that hold on to it."""
 
     spec: SetSpec
@@ -100,8 +99,7 @@ class IpSet:
     references: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Create:
+class Create(Struct, frozen=True):
     """Make a set. KernelExists: one of that name is there; with `exist` only if it was made differently."""
 
     spec: SetSpec
@@ -112,8 +110,7 @@ class Create:
         return f"create ipset {self.spec.name} {self.spec.type}"
 
 
-@dataclass(frozen=True, slots=True)
-class Destroy:
+class Destroy(Struct, frozen=True):
     """Remove a set. KernelNotFound unless `exist`; KernelBusy: a rule refers to it."""
 
     name: str
@@ -124,8 +121,7 @@ class Destroy:
         return f"destroy ipset {self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Flush:
+class Flush(Struct, frozen=True):
     """Empty a set. KernelNotFound."""
 
     name: str
@@ -135,8 +131,7 @@ class Flush:
         return f"flush ipset {self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Rename:
+class Rename(Struct, frozen=True):
     """Give a set another name. KernelNotFound; KernelExists; KernelBusy: a rule refers to it."""
 
     name: str
@@ -147,8 +142,7 @@ class Rename:
         return f"rename ipset {self.name} to {self.to}"
 
 
-@dataclass(frozen=True, slots=True)
-class Swap:
+class Swap(Struct, frozen=True):
     """Exchange two sets: rules that looked into one look into the other now. KernelNotFound; EINVAL: unlike types."""
 
     name: str
@@ -159,8 +153,7 @@ class Swap:
         return f"swap ipset {self.name} and {self.other}"
 
 
-@dataclass(frozen=True, slots=True)
-class Add:
+class Add(Struct, frozen=True):
     """Put an entry into a set. KernelNotFound: no such set; KernelExists unless `exist`; ENOSPC: the set is full."""
 
     name: str
@@ -173,8 +166,7 @@ class Add:
         return f"add {self.entry} to ipset {self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Del:
+class Del(Struct, frozen=True):
     """Take an entry out. KernelNotFound: no such set, or (unless `exist`) no such entry."""
 
     name: str

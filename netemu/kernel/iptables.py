@@ -18,10 +18,11 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
+
+from msgspec import Struct
 
 from netemu.kernel import netns as namespaces
 from netemu.kernel import process
@@ -68,8 +69,7 @@ class Iptables(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class IptablesTool:
+class IptablesTool(Struct, frozen=True):
     """The tool of one kind and family, in one namespace."""
 
     prefix: str

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import ClassVar, Final, NamedTuple, Protocol
 
+from msgspec import Struct
+
 from netemu.kernel import process
 from netemu.kernel.nfnetlink import attribute, attributes, nested, text
 from netemu.kernel.requests import Message, Requests
@@ -134,8 +136,7 @@ class Destination:
         return endpoint_text(self.address, self.port)
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(Struct, frozen=True):
     """Seconds after which an idle connection is forgotten; 0 in a request leaves the kernel's value."""
 
     tcp: int = 0
@@ -143,8 +144,7 @@ class Timeouts:
     udp: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class AddServer:
+class AddServer(Struct, frozen=True):
     """Make a virtual server. KernelExists; KernelNotFound: no such scheduler."""
 
     server: VirtualServer
@@ -154,8 +154,7 @@ class AddServer:
         return f"add virtual server {self.server.key} scheduler {self.server.scheduler}"
 
 
-@dataclass(frozen=True, slots=True)
-class EditServer:
+class EditServer(Struct, frozen=True):
     """Give a virtual server other settings. KernelNotFound: no such virtual server or scheduler."""
 
     server: VirtualServer
@@ -165,8 +164,7 @@ class EditServer:
         return f"edit virtual server {self.server.key} scheduler {self.server.scheduler}"
 
 
-@dataclass(frozen=True, slots=True)
-class DelServer:
+class DelServer(Struct, frozen=True):
     """Remove a virtual server and its destinations. KernelNotFound."""
 
     key: ServerKey
@@ -176,8 +174,7 @@ class DelServer:
         return f"delete virtual server {self.key}"
 
 
-@dataclass(frozen=True, slots=True)
-class AddDestination:
+class AddDestination(Struct, frozen=True):
     """Put a destination behind a virtual server. KernelExists; KernelNotFound: no such virtual server."""
 
     key: ServerKey
@@ -188,8 +185,7 @@ class AddDestination:
         return f"add destination {self.destination.target} of {self.key}"
 
 
-@dataclass(frozen=True, slots=True)
-class EditDestination:
+class EditDestination(Struct, frozen=True):
     """Change weight, method and thresholds. KernelNotFound."""
 
     key: ServerKey
@@ -200,8 +196,7 @@ class EditDestination:
         return f"edit destination {self.destination.target} of {self.key}"
 
 
-@dataclass(frozen=True, slots=True)
-class DelDestination:
+class DelDestination(Struct, frozen=True):
     """Take a destination away. KernelNotFound. What becomes of its connections: sysctl expire_nodest_conn."""
 
     key: ServerKey
@@ -212,8 +207,7 @@ class DelDestination:
         return f"delete destination {self.destination.target} of {self.key}"
 
 
-@dataclass(frozen=True, slots=True)
-class SetTimeouts:
+class SetTimeouts(Struct, frozen=True):
     """Set the timeouts that are not 0."""
 
     timeouts: Timeouts
@@ -223,8 +217,7 @@ class SetTimeouts:
         return "set IPVS timeouts"
 
 
-@dataclass(frozen=True, slots=True)
-class Flush:
+class Flush(Struct, frozen=True):
     """Remove every virtual server of the namespace."""
 
     command: ClassVar[int] = _FLUSH

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from netemu.kernel import netns as namespaces
 
 _FILE: Final = "/proc/thread-self/net/ip_vs_conn"
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(Struct, frozen=True):
     """A client's connection to a virtual server, and the real server that it was given to."""
 
     protocol: str

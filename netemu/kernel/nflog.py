@@ -16,8 +16,9 @@ import socket
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from netemu.kernel import sysctl
 from netemu.kernel.nfnetlink import (
@@ -49,8 +50,7 @@ _MEANINGS: Final = {
 _HEADER, _MARK, _IN, _OUT, _PAYLOAD, _PREFIX = 1, 2, 4, 5, 9, 10
 
 
-@dataclass(frozen=True, slots=True)
-class Logged:
+class Logged(Struct, frozen=True):
     """A packet that a rule logged. `packet` is from the IP header on, its beginning."""
 
     prefix: str

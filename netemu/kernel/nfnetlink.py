@@ -14,8 +14,9 @@ import socket
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeAlias
+
+from msgspec import Struct
 
 from netemu.kernel import netns as namespaces
 from netemu.model.errors import KernelError
@@ -124,8 +125,7 @@ def attribute_list(data: bytes, wanted: int) -> list[bytes]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """The kernel's answer to one message of a batch. `sequence` 0 is the batch itself; `offset` is where in the message
     the attribute is that the kernel objects to, 0 if it does not say."""
 

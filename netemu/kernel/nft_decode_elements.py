@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal, cast
+
+from msgspec import Struct
 
 from netemu.kernel import nft_data as data
 from netemu.kernel import nft_expressions as expressions
@@ -18,8 +19,7 @@ _ONE, _CARRIED = 1, 3
 """An element in a list of them; the list in a message."""
 
 
-@dataclass(frozen=True, slots=True)
-class FoundSet:
+class FoundSet(Struct, frozen=True):
     """A set as the kernel has it; `held` is None where its types are unknown here."""
 
     name: str

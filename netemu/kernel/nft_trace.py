@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from netemu.kernel import nft_expressions as expressions
 from netemu.kernel.nfnetlink import (
@@ -64,8 +65,7 @@ _VERDICTS: Final = {
 _FAMILY_NAMES: Final = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """What nf_tables tells of one rule or policy."""
 
     id: int

@@ -13,8 +13,9 @@ import select
 import signal
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from netemu.model.errors import KernelError
 
@@ -33,8 +34,7 @@ def start_time(pid: int) -> int:
         return 0
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(Struct, frozen=True):
     """A process of ours, alive or not. (`pid`, `started`) can be written down and adopted by a later netemu."""
 
     pid: int

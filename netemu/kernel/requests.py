@@ -10,8 +10,9 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from netemu.kernel import netns as namespaces
 from netemu.kernel.nfnetlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, refusal, split
@@ -26,8 +27,7 @@ _BUFFER: Final = 1 << 20
 _AT_ONCE: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """One request: netlink type, flags besides REQUEST, and everything after the header."""
 
     kind: int
@@ -35,8 +35,7 @@ class Message:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """The request at `index` was refused."""
 
     index: int

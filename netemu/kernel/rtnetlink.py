@@ -10,8 +10,9 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Final
+
+from msgspec import Struct
 
 NLM_F_REQUEST: Final = 0x1
 NLM_F_ACK: Final = 0x4
@@ -43,8 +44,7 @@ _KINDS: Final = {"unicast": 1, "local": 2, "broadcast": 3, "multicast": 5, "blac
 IndexOf = Callable[[str], int]
 
 
-@dataclass(frozen=True, slots=True)
-class AddVeth:
+class AddVeth(Struct, frozen=True):
     """A pair of links: `name` here, `peer` in the namespace behind the open file `peer_fd` (-1: here too).
 
     `master` is a bridge here that `name` becomes a port of; both ends get `mtu`; only the end here is set up by `up`.
@@ -79,8 +79,7 @@ class AddVeth:
         return _CREATE | _EXCL, body + attribute(_IFLA_LINKINFO, info)
 
 
-@dataclass(frozen=True, slots=True)
-class AddBridge:
+class AddBridge(Struct, frozen=True):
     """A switch, without spanning tree and without multicast snooping: ports forward at once, and everything."""
 
     name: str
@@ -102,8 +101,7 @@ class AddBridge:
         return _CREATE | _EXCL, body + _mac(_IFLA_ADDRESS, self.mac) + attribute(_IFLA_LINKINFO, info)
 
 
-@dataclass(frozen=True, slots=True)
-class AddDummy:
+class AddDummy(Struct, frozen=True):
     """A link that leads nowhere, and is down: addresses on it are this machine's own, and answer to no neighbour."""
 
     name: str
@@ -119,8 +117,7 @@ class AddDummy:
         return _CREATE | _EXCL, _ifinfo(0) + _text(_IFLA_IFNAME, self.name) + attribute(_IFLA_LINKINFO, info)
 
 
-@dataclass(frozen=True, slots=True)
-class SetLink:
+class SetLink(Struct, frozen=True):
     """Change a link; None and "" leave a property as it is."""
 
     name: str
@@ -141,8 +138,7 @@ class SetLink:
         return 0, body + (_u32(_IFLA_MASTER, index_of(self.master)) if self.master else b"")
 
 
-@dataclass(frozen=True, slots=True)
-class DelLink:
+class DelLink(Struct, frozen=True):
     """Remove a link; the other end of a veth pair goes with it."""
 
     name: str
@@ -157,8 +153,7 @@ class DelLink:
         return 0, _ifinfo(index_of(self.name))
 
 
-@dataclass(frozen=True, slots=True)
-class AddAddress:
+class AddAddress(Struct, frozen=True):
     """`address` as 10.244.1.5/24 on `dev`; `prefix_route=False` leaves out the route to its network.
 
     With `replace` an address that is there already is no error. IPv6 ones are added with nodad: a tentative address
@@ -188,8 +183,7 @@ class AddAddress:
         return _CREATE | (_REPLACE if self.replace else _EXCL), body + _u32(_IFA_FLAGS, flags)
 
 
-@dataclass(frozen=True, slots=True)
-class DelAddress:
+class DelAddress(Struct, frozen=True):
     """Take an address from a link."""
 
     dev: str
@@ -205,8 +199,7 @@ class DelAddress:
         return 0, _address_body(index_of(self.dev), *_prefix(self.address))
 
 
-@dataclass(frozen=True, slots=True)
-class NextHop:
+class NextHop(Struct, frozen=True):
     """One of several ways: packets are spread by `weight`, per flow."""
 
     via: str
@@ -215,8 +208,7 @@ class NextHop:
     onlink: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AddRoute:
+class AddRoute(Struct, frozen=True):
     """A route to `to` (a prefix, an address, or default), through `via`, `dev`, or several `nexthops`.
 
     `type` is iproute2's: unicast, blackhole, unreachable, local. `onlink` takes `via` for a neighbour whatever the
@@ -243,8 +235,7 @@ class AddRoute:
         return _CREATE | (_REPLACE if self.replace else _EXCL), _route_body(self, index_of)
 
 
-@dataclass(frozen=True, slots=True)
-class DelRoute:
+class DelRoute(Struct, frozen=True):
     """Remove the route to `to`, the one through `dev` or `via` where they are given."""
 
     to: str
@@ -266,8 +257,7 @@ class DelRoute:
         return 0, _route_body(self, index_of)
 
 
-@dataclass(frozen=True, slots=True)
-class AddNeighbour:
+class AddNeighbour(Struct, frozen=True):
     """`address` is at `mac` on `dev`, for ever: permanent entries do not count towards the ARP table's limit."""
 
     address: str
@@ -285,8 +275,7 @@ class AddNeighbour:
         return _CREATE | _REPLACE, body + _mac(_NDA_LLADDR, self.mac)
 
 
-@dataclass(frozen=True, slots=True)
-class DelNeighbour:
+class DelNeighbour(Struct, frozen=True):
     """Forget where `address` is."""
 
     address: str
@@ -302,8 +291,7 @@ class DelNeighbour:
         return 0, _neighbour_body(self.address, index_of(self.dev), 0)
 
 
-@dataclass(frozen=True, slots=True)
-class AddBridgeEntry:
+class AddBridgeEntry(Struct, frozen=True):
     """`mac` is behind `port` of its bridge, for ever: frames to it are not flooded until the bridge has learnt it."""
 
     mac: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from netemu.kernel.rtnetlink import MAIN_TABLE, attributes
 
@@ -25,8 +26,7 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_MULTIPATH, _RTA_TABLE = 1, 
 _NDA_DST, _NDA_LLADDR = 1, 2
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """A link as the kernel describes it. `type` is "" for a physical one and for loopback; `peer` is an index."""
 
     index: int
@@ -39,8 +39,7 @@ class Link:
     peer: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     """An address of the link with number `index`, with its prefix length: 10.244.1.5/24."""
 
     index: int
@@ -48,8 +47,7 @@ class Address:
     scope: str = "global"
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
+class Hop(Struct, frozen=True):
     """A next hop as the kernel describes it."""
 
     index: int
@@ -57,8 +55,7 @@ class Hop:
     weight: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """A route as the kernel describes it: prefixes always with their length, the default route as "default"."""
 
     to: str
@@ -69,8 +66,7 @@ class Route:
     table: int = MAIN_TABLE
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbour:
+class Neighbour(Struct, frozen=True):
     """An entry of the ARP or neighbour discovery table."""
 
     index: int

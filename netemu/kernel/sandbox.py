@@ -27,8 +27,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from netemu.kernel import libc
 from netemu.kernel import netns as namespaces
@@ -48,8 +49,7 @@ _log = logging.getLogger(__name__)
 _warned = threading.Event()
 
 
-@dataclass(frozen=True, slots=True)
-class Sandbox:
+class Sandbox(Struct, frozen=True):
     """A view: network namespace (name or path; "" for the caller's), hostname, and mounts.
 
     `mounts`: path inside to file or directory outside. A path that does not exist inside is made, in the copy only.

@@ -7,8 +7,9 @@ first bytes that a datagram or an echo request carries. An answer acknowledges t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from netemu.model.protocols import ICMP, ICMPV6, NUMBERS
 
@@ -18,8 +19,7 @@ _SEQUENCE, _ACKNOWLEDGED = 4, 8
 _LONGEST: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Struct, frozen=True):
     """`value` stands `offset` bytes into the transport header, wherever the packet goes."""
 
     ipv6: bool

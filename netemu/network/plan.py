@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
+
+from msgspec import Struct
 
 from netemu.network import names
 
@@ -24,8 +25,7 @@ NODE_BRIDGE: Final = "br-nodes"
 CLIENT_BRIDGE: Final = "br-clients"
 
 
-@dataclass(frozen=True, slots=True)
-class NodePlan:
+class NodePlan(Struct, frozen=True):
     """A node: its addresses on the node network and the ranges its Pods get addresses from."""
 
     name: str
@@ -38,16 +38,14 @@ class NodePlan:
         return tuple(map(first_address, self.pod_cidrs))
 
 
-@dataclass(frozen=True, slots=True)
-class ClientPlan:
+class ClientPlan(Struct, frozen=True):
     """A machine outside the cluster, with its addresses on the client network."""
 
     name: str
     addresses: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LinkPlan:
+class LinkPlan(Struct, frozen=True):
     """What the link of a node or client is like; without one it is as fast as the machine.
 
     `rate` in bit/s shapes what leaves either end; `delay` in seconds, and `loss` from 0 to 1, apply to each direction.
@@ -59,8 +57,7 @@ class LinkPlan:
     loss: float = 0.0
 
 
-@dataclass(frozen=True)
-class NetworkPlan:
+class NetworkPlan(Struct, frozen=True, dict=True):
     """Everything of a lab's network except Pods. Overlaps and duplicates are the topology file's to refuse."""
 
     lab: str

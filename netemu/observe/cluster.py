@@ -6,8 +6,9 @@ Nothing here is asked of a kernel or of a proxy: addresses are those of Nodes an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+
+from msgspec import Struct
 
 from netemu.model.hosts import endpoint_text
 from netemu.model.objects import EndpointSlice, Service
@@ -19,8 +20,7 @@ Port = tuple[int, str]
 """Number and protocol, as in (53, "UDP")."""
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(Struct, frozen=True):
     """A node with its kube-proxy."""
 
     view: NodeView
@@ -33,8 +33,7 @@ class Machine:
     """Addresses of its DNS cache, which conntrack and so the proxy's rules never see."""
 
 
-@dataclass(frozen=True, slots=True)
-class HostPort:
+class HostPort(Struct, frozen=True):
     """A port of a node that leads to a port of a Pod; an empty address means every one of the node."""
 
     address: str
@@ -43,8 +42,7 @@ class HostPort:
     container_port: int
 
 
-@dataclass(frozen=True, slots=True)
-class PodPlace:
+class PodPlace(Struct, frozen=True):
     """A Pod that has its addresses. `name` is NAMESPACE/NAME."""
 
     name: str
@@ -56,8 +54,7 @@ class PodPlace:
     host_ports: tuple[HostPort, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(Struct, frozen=True):
     """A machine outside the cluster, or the router between."""
 
     name: str
@@ -65,8 +62,7 @@ class Host:
     listening: frozenset[Port] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
+class Sender(Struct, frozen=True):
     """Where a connection starts: a Pod (`node` is the one it is on), a node (`is_node`), or a client outside."""
 
     name: str
@@ -79,8 +75,7 @@ class Sender:
         return of_family(self.addresses, like)
 
 
-@dataclass(frozen=True)
-class Cluster:
+class Cluster(Struct, frozen=True, dict=True):
     """Everything a prediction looks at. `pools` are the load balancer's networks, routed to the nodes."""
 
     services: Sequence[Service]

@@ -9,8 +9,9 @@ its node's address) and Pods before Services (an external IP may be anybody's).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
+
+from msgspec import Struct, field
 
 from netemu.model.hosts import endpoint_text
 from netemu.model.objects import Service
@@ -54,8 +55,7 @@ _Place = tuple[str, str, int]
 """Protocol in small letters, address ("" for any of a node's), port."""
 
 
-@dataclass(frozen=True)
-class Names:
+class Names(Struct, frozen=True):
     """The names of a lab at one moment. Addresses are in canonical text."""
 
     parties: Mapping[str, Party] = field(default_factory=dict)

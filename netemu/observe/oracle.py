@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from netemu.model.objects import EndpointSlice, Service
 from netemu.observe.addresses import inside, network_of
@@ -44,8 +46,7 @@ class Origin(Enum):
     OUTSIDE = "outside"
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """Who sends. `interface` is where the packet enters the node, "" where the node itself sends it."""
 
     origin: Origin
@@ -53,8 +54,7 @@ class Source:
     interface: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeView:
+class NodeView(Struct, frozen=True):
     """The node that judges."""
 
     name: str
@@ -74,8 +74,7 @@ class NodeView:
         return address in self.addresses or ipaddress.ip_address(address).is_loopback
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What the configuration of kube-proxy contributes; names are those of KubeProxyConfiguration."""
 
     mode: str = "iptables"
@@ -90,8 +89,7 @@ class Settings:
     """Networks of cluster IPs as far as the proxy knows them from ServiceCIDR objects."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(Struct, frozen=True):
     """`verdict` is dnat, reject, drop, or none for a packet that no rule about Services concerns.
 
     `endpoints` are `ip:port`, any of which is right; for those of `masqueraded` the source becomes the node's.
@@ -134,8 +132,7 @@ def judge(
 # --- which Service port a destination belongs to -----------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(Struct, frozen=True):
     node: NodeView
     settings: Settings
     source: Source

@@ -14,8 +14,10 @@ node, the node's own on all others.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from netemu.model.hosts import endpoint_text
 from netemu.observe.addresses import inside
@@ -36,8 +38,7 @@ class Outcome(StrEnum):
     UNREACHABLE = "unreachable"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """A node judged a packet."""
 
     node: str
@@ -46,8 +47,7 @@ class Step:
     words: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(Struct, frozen=True):
     """One thing that may happen. `endpoint` and `source`: who answers, and the address that he sees."""
 
     outcome: Outcome
@@ -60,8 +60,7 @@ class Ending:
     steps: tuple[Step, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(Struct, frozen=True):
     """All that may happen to a connection; `source` is the address that it is sent with."""
 
     sender: str
@@ -109,16 +108,14 @@ def predict(cluster: Cluster, sender: Sender, destination: str, port: int, proto
     return Prediction(sender.name, destination, port, protocol, source, tuple(endings))
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
+class _Change(Struct, frozen=True):
     """A node has changed a packet that had this source."""
 
     node: str
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Packet:
+class _Packet(Struct, frozen=True):
     source: str
     destination: str
     port: int

@@ -6,8 +6,9 @@ them all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class Reason(StrEnum):
@@ -114,8 +115,7 @@ class Reason(StrEnum):
     """The answer did not come to the sender."""
 
 
-@dataclass(frozen=True, slots=True)
-class Because:
+class Because(Struct, frozen=True):
     """A cause: `reason` is a word for programs, `text` a sentence, `remedy` what would be right ("" if unknown)."""
 
     reason: Reason

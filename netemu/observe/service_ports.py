@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from netemu.model.hosts import endpoint_text
 from netemu.model.objects import Endpoint, EndpointSlice, Service, ServicePort
@@ -23,8 +24,7 @@ class Via(StrEnum):
     NODE_PORT = "node port"
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(Struct, frozen=True):
     """The Service port that a destination belongs to, and by which kind of address."""
 
     service: Service
@@ -95,8 +95,7 @@ def external_ips_of(service: Service) -> list[str]:
 # --- which endpoints count ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """An endpoint as this node sees it."""
 
     ip: str
@@ -119,8 +118,7 @@ class Seen:
         return [hint["name"] for hint in (self.of.hints or {}).get(kind) or () if hint.get("name")]
 
 
-@dataclass(frozen=True, slots=True)
-class Sets:
+class Sets(Struct, frozen=True):
     """Endpoints that a node uses: those for policy Cluster and for Local; and whether there is any to use anywhere."""
 
     cluster: tuple[Seen, ...]

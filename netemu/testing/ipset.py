@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec.structs import replace
 
 from netemu.kernel import ipset
 from netemu.kernel.ipset import Entry, IpSet, Request, SetSpec

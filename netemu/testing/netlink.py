@@ -10,8 +10,10 @@ from __future__ import annotations
 import errno
 import ipaddress
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec.structs import replace
 
 from netemu.kernel import rtnetlink as wire
 from netemu.kernel.rtnetlink import Request

@@ -12,9 +12,9 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from netemu.kernel import netns, sysctl
 from netemu.kernel.netlink import Netlink

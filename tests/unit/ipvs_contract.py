@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from netemu.kernel.ipvs import (
     AddDestination,
@@ -150,10 +151,10 @@ def check_timeouts(kind: Ipvs) -> None:
     """Zero leaves a timeout as it was."""
     before = kind.timeouts()
     kind.apply(SetTimeouts(Timeouts(udp=17)))
-    assert kind.timeouts() == replace(before, udp=17)
+    assert kind.timeouts() == structs.replace(before, udp=17)
 
     kind.apply(SetTimeouts(Timeouts(tcp=before.tcp + 1, udp=before.udp)))
-    assert kind.timeouts() == replace(before, tcp=before.tcp + 1)
+    assert kind.timeouts() == structs.replace(before, tcp=before.tcp + 1)
 
     kind.apply(SetTimeouts(before))
 

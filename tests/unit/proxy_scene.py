@@ -12,8 +12,10 @@ The address plan, for all tests about the packet table:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+from msgspec import structs
 
 from netemu.model.meta import KubeObject, decode
 from netemu.model.objects import EndpointSlice, Node, Service
@@ -166,7 +168,7 @@ SELF, SELF6, LOOP, LOOP6 = itself(NODE_IP), itself(NODE6), itself("127.0.0.1"), 
 
 def in_mode(mode: str, world: World) -> Settings:
     """The settings of a world as this mode has them."""
-    return replace(world.settings, mode=mode)
+    return structs.replace(world.settings, mode=mode)
 
 
 def configuration(settings: Settings) -> dict[str, Any]:

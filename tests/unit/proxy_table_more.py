@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
 from netemu.model.meta import KubeObject
 from tests.unit.proxy_scene import (
     A6,
@@ -282,7 +284,7 @@ HOST_NETWORK = [
 
 def under(**settings: Any) -> dict[str, Any]:
     """Keyword arguments for a case."""
-    return {"settings": replace(DEFAULT, **settings)}
+    return {"settings": structs.replace(DEFAULT, **settings)}
 
 
 ALL = under(masquerade_all=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from netemu.lab.cluster_view import cluster_of, modes_of, senders
 from netemu.lab.config import ClientConfig, LabConfig, NodeConfig

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from netemu.kernel.rtnetlink_answers import Hop, Link, Route
 from netemu.observe.story.whynot_network import Way, on_the_way, on_the_way_back
@@ -37,7 +38,7 @@ NETWORK = {
 
 def but(place: str, link: str, **changes: object) -> Mapping[str, Standing]:
     """The network with one link changed."""
-    links = tuple(replace(each, **changes) if each.name == link else each for each in NETWORK[place].links)  # type: ignore[arg-type]
+    links = tuple(structs.replace(each, **changes) if each.name == link else each for each in NETWORK[place].links)
     return {**NETWORK, place: replace(NETWORK[place], links=links)}
 
 

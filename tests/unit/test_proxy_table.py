@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from netemu.observe.oracle import Source
 from netemu.proxy.services import Family
@@ -36,7 +36,7 @@ CASES = [pytest.param(row, id=row.about) for row in TABLE]
 
 
 # What ServiceCIDR objects say reaches rules by NodeFacts; only nftables mode has rules about it.
-NETWORK = World((service(),), replace(DEFAULT, service_cidrs=("172.30.0.0/16",)))
+NETWORK = World((service(),), structs.replace(DEFAULT, service_cidrs=("172.30.0.0/16",)))
 
 
 def test_every_packet_is_told_apart() -> None:

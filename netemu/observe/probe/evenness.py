@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 _FEWEST: Final = 5
 """Expected answers per server from which on the test means something (Cochran's rule of thumb)."""
@@ -23,8 +24,7 @@ ROTATION: Final = "rotation"
 TOO_FEW: Final = "too few"
 
 
-@dataclass(frozen=True, slots=True)
-class Evenness:
+class Evenness(Struct, frozen=True):
     """The test's outcome: `even`, `uneven`, `rotation` (more even than chance makes it) or `too few` to tell."""
 
     servers: int

@@ -19,8 +19,10 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from netemu.kernel import netns as namespaces
 from netemu.model.hosts import endpoint_text
@@ -42,8 +44,7 @@ _KINDS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where packets start: a namespace, and the files its resolver reads (paths outside; "" for none)."""
 
     netns: str
@@ -51,8 +52,7 @@ class Place:
     hosts: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(Struct, frozen=True):
     """What is connected to: an address, or a name that the resolver of the place is asked for at each attempt."""
 
     host: str
@@ -65,8 +65,7 @@ class Destination:
         return self.text or endpoint_text(self.host, self.port)
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(Struct, frozen=True):
     """How many attempts are made, when, and on which connections. Times in seconds."""
 
     count: int | None = 1

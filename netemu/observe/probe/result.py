@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from netemu.observe.probe.evenness import Evenness, evenness
 
@@ -19,8 +20,7 @@ UNREACHABLE: Final = "unreachable"
 OTHER: Final = "other"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """Who answered, as far as the answer tells: name, node, and the source address the server saw."""
 
     server: str
@@ -28,8 +28,7 @@ class Answer:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """One connection or datagram: an answer, or an error of some kind with its text. Times in seconds."""
 
     answer: Answer | None = None
@@ -42,8 +41,7 @@ class Attempt:
     """Since the probing began."""
 
 
-@dataclass(frozen=True, slots=True)
-class Percentiles:
+class Percentiles(Struct, frozen=True):
     """How long it took, in seconds."""
 
     min: float
@@ -53,8 +51,7 @@ class Percentiles:
     max: float
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeResult:
+class ProbeResult(Struct, frozen=True):
     """The distribution of what happened; every mapping is ordered, the most frequent first.
 
     `latency` is from the start of the connection to the whole answer, of answered attempts; `lookup` what the

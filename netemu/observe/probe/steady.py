@@ -11,8 +11,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from netemu.observe.probe.prober import Destination, Pace, Place, Prober
 from netemu.observe.probe.result import ProbeResult

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 Tables = dict[str, dict[str, list["Saved"]]]
 
@@ -20,8 +21,7 @@ _ENDS: Final = ("ACCEPT", "DROP", "REJECT", "RETURN", "MASQUERADE", "MARK", "DNA
                 "REDIRECT", "CT", "NOTRACK", "TCPMSS", "SET", "CONNMARK")  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(Struct, frozen=True):
     """A rule as saved: without `-A CHAIN`."""
 
     text: str
@@ -49,8 +49,7 @@ def parse_counted(text: str) -> tuple[Tables, dict[tuple[str, str], str]]:
     return tables, policies
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """A rule taken apart: its matches by option (a negated one's value begins with `! `), target and its options."""
 
     matches: Mapping[str, str] = field(default_factory=dict)

@@ -8,8 +8,9 @@ Rules of this mode have no counters.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from netemu.model import nft
 from netemu.model.hosts import endpoint_text

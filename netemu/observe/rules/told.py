@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from netemu.observe.rules.walk import OLDER, Line, Met, NodeRules, targets_from
 from netemu.observe.trace.evidence import MapHit, RuleHit
@@ -34,8 +35,7 @@ def told(met: Iterable[Met], *, texts: bool = True) -> Iterator[str]:
             yield f"{indent}    {line.text}"
 
 
-@dataclass(slots=True)
-class PortRules:
+class PortRules(Struct):
     """What a node has for one Service port. `packets`: taken so far, None where the kernel does not count."""
 
     port: str

@@ -15,8 +15,9 @@ for the rules of a real kube-proxy and for those somebody has changed by hand.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 STAGES: Final = ("prerouting", "input", "forward", "output", "postrouting")
 
@@ -25,8 +26,7 @@ OLDER: Final = "legacy "
 """What the names of x_tables' tables begin with where there are iptables rules over nf_tables, too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """A rule, an element of a set or map, a virtual server or a real server.
 
     `packets` and `bytes` are None where the kernel counts nothing. `leads` names the chains it may hand a packet to;
@@ -49,8 +49,7 @@ class Line:
     """The endpoints it translates to: `10.244.1.2:8080`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(Struct, frozen=True):
     """Lines in order. With a hook, the kernel itself enters it there, chains of one hook by ascending priority."""
 
     table: str
@@ -63,8 +62,7 @@ class Chain:
     """Whether it is kube-proxy's own, by its name."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeRules:
+class NodeRules(Struct, frozen=True):
     """All chains of one IP family of a node, by table and name. `mode` is the one whose rules were found."""
 
     family: str
@@ -83,8 +81,7 @@ class NodeRules:
         return next((line for line in found.lines if line.handle == handle), None) if found else None
 
 
-@dataclass(frozen=True, slots=True)
-class Met:
+class Met(Struct, frozen=True):
     """A line where a packet meets it: in which chain, as which of its lines (from 1), how many chains deep."""
 
     stage: str

@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from netemu.observe.trace.evidence import (
@@ -34,8 +34,7 @@ Noted = Sequence[tuple[Passage, Sequence[Event]]]
 _REFUSING = ("drop", "reject")
 
 
-@dataclass(frozen=True, slots=True)
-class Sending:
+class Sending(Struct, frozen=True):
     """The packet as it was sent, from where and when; `refusal` is what the kernel said to the sender."""
 
     packet: Packet

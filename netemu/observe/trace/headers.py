@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from netemu.kernel.signature import Signature
 from netemu.model.errors import UserError
@@ -106,8 +107,7 @@ def _error(number: int, body: bytes) -> str:
 # --- the packet to follow --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Crafted:
+class Crafted(Struct, frozen=True):
     """A packet ready to be sent, and what tells it from all others."""
 
     data: bytes

@@ -15,8 +15,9 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final, cast
+
+from msgspec import Struct, field
 
 from netemu.kernel.nflog import Logged
 from netemu.kernel.nft_trace import TABLE, Step
@@ -36,16 +37,14 @@ _WITHOUT_OPTIONS: Final = 0x45
 _IPTABLES_TABLES: Final = frozenset(_XTABLES_PRIORITIES)
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(Struct, frozen=True):
     """Where a base chain hangs."""
 
     hook: Hook
     priority: int
 
 
-@dataclass(slots=True)
-class Seen:
+class Seen(Struct):
     """What the kernel told of one place. `links` are names by index, `ports` the names of those that a bridge has."""
 
     place: str
@@ -57,8 +56,7 @@ class Seen:
     lost: int = 0
 
 
-@dataclass(slots=True)
-class Run:
+class Run(Struct):
     """A base chain, or a table of x_tables, has looked at the packet: what acted, in order."""
 
     leg: Leg
@@ -72,8 +70,7 @@ class Run:
     hits: list[RuleHit] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Passage:
+class Passage(Struct):
     """One way of the packet through a place; without `entry` it began there, without `exit` it went nowhere else.
 
     On a port of a bridge (`bridged`) a frame is not the place's own: nobody asks for rules or a route, and where the
