@@ -7,7 +7,7 @@ enough to have seen one in `ip link`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from netemu.kernel import netns as namespaces
 from netemu.kernel.netlink import Netlink
@@ -15,6 +15,7 @@ from netemu.lab.config import load_config
 from netemu.lab.network_plan import network_plan
 from netemu.lab.targets import find_target, pods_by_link
 from netemu.model.errors import UserError
+from netemu.model.lists import first_of
 from netemu.model.suggest import instead
 from netemu.network import names, plan
 from netemu.observe.capture.stream import Place
@@ -78,7 +79,7 @@ def _named_link(lab: str, link: str, why: str) -> Place | None:
     there = [place for place in _machines(lab) if link in _links(place.netns)]
     if len(there) > 1:
         said = [f"{place.name}:{link}" for place in there]
-        raise UserError(f"{why}; links of that name are {_listed(said)}")
+        raise UserError(f"{why}; links of that name are {first_of(said)}")
     return Place(there[0].name, there[0].netns, link) if there else None
 
 
@@ -93,7 +94,3 @@ def _links(netns: str) -> set[str]:
         return set()
     with Netlink(netns) as netlink:
         return {link.name for link in netlink.links()}
-
-
-def _listed(words: Sequence[str]) -> str:
-    return ", ".join(words[:5]) + (", ..." if len(words) > 5 else "")

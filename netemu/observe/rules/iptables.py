@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from netemu.model.hosts import endpoint_text
+from netemu.model.lists import listed
 from netemu.observe.rules.iptables_saved import Options, Saved, options_of, parse_counted
 from netemu.observe.rules.walk import Chain, Line, chains_of, share_text, shares
 from netemu.observe.rules.words import (
@@ -20,7 +21,6 @@ from netemu.observe.rules.words import (
     NOT_ADMITTED,
     Words,
     from_outside,
-    listed,
     means_of_set,
     refused_port,
     sent_to_port,

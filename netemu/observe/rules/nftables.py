@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from netemu.model import nft
 from netemu.model.hosts import endpoint_text
+from netemu.model.lists import listed
 from netemu.model.nft import Field
 from netemu.observe.rules.walk import Chain, Line, chains_of, share_text
 from netemu.observe.rules.words import (
@@ -23,7 +24,6 @@ from netemu.observe.rules.words import (
     Words,
     claimed_port,
     from_outside,
-    listed,
     refused_port,
     sent_to_port,
     target_of_chain,

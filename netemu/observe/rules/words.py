@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable
 from functools import cached_property
 from typing import Final
 
@@ -171,9 +170,3 @@ def from_outside(about: str) -> str:
 NO_ENDPOINTS: Final = "{who} has no endpoints"
 NO_LOCAL_ENDPOINTS: Final = "{who} has no endpoint on this node, and its traffic policy is Local"
 NOT_ADMITTED: Final = "the sender is in none of {whose} source ranges"
-
-
-def listed(words: Iterable[str]) -> str:
-    """`a, b and c`."""
-    parts = list(words)
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

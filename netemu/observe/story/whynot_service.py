@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from netemu.model.lists import first_of
 from netemu.model.objects import Endpoint, Service, ServicePort
 from netemu.model.pods import Pod
 from netemu.model.selectors import LabelSelector
@@ -30,13 +31,13 @@ def no_endpoints(service: Service, port: ServicePort, objects: Objects, family: 
     if (missing := _missing_port(service, port, pods, family)) is not None:
         return missing
     if pods and all(not pod.status.pod_ips for pod in pods):
-        return Because(Reason.POD_PENDING, f"the Pods of {name} have no address yet: {_list(map(_state, pods))}")
+        return Because(Reason.POD_PENDING, f"the Pods of {name} have no address yet: {first_of(map(_state, pods))}")
     if pods and all(pod.deleting for pod in pods):
         text = f"every Pod of {name} is terminating and does not serve any more: {_names(pods)}"
         return Because(Reason.TERMINATING, text)
     waiting = [pod for pod in pods if not pod.ready]
     if waiting:
-        text = f"no Pod of {name} is Ready: {_list(map(_state, waiting))}"
+        text = f"no Pod of {name} is Ready: {first_of(map(_state, waiting))}"
         return Because(Reason.NOT_READY, text, "`kubectl describe pod` tells what its readiness probe says")
     return Because(Reason.NO_ENDPOINTS, f"{name} has no ready endpoint of {family} for port {port.port}")
 
@@ -57,7 +58,7 @@ def _nobody(service: Service, selector: LabelSelector, objects: Objects, *, ende
         scaled = f"{idle[0].kind} {idle[0].name}"
         remedy = f"`kubectl -n {service.namespace} scale {scaled} --replicas 1`"
         return Because(Reason.NO_ENDPOINTS, f"{text}; {scaled} has 0 replicas", remedy)
-    there = f"Pods in namespace {service.namespace} have {_list(near)}" if near else ""
+    there = f"Pods in namespace {service.namespace} have {first_of(near)}" if near else ""
     return Because(Reason.NO_ENDPOINTS, text, there)
 
 
@@ -68,7 +69,7 @@ def _missing_port(service: Service, port: ServicePort, pods: Sequence[Pod], fami
         names = {p.name for pod in pods for c in pod.spec.containers for p in c.ports if p.protocol == port.protocol}
         if target not in names:
             text = f"targetPort {target!r} of Service {service.key} is the name of no port of its Pods"
-            return Because(Reason.TARGET_PORT, text, f"they name {_list(sorted(filter(None, names))) or 'none'}")
+            return Because(Reason.TARGET_PORT, text, f"they name {first_of(sorted(filter(None, names))) or 'none'}")
     addressed = [pod for pod in pods if pod.status.pod_ips]
     of_family = [p for p in addressed if any((":" in ip.ip) == (family == "IPv6") for ip in p.status.pod_ips)]
     if addressed and not of_family:
@@ -83,7 +84,7 @@ def wrong_port(service: Service, port: int, protocol: str, *, via: str = "port")
         return Because(Reason.NO_ICMP, text, "ping one of its Pods")
     numbers = [(p.node_port if via == Via.NODE_PORT else p.port, p.protocol, p) for p in service.spec.ports]
     other = next((kind for number, kind, _ in numbers if number == port and kind != protocol), "")
-    has = _list(f"{number}/{kind}" for number, kind, _ in numbers)
+    has = first_of(f"{number}/{kind}" for number, kind, _ in numbers)
     text = f"Service {service.key} has no {via} {port}/{protocol}"
     if other:
         return Because(Reason.WRONG_PROTOCOL, text, f"it has {port}/{other}: --proto {other.lower()}")
@@ -108,8 +109,8 @@ def not_listening(whoever: str, port: int, pod: Pod | None, service: Service | N
     if service is not None and service.headless:
         text += f"; Service {service.key} is headless, so no rule translates its port"
         targets = sorted({str(p.target_port) for p in service.spec.ports})
-        return Because(Reason.HEADLESS, text, f"use the Pods' own port: {_list(targets)}")
-    return Because(Reason.NOT_LISTENING, text, f"its containers declare {_list(map(str, ports))}" if ports else "")
+        return Because(Reason.HEADLESS, text, f"use the Pods' own port: {first_of(targets)}")
+    return Because(Reason.NOT_LISTENING, text, f"its containers declare {first_of(map(str, ports))}" if ports else "")
 
 
 def _is_node_port(service: Service, port: int) -> bool:
@@ -137,10 +138,4 @@ def _state(pod: Pod) -> str:
 
 
 def _names(pods: Iterable[Pod]) -> str:
-    return _list(pod.name for pod in pods)
-
-
-def _list(items: Iterable[str], most: int = 4) -> str:
-    found = list(items)
-    more = f" and {len(found) - most} more" if len(found) > most else ""
-    return ", ".join(found[:most]) + more
+    return first_of(pod.name for pod in pods)
