@@ -62,7 +62,7 @@ CASES = [
 async def test_every_outcome_is_seen_at_the_same_time() -> None:
     asks = [Ask(NAMESPACE, address, port, protocol, (outcome,)) for address, port, protocol, outcome in CASES]
 
-    found = await measure(asks, timeout=0.3)
+    found = await measure(asks, timeout=2)
 
     assert [(*case[:3], each.outcome) for case, each in zip(CASES, found, strict=True)] == CASES
     assert all(each.server == "" for each in found)  # a server that only accepts says nothing of itself
@@ -72,7 +72,7 @@ async def test_every_outcome_is_seen_at_the_same_time() -> None:
 async def test_refusals_of_one_node_are_asked_for_one_after_the_other() -> None:
     asks = [Ask(NAMESPACE, "127.0.0.1", CLOSED, "TCP", (REFUSED,), refused_by="n1") for _ in range(20)]
 
-    assert {each.outcome for each in await measure(asks, timeout=0.3)} == {REFUSED}
+    assert {each.outcome for each in await measure(asks, timeout=2)} == {REFUSED}
 
 
 async def test_from_a_namespace_that_is_gone_nothing_is_reached() -> None:

@@ -175,7 +175,7 @@ async def test_a_file_is_taken_up_once_it_is_new_and_whole(tmp_path: Path) -> No
         taken.append(path.read_text())
 
     following = asyncio.create_task(follow({path: use}, look=0.01))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0)  # it has seen the old one, and waits
     path.with_suffix(".new").write_text("new")
     path.with_suffix(".new").replace(path)
     await until(lambda: bool(taken))

@@ -51,4 +51,7 @@ def test_long_timelines_go_on_in_the_next_line_where_their_events_are_too() -> N
 
 
 def test_nothing_attempted_is_drawn_as_nothing() -> None:
-    assert len(list(draw(timeline([], [])))) == 3
+    answered, lost, scale = draw(timeline([], []))
+
+    assert (answered.split(), lost.split()) == (["0.0", "s", "answered"], ["lost", "·"])
+    assert "the highest is 0 attempts" in scale

@@ -18,7 +18,7 @@ import pytest
 from netemu.lab.trace import Tracer, read_scene
 from netemu.network.names import client_netns, node_netns, pod_netns
 from tests.cluster.labs import netemu, run
-from tests.cluster.trace_table import compact, links_of, parties, read_stories, write_stories
+from tests.cluster.traces.trace_table import compact, links_of, parties, read_stories, write_stories
 from tests.vm.talk import Talk
 
 LAB = "t-vm-lab"

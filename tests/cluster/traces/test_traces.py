@@ -23,7 +23,8 @@ from netemu.network.names import node_netns, pod_netns
 from netemu.observe.story.story import Story
 from netemu.observe.trace.evidence import RuleHit
 from tests.cluster.labs import api, eventually, netemu, netemu_json, run, start
-from tests.cluster.trace_table import (
+from tests.cluster.traces.trace_table import (
+    LAB,
     ROWS,
     Row,
     compact,
@@ -34,19 +35,8 @@ from tests.cluster.trace_table import (
     write_stories,
 )
 
-LAB = "t-traces"
-FILE, GOLDEN = (Path(__file__).parent / name for name in ("trace_lab.yaml", "traces.txt"))
+GOLDEN = Path(__file__).parent / "traces.txt"
 _WRITE = bool(os.environ.get("NETEMU_WRITE_TRACES"))
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[str]:
-    """trace_lab.yaml, up; its name."""
-    try:
-        netemu("up", str(FILE), "--name", LAB)
-        yield LAB
-    finally:
-        run("down", LAB)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,8 @@ from netemu.observe.story.story import Step, Story
 from netemu.observe.trace.evidence import Balanced, Crossing, Dropped, MapHit, Routed, RuleHit, Translation
 from tests.cluster.labs import api
 
+LAB = "t-traces"
+"""The name of the lab in lab.yaml."""
 _HASH = re.compile(r"(KUBE-[A-Z]{2,3})-[A-Z2-7]{16}|(service|local|external|firewall|endpoint|affinity)-[A-Z2-7]{8}")
 _ADDRESS = re.compile(r"__[0-9a-f.]+/")
 

@@ -11,7 +11,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,24 +23,12 @@ from netemu.lab.trace import Tracer
 from netemu.model.resources import ENDPOINTSLICES, PODS, SERVICES
 from netemu.network.names import client_netns, host_veth, node_netns, pod_netns, underlay_netns
 from netemu.observe.story.story import Story
-from tests.cluster.labs import api, eventually, netemu, run
-from tests.cluster.trace_table import located
+from tests.cluster.labs import api, eventually
+from tests.cluster.traces.trace_table import LAB, located
 
-LAB = "t-traces"
-FILE = Path(__file__).parent / "trace_lab.yaml"
 WORKER_1, WORKER_2 = node_netns(LAB, "worker-1"), node_netns(LAB, "worker-2")
 FAR = pod_netns(LAB, "default", "far")
 VETH = host_veth(FAR)
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[str]:
-    """trace_lab.yaml, up; its name."""
-    try:
-        netemu("up", str(FILE), "--name", LAB)
-        yield LAB
-    finally:
-        run("down", LAB)
 
 
 def traced(source: str, to: str, **options: Any) -> Story:
