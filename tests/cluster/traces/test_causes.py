@@ -18,6 +18,7 @@ import pytest
 from netemu.kernel import netns
 from netemu.lab.api import LabApi, agent_status
 from netemu.lab.paths import LabPaths
+from netemu.lab.readiness import AGENT_AWAY
 from netemu.lab.rules import wait_for_rules
 from netemu.lab.trace import Tracer
 from netemu.model.resources import ENDPOINTSLICES, PODS, SERVICES
@@ -172,6 +173,7 @@ def no_proxies() -> Iterator[None]:
         client = api(LAB)
         client.create(SERVICES, {"apiVersion": "v1", **service("late", selector={"at": "far"})}, "default")
         eventually(lambda: endpoints_of(client, "late"), "the new Service has endpoints")
+        assert AGENT_AWAY in netemu("status", LAB)
         yield
     finally:
         os.kill(state["supervisor"]["pid"], signal.SIGCONT)
