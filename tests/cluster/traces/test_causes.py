@@ -24,7 +24,7 @@ from netemu.lab.trace import Tracer
 from netemu.model.resources import ENDPOINTSLICES, PODS, SERVICES
 from netemu.network.names import client_netns, host_veth, node_netns, pod_netns, underlay_netns
 from netemu.observe.story.story import Story
-from tests.cluster.labs import api, eventually
+from tests.cluster.labs import api, eventually, netemu
 from tests.cluster.traces.trace_table import LAB, located
 
 WORKER_1, WORKER_2 = node_netns(LAB, "worker-1"), node_netns(LAB, "worker-2")
