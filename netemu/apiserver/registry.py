@@ -248,9 +248,13 @@ class Registry:
         dry_run: bool = False,
     ) -> Obj:
         """Replace an object, its `status`, its `scale`, or a Namespace's finalizers (`finalize`). Raises Conflict."""
-        if subresource != "scale":
-            strategy.check_conditional(resource, name, obj)
-        return await self._change(resource, namespace, name, subresource, lambda _: obj, manager, dry_run)
+
+        def replaced(_: Obj) -> Mapping[str, Any]:
+            if subresource != "scale":  # only now: of what is not there, a client is told that
+                strategy.check_conditional(resource, name, obj)
+            return obj
+
+        return await self._change(resource, namespace, name, subresource, replaced, manager, dry_run)
 
     @_on_fresh
     async def patch(

@@ -57,11 +57,12 @@ class Https:
         ):
             return answer.status, await answer.read()
 
-    async def get(self, path: str, context: ssl.SSLContext) -> tuple[int, bytes]:
+    async def get(self, path: str, context: ssl.SSLContext, token: str = "") -> tuple[int, bytes]:
         """Status and body."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         async with (
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session,
-            session.get(self._url + path) as answer,
+            session.get(self._url + path, headers=headers) as answer,
         ):
             return answer.status, await answer.read()
 
@@ -117,20 +118,28 @@ async def test_who_shows_nothing_is_anonymous(tmp_path: Path) -> None:
     assert (status, message in body) == (403, True)
 
 
-@pytest.mark.parametrize("path", ["/version", "/healthz", "/readyz?verbose", "/livez"])
-async def test_anybody_may_ask_for_version_and_health(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize("path", ["/healthz", "/readyz?verbose", "/livez"])
+async def test_anybody_may_ask_for_health(tmp_path: Path, path: str) -> None:
     async with serving(tmp_path) as https:
         status, _ = await https.get(path, https.context())
 
     assert status == 200
 
 
-@pytest.mark.parametrize("path", ["/api", "/openapi/v3", "/metrics", "/nowhere"])
+@pytest.mark.parametrize("path", ["/version", "/healthz/etcd", "/api", "/openapi/v3", "/metrics", "/nowhere"])
 async def test_other_documents_need_a_user(tmp_path: Path, path: str) -> None:
     async with serving(tmp_path) as https:
         status, _ = await https.get(path, https.context())
 
     assert status == 403
+
+
+@pytest.mark.parametrize("path", ["/version", "/healthz", "/livez/ping", "/api", "/nowhere", "/api/v1/pods"])
+async def test_a_bad_token_is_refused_everywhere(tmp_path: Path, path: str) -> None:
+    async with serving(tmp_path) as https:
+        status, _ = await https.get(path, https.context(), token="bad")
+
+    assert status == 401
 
 
 async def test_a_certificate_of_another_ca_fails_the_handshake(tmp_path: Path) -> None:

@@ -157,6 +157,8 @@ async def test_the_roles_of_every_cluster(tmp_path: Path) -> None:
         (ANYBODY, "get /pods shop", False),
         (ANONYMOUS, "get =/version", True),
         (ANONYMOUS, "get =/healthz", True),
+        (ANONYMOUS, "get =/version", True),
+        (ANONYMOUS, "get =/healthz/etcd", False),
         (ANONYMOUS, "get =/api", False),
         (ANONYMOUS, "create authentication.k8s.io/selfsubjectreviews", False),
         (DNS, "watch discovery.k8s.io/endpointslices", True),

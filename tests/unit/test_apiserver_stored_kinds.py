@@ -81,6 +81,7 @@ def test_valid_objects_are_accepted_and_defaults_are_final(kind: str) -> None:
         ("Job", {"spec__completionMode": "Indexed", "spec__completions": None}, "spec.completions: Required value"),
         ("CronJob", {"spec__schedule": "1 2 3"}, "expected exactly 5 fields, found 3: [1 2 3]"),
         ("CronJob", {"spec__schedule": "@fortnightly"}, "unrecognized descriptor: @fortnightly"),
+        ("CronJob", {"spec__schedule": "61 * * * *"}, "end of range (61) above maximum (59): 61"),
         ("CronJob", {"spec__schedule": None}, "spec.schedule: Required value"),
         ("CronJob", {"metadata__name": "n" * 53}, "must be no more than 52 characters"),
         ("PersistentVolumeClaim", {"spec__accessModes": None}, "spec.accessModes: Required value: at least 1 access"),

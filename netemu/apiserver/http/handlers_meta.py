@@ -29,8 +29,8 @@ VERSION = {
 }
 """The minor version decides which features clients expect; gitVersion is that of the OpenAPI data."""
 
-PUBLIC = frozenset({"/version", "/healthz", "/livez", "/readyz"})
-"""What is answered without credentials."""
+ALWAYS_ALLOWED = frozenset({"/healthz", "/livez", "/readyz"})
+"""What no role is needed for. Upstream: the default of `--authorization-always-allow-paths`."""
 
 
 class MetaHandlers:

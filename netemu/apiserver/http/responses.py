@@ -88,11 +88,12 @@ def as_people_read_it(request: web.Request, response: web.StreamResponse) -> web
 async def compressed(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
     """A large answer as gzip, for a client that takes it.
 
-    Upstream: apiserver `endpoints/handlers/responsewriters`, with its threshold and level.
+    Upstream: apiserver `endpoints/handlers/responsewriters`, with its threshold and level. An offer with a quality is
+    none there, whatever the quality.
     """
     body = response.body if isinstance(response, web.Response) else None
     if isinstance(response, web.Response) and isinstance(body, bytes) and len(body) > _LARGE:
-        offers = {one.split(";")[0].strip() for one in request.headers.get("Accept-Encoding", "").split(",")}
+        offers = {one.strip() for one in request.headers.get("Accept-Encoding", "").split(",")}
         if "gzip" in offers and "Content-Encoding" not in response.headers:
             # Beside the loop: it takes a hundredth of a second for each megabyte, and others are waiting.
             response.body = await asyncio.to_thread(gzip.compress, body, 1)

@@ -28,7 +28,7 @@ from netemu.apiserver.auth.service_accounts import TOKEN_REQUESTS, ServiceAccoun
 from netemu.apiserver.http.bodies import Bodies, FieldValidation
 from netemu.apiserver.http.connect import ConnectHandlers, connects
 from netemu.apiserver.http.handlers import ResourceHandlers
-from netemu.apiserver.http.handlers_meta import PUBLIC, MetaHandlers
+from netemu.apiserver.http.handlers_meta import ALWAYS_ALLOWED, MetaHandlers
 from netemu.apiserver.http.handlers_reviews import REVIEWS, answer
 from netemu.apiserver.http.reach import Reach
 from netemu.apiserver.http.responses import (
@@ -186,8 +186,7 @@ class ApiServer:
         return await compressed(request, as_people_read_it(request, response))
 
     def _document(self, request: web.Request, path: str, wanted: Attributes) -> web.StreamResponse:
-        if path not in PUBLIC and not path.startswith(("/livez/", "/readyz/", "/healthz/")):
-            self._authorized(request, wanted)
+        self._authorized(request, wanted)
         if request.method in ("GET", "HEAD"):
             response = self._meta.handle(request, path)
             if response is not None:
@@ -213,7 +212,8 @@ class ApiServer:
     def _authorized(self, request: web.Request, wanted: Attributes) -> User:
         """Who asks, if they may. Raises Unauthorized, Forbidden."""
         user = self._authenticator.user(request)
-        why = request[ALLOWED_BY] = self._authorizer.why(user, wanted)
+        always = wanted.path in ALWAYS_ALLOWED
+        why = request[ALLOWED_BY] = "always allowed" if always else self._authorizer.why(user, wanted)
         if not why:
             named = {"name": wanted.name, "group": wanted.group, "kind": wanted.resource}
             reason = request[REFUSED_FOR] = self._authorizer.refusal(user, wanted)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from netemu.apiserver.validation.fields import (
     IMMUTABLE,
     immutable,
@@ -15,6 +13,7 @@ from netemu.apiserver.validation.fields import (
     required,
 )
 from netemu.apiserver.validation.pod import validate_template
+from netemu.apiserver.validation.schedules import check_schedule
 from netemu.client.base import Obj
 from netemu.model.errors import FieldError
 from netemu.model.selectors import LabelSelector
@@ -25,8 +24,6 @@ _COUNTS = (
     "parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "backoffLimitPerIndex", "maxFailedIndexes",
     "ttlSecondsAfterFinished",
 )  # fmt: skip
-_DESCRIPTORS = re.compile(r"@(yearly|annually|monthly|weekly|daily|midnight|hourly|every \S+)")
-_FIELD = re.compile(r"[0-9A-Za-z*?/,-]+")
 
 
 def validate_job(obj: Obj, old: Obj | None) -> list[FieldError]:
@@ -90,12 +87,8 @@ def _schedule(text: str) -> list[FieldError]:
     if "TZ" in text:
         why = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
         return [invalid("spec.schedule", text, why)]
-    if text.startswith("@"):
-        known = _DESCRIPTORS.fullmatch(text)
-        return [] if known else [invalid("spec.schedule", text, f"unrecognized descriptor: {text}")]
-    parts = text.split()
-    if len(parts) != 5:
-        shown = f"[{' '.join(parts)}]"
-        return [invalid("spec.schedule", text, f"expected exactly 5 fields, found {len(parts)}: {shown}")]
-    strange = next((part for part in parts if not _FIELD.fullmatch(part)), "")
-    return [invalid("spec.schedule", text, f"failed to parse int from {strange}")] if strange else []
+    try:
+        check_schedule(text)
+    except ValueError as error:
+        return [invalid("spec.schedule", text, str(error))]
+    return []
