@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from netemu.client.base import Client
 from netemu.kubelet import env, volumes
 from netemu.kubelet.tokens import Tokens
-from netemu.model.errors import NotFound
+from netemu.model.errors import Forbidden, NotFound
 from netemu.model.objects import Service
 from netemu.model.pods import Container, Pod
 from netemu.model.resources import CONFIGMAPS, SECRETS, Resource
 from netemu.runtime.cri import ContainerConfig, PortMapping
+
+_Answer = TypeVar("_Answer")
+_GRANTED_WITHIN, _ASKED_AGAIN = 1.0, 0.05
+"""Seconds in which a server must have learned of a Pod that another has bound here, and until it is asked again.
+
+Upstream: the kubelet waits as long for a ConfigMap or Secret to reach its cache (`pkg/kubelet/util/manager`).
+"""
 
 
 class Materials:
@@ -30,7 +38,7 @@ class Materials:
         held = volumes.Held(
             {n: volumes.data_of(o, secret=False) for n, o in (await self._fetch(CONFIGMAPS, maps, pod)).items()},
             {n: volumes.data_of(o, secret=True) for n, o in (await self._fetch(SECRETS, secrets, pod)).items()},
-            {ask: await self.tokens.of(pod, ask) for ask in volumes.asked_tokens(pod)},
+            {ask: await _granted(partial(self.tokens.of, pod, ask)) for ask in volumes.asked_tokens(pod)},
         )
         plans = [volumes.plan(volume, held, pod) for volume in pod.spec.volumes]
         places = await asyncio.to_thread(volumes.materialise, plans, directory) if plans else {}
@@ -71,10 +79,23 @@ class Materials:
         found: dict[str, Mapping[str, Any]] = {}
         for name in sorted(names):
             try:
-                found[name] = await self._client.get(resource, name, pod.namespace)
+                found[name] = await _granted(partial(self._client.get, resource, name, pod.namespace))
             except NotFound:  # whether that is an error depends on `optional`
                 continue
         return found
+
+
+async def _granted(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    """The answer to a question that a node may ask once the server knows of its Pod. Raises ApiError."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _GRANTED_WITHIN
+    while True:
+        try:
+            return await ask()
+        except Forbidden:
+            if loop.time() >= until:
+                raise
+        await asyncio.sleep(_ASKED_AGAIN)
 
 
 def ports(container: Container) -> tuple[PortMapping, ...]:

@@ -14,8 +14,8 @@ import pytest
 
 from netemu.client.base import Obj
 from netemu.kubelet import Kubelet, KubeletSettings, NodeFacts
-from netemu.model.errors import NotFound
-from netemu.model.resources import CONFIGMAPS, EVENTS, LEASES, NODES, PODS
+from netemu.model.errors import Forbidden, NotFound
+from netemu.model.resources import CONFIGMAPS, EVENTS, LEASES, NODES, PODS, Resource
 from netemu.runtime.cri import ContainerState, ExecResult
 from netemu.testing.client import FakeClient
 from netemu.testing.runtime import FakeNetwork, FakeRuntime
@@ -446,6 +446,23 @@ async def test_files_of_a_volume_follow_the_configmap(node: Bed, tmp_path: Path)
 
     assert (volumes / "v" / "a").read_text() == "other"
     assert (volumes / "scratch" / "mine").read_text() == "kept"
+
+
+async def test_a_server_that_learns_of_a_pod_late_makes_no_event(node: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    get, refusals = node.client.get, [Forbidden("it is not the node's"), Forbidden("not yet")]
+
+    async def late(resource: Resource, name: str, namespace: str = "") -> Obj:
+        if resource is CONFIGMAPS and refusals:
+            raise refusals.pop()
+        return await get(resource, name, namespace)
+
+    monkeypatch.setattr(node.client, "get", late)
+    await node.client.create(CONFIGMAPS, {"metadata": {"name": "settings"}, "data": {"a": "one"}}, "shop")
+    await node.pod(volumes=[{"name": "v", "configMap": {"name": "settings"}}])
+    await node.until(ready)
+
+    assert not refusals
+    assert not [event for event in (await node.client.list(EVENTS)).items if event["type"] == "Warning"]
 
 
 async def test_files_outlive_their_configmap(node: Bed, tmp_path: Path) -> None:
