@@ -1,9 +1,9 @@
 """Copies of the SQLite store: one file with everything as it was at one revision, and the lab it is from.
 
 A snapshot has the store's own tables and one more row that tells where it is from. Put in place of a store
-(`replace_store`), it goes on from the higher of both revisions and forgets the history before it, as etcd's restore
-with `--bump-revision --mark-compacted` does: no revision is given twice, and whoever has seen one that is gone now
-lists again.
+(`replace_store`), it goes on after the higher of both revisions and forgets the history up to there, as etcd's restore
+with `--bump-revision --mark-compacted` does: no revision is given twice, and everybody lists again, also who has seen
+the very newest revision of the former store.
 """
 
 from __future__ import annotations
@@ -121,6 +121,6 @@ def replace_store(snapshot: Path, path: Path) -> None:
     with closing(sqlite3.connect(snapshot)) as db:
         (own,) = db.execute(_REVISION).fetchone()
         db.execute("DELETE FROM log WHERE revision NOT IN (SELECT revision FROM current)")
-        db.execute("UPDATE compacted SET revision = ?", (max(own, former),))
+        db.execute("UPDATE compacted SET revision = ?", (max(own, former) + 1,))
         db.commit()
     os.replace(snapshot, path)

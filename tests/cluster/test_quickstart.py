@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -233,3 +234,41 @@ def test_status_says_which_nodes_are_behind(quickstart: str) -> None:
     assert re.search(r"  node worker-1: rules are at revision \d+, not yet \d+", done.stderr)
     assert "Traceback" not in done.stderr
     netemu("status", quickstart, "--wait")
+
+
+def test_a_deployment_that_a_snapshot_brings_back_serves_again(quickstart: str, tmp_path: Path) -> None:
+    file, former = str(tmp_path / "snapshot"), web_pods(quickstart)
+    netemu("snapshot", "save", file, "--lab", quickstart)
+    api(quickstart).request("DELETE", "/apis/apps/v1/namespaces/shop/deployments/web")
+    eventually(lambda: not web_pods(quickstart), "the end of the Pods")
+    # The last write before the restore is one that proxies hear of: they have seen the newest revision of all.
+    create(
+        quickstart, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "late"}, "spec": {"clusterIP": "None"}}
+    )
+
+    netemu("snapshot", "restore", file, "--lab", quickstart)
+
+    # Until the kubelets have made them anew and said so, the Service has the addresses of the snapshot.
+    ask = (
+        "exec",
+        "--lab",
+        quickstart,
+        "-n",
+        "shop",
+        "client",
+        "--",
+        "curl",
+        "-sS",
+        "--max-time",
+        "2",
+        "http://web/hostname",
+    )
+    eventually(lambda: run(*ask).stdout in former, "an answer of a restored Pod", within=40)
+    eventually(lambda: rules_lead_to(quickstart, set(web_pods(quickstart).values())), "rules to them on every node")
+
+
+def rules_lead_to(lab: str, addresses: set[str]) -> bool:
+    """Whether every node's rules lead to exactly these addresses for shop/web."""
+    nodes = ("control-plane", "worker-1", "worker-2")
+    rules = [netemu("exec", "--lab", lab, f"node/{node}", "--", "iptables-save", "-t", "nat") for node in nodes]
+    return all(set(re.findall(r'"shop/web:http".*--to-destination ([\d.]+):', text)) == addresses for text in rules)

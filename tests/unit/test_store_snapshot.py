@@ -30,7 +30,7 @@ async def test_a_snapshot_has_everything_as_of_one_revision_and_says_where_it_is
     await store.close()
 
 
-async def test_a_restored_store_goes_on_from_the_higher_revision_and_has_no_older_history(tmp_path: Path) -> None:
+async def test_a_restored_store_goes_on_after_the_higher_revision_and_nobody_resumes_from_before(tmp_path: Path) -> None:
     path, file = tmp_path / "store.db", tmp_path / "copy"
     store = await SqliteStore.open(path)
     await store.create("/a", b"1")
@@ -43,13 +43,13 @@ async def test_a_restored_store_goes_on_from_the_higher_revision_and_has_no_olde
     store = await SqliteStore.open(path)
 
     snapshot = await store.list("/")
-    assert (snapshot.items, snapshot.revision) == ([("/a", b"1", 1)], 3)
-    async with aclosing(store.watch("/", 2)) as batches:
+    assert (snapshot.items, snapshot.revision) == ([("/a", b"1", 1)], 4)
+    async with aclosing(store.watch("/", 3)) as batches:  # the former store's newest: whoever saw it knows of /b
         with pytest.raises(Compacted):
             await anext(batches)
-    assert await store.update("/a", b"3", 1) == 4
-    async with aclosing(store.watch("/", 3)) as batches:
-        assert await anext(batches) == [(4, "/a", b"3", b"1")]
+    assert await store.update("/a", b"3", 1) == 5
+    async with aclosing(store.watch("/", 4)) as batches:
+        assert await anext(batches) == [(5, "/a", b"3", b"1")]
     await store.close()
 
 
@@ -63,8 +63,8 @@ async def test_a_snapshot_of_more_revisions_than_the_store_keeps_its_own(tmp_pat
     replace_store(file, tmp_path / "new.db")
     store = await SqliteStore.open(tmp_path / "new.db")
 
-    assert (await store.list("/")).revision == 2
-    assert await store.create("/b", b"1") == 3
+    assert (await store.list("/")).revision == 3
+    assert await store.create("/b", b"1") == 4
     await store.close()
 
 

@@ -72,5 +72,5 @@ async def test_sqlite_takes_it_too(store: MemoryStore, tmp_path: Path) -> None:
 
     sqlite = await SqliteStore.open(tmp_path / "store.db")
     assert [(item.key, item.value) for item in (await sqlite.list("/")).items] == [("/r/a", b"1"), ("/r/b", b"1")]
-    assert await sqlite.create("/r/c", b"1") == 4
+    assert await sqlite.create("/r/c", b"1") == 5
     await sqlite.close()
