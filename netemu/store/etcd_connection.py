@@ -20,7 +20,8 @@ from netemu.kernel import netns
 _MOST = 64
 """Connections to one member; further calls wait for one of them."""
 _CONNECT_SECONDS = 1.0
-_ANSWER_SECONDS = 5.0
+_ANSWER_SECONDS = 2.5
+"""How long a member may take for an answer before it counts as hung; longer than an election, which is no reason."""
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 

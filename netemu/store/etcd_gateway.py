@@ -5,7 +5,8 @@ etcd serves its gRPC methods as JSON under `/v3/` on the same port and with the 
 there are many, connections of our own (`etcd_connection`). Bytes are base64 there, and 64-bit numbers strings; msgspec
 reads both into what they are.
 
-A member is tried until it fails, then the next; the one that answered last is asked first. A call that certainly did
+A member is tried until it fails, or does not answer for 2.5 s, then the next, and streams from it end, for a hung one
+would leave them silent; the one that answered last is asked first. A call that certainly did
 nothing is repeated on the next member until the patience ends. Where a member may have done what it was asked and only
 the answer is lost, `MaybeDone` is raised at once: only the caller knows how to find out.
 """
@@ -155,6 +156,7 @@ class Gateway:
         self._endpoints = [endpoint.rstrip("/") for endpoint in endpoints]
         self._connections = {endpoint: Connections(endpoint, tls, namespace) for endpoint in self._endpoints}
         self._preferred = 0
+        self._streams: dict[str, set[aiohttp.ClientResponse]] = {endpoint: set() for endpoint in self._endpoints}
         connector = aiohttp.TCPConnector(limit=0, ssl=tls or True, socket_factory=self._socket)
         # Where a request has Accept, etcd 3.4 warns of the gateway's own certificate, each time.
         self._session = aiohttp.ClientSession(connector=connector, skip_auto_headers=_UNSENT)
@@ -197,6 +199,8 @@ class Gateway:
         """Ask the member after `failed` first from now on, unless another caller has found that out already."""
         if self._endpoints[self._preferred] == failed:
             self._preferred = (self._preferred + 1) % len(self._endpoints)
+        for response in self._streams[failed]:
+            response.close()
 
     async def _ask(self, endpoint: str, method: str, content: bytes, answer: type[_Answer]) -> _Answer:
         try:
@@ -227,9 +231,11 @@ class Gateway:
                 if response.status != 200:
                     raise _as_refusal(_failure(endpoint, await response.read()))
                 answers = _answers(endpoint, response)
+                self._streams[endpoint].add(response)
                 try:
                     yield answers
                 finally:
+                    self._streams[endpoint].discard(response)
                     await answers.aclose()
         except (aiohttp.ClientError, TimeoutError) as error:
             self._fail_over(endpoint)

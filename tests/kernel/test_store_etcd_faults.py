@@ -148,7 +148,11 @@ async def test_killing_any_member_at_any_moment_loses_no_acknowledged_write(etcd
 
 
 @pytest.mark.timeout(120)
-async def test_a_member_that_hangs_holds_up_neither_writes_nor_watches(etcd: Members, store: EtcdStore) -> None:
+async def test_a_member_that_hangs_holds_up_neither_writes_nor_watches(
+    etcd: Members, store: EtcdStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The watch shall not need its own silence to find out: the writes tell.
+    monkeypatch.setattr("netemu.store.etcd_watch._QUIET_SECONDS", 1000.0)
     load, watching = Load(store), Watching(store)
     writing = asyncio.create_task(load.run())
     await load.more(50)
@@ -156,10 +160,26 @@ async def test_a_member_that_hangs_holds_up_neither_writes_nor_watches(etcd: Mem
     etcd.freeze(0)
     async with asyncio.timeout(30):
         await load.more(100)
+        await watching.reached(max(load.acknowledged))
     load.stopped = True
     await writing
 
     await _check(store, load, watching)
+    await watching.close()
+
+
+@pytest.mark.timeout(120)
+async def test_a_watch_notices_a_member_that_hangs_while_nobody_here_writes(etcd: Members, store: EtcdStore) -> None:
+    await store.create("/load/a", b"1")
+    watching = Watching(store)
+    await watching.reached(1)
+    etcd.freeze(0)
+    other = await EtcdStore.open(etcd.endpoints[1:])
+    written = await other.create("/load/b", b"1")
+    await other.close()
+
+    async with asyncio.timeout(30):
+        await watching.reached(written)
     await watching.close()
 
 
