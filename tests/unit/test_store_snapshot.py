@@ -30,7 +30,7 @@ async def test_a_snapshot_has_everything_as_of_one_revision_and_says_where_it_is
     await store.close()
 
 
-async def test_a_restored_store_goes_on_after_the_higher_revision_and_nobody_resumes_from_before(tmp_path: Path) -> None:
+async def test_a_restored_store_goes_on_after_the_higher_revision_and_nobody_resumes_before(tmp_path: Path) -> None:
     path, file = tmp_path / "store.db", tmp_path / "copy"
     store = await SqliteStore.open(path)
     await store.create("/a", b"1")
