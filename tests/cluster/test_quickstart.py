@@ -8,10 +8,14 @@ import re
 import signal
 import subprocess
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from netemu.model.errors import NetemuError
 from netemu.model.resources import ENDPOINTSLICES, NODES, PODS, SERVICES
 from tests.cluster.labs import api, create, eventually, host_network, netemu, netemu_json, run
 
@@ -241,30 +245,35 @@ def test_a_deployment_that_a_snapshot_brings_back_serves_again(quickstart: str, 
     netemu("snapshot", "save", file, "--lab", quickstart)
     api(quickstart).request("DELETE", "/apis/apps/v1/namespaces/shop/deployments/web")
     eventually(lambda: not web_pods(quickstart), "the end of the Pods")
-    # The last write before the restore is one that proxies hear of: they have seen the newest revision of all.
-    create(
-        quickstart, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "late"}, "spec": {"clusterIP": "None"}}
-    )
+    # Pods of one node are written to until the restore: its kubelet has seen the newest revision of all.
+    pod = {"nodeName": "worker-2", "containers": [{"name": "a", "image": "nginx"}]}
+    create(quickstart, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "late"}, "spec": pod})
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(write_until_refused, quickstart, "/api/v1/namespaces/default/pods/late")
+        netemu("snapshot", "restore", file, "--lab", quickstart)
+        writing.result()
 
-    netemu("snapshot", "restore", file, "--lab", quickstart)
-
-    # Until the kubelets have made them anew and said so, the Service has the addresses of the snapshot.
-    ask = (
-        "exec",
-        "--lab",
-        quickstart,
-        "-n",
-        "shop",
-        "client",
-        "--",
-        "curl",
-        "-sS",
-        "--max-time",
-        "2",
-        "http://web/hostname",
+    # Until the kubelets have made the Pods anew and said so, the Service has the addresses of the snapshot.
+    eventually(
+        lambda: all(hostname(quickstart, address) == name for name, address in web_pods(quickstart).items()),
+        "the Pods of the snapshot at the addresses that they tell",
+        within=40,
     )
-    eventually(lambda: run(*ask).stdout in former, "an answer of a restored Pod", within=40)
     eventually(lambda: rules_lead_to(quickstart, set(web_pods(quickstart).values())), "rules to them on every node")
+    assert curl(quickstart, "client", "http://web/hostname") in former
+
+
+def write_until_refused(lab: str, path: str) -> None:
+    """Change an object over and over, until it is gone or the API server is."""
+    with suppress(NetemuError, OSError):
+        for number in count():
+            api(lab).request("PATCH", path, {"metadata": {"annotations": {"number": str(number)}}})
+
+
+def hostname(lab: str, address: str) -> str:
+    """Who answers at a Pod's address, "" if nobody does."""
+    asking = ("curl", "-sS", "--max-time", "2", f"http://{address}:8080/hostname")
+    return run("exec", "--lab", lab, "-n", "shop", "client", "--", *asking).stdout
 
 
 def rules_lead_to(lab: str, addresses: set[str]) -> bool:
