@@ -8,7 +8,7 @@ from typing import Any
 from netemu.model.objects import SERVICE_NAME_LABEL
 
 Obj = Mapping[str, Any]
-AGENT_AWAY = "the node agent does not answer, so no kube-proxy runs"
+AGENT_AWAY = "the node agent does not answer, so no kube-proxy works"
 
 
 def nodes_missing(nodes: Sequence[Obj], wanted: Sequence[str]) -> list[str]:
