@@ -182,14 +182,18 @@ def _wait_for(lab: str, stage: str, missing: Callable[[], list[str]], deadline: 
 
 
 def _crashed(lab: str) -> list[str]:
-    """The last words of a process that ended while the lab was starting, if one did."""
+    """The last words of a process that keeps ending while the lab is starting, if one does.
+
+    One end says little: the supervisor starts it again, and on a busy machine that may be all it takes.
+    """
     paths = LabPaths(lab)
     try:
         state = msgspec.json.decode(paths.supervisor_state.read_bytes())
     except (OSError, msgspec.DecodeError):
         return []
     for name, entry in state.items():
-        if entry["restarts"]:
+        if entry["restarts"] > 1:
             words = [line for line in paths.log(name).read_text().splitlines() if line.strip()]
-            return [f"the {name} process ended: {words[-1].strip() if words else 'without a word'}"]
+            last = words[-1].strip() if words else "without a word"
+            return [f"the {name} process ended {entry['restarts']} times: {last}"]
     return []
