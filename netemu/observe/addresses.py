@@ -6,6 +6,15 @@ import ipaddress
 from collections.abc import Iterable
 
 
+def is_address(text: str) -> bool:
+    """Whether a text is an address of either family; one of IPv6 may have a zone."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def network_of(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
     """The network that a text means, host bits passed over; None for one that is none."""
     try:

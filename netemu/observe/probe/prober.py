@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import itertools
 import os
 import socket
@@ -26,6 +25,7 @@ from msgspec.structs import replace
 
 from netemu.kernel import netns as namespaces
 from netemu.model.hosts import endpoint_text
+from netemu.observe.addresses import is_address
 from netemu.observe.probe import result as results
 from netemu.observe.probe.result import Answer, Attempt, ProbeResult, read_answer, summarize
 from netemu.observe.resolve.dig import lookup
@@ -188,7 +188,9 @@ class Prober:
         looked_up = 0.0 if address == self._destination.host else time.perf_counter() - started
         if not address:
             return Attempt(error=results.UNRESOLVABLE, detail=why, lookup_seconds=looked_up)
-        sock = open_socket(self._place.netns, address, socket.SOCK_DGRAM if self._udp else socket.SOCK_STREAM)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        kind = socket.SOCK_DGRAM if self._udp else socket.SOCK_STREAM
+        sock = namespaces.open_socket(self._place.netns, family, kind)
         self._connections += 1
         return await self._exchange(sock, address, looked_up, connected=False)
 
@@ -222,7 +224,7 @@ class Prober:
     async def _address(self) -> tuple[str, str]:
         """Where the name leads, by the resolver of the place; else why nowhere."""
         host = self._destination.host
-        if _is_address(host):
+        if is_address(host):
             return host, ""
         if not self._place.resolv_conf:
             return "", f"{host}: no resolver here"
@@ -293,19 +295,3 @@ def split(received: bytes) -> tuple[Mapping[str, str], bytes]:
     head, _, body = received.partition(b"\r\n\r\n")
     pairs = (line.partition(":") for line in head.decode("latin-1").split("\r\n")[1:])
     return {name.strip().lower(): value.strip() for name, _, value in pairs}, body
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def open_socket(netns: str, address: str, kind: int) -> socket.socket:
-    """A non-blocking socket of the namespace, of the family of `address`. Raises KernelNotFound."""
-    with namespaces.entered(netns):
-        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
-    sock.setblocking(False)
-    return sock

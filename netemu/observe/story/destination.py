@@ -21,6 +21,7 @@ from netemu.model.errors import NetemuError, UserError
 from netemu.model.objects import EndpointSlice, Node, Service
 from netemu.model.pods import Pod
 from netemu.model.suggest import instead
+from netemu.observe.addresses import is_address
 from netemu.observe.probe import prober as probe
 from netemu.observe.probe.prober import Place
 from netemu.observe.reasons import Because, Reason
@@ -101,7 +102,7 @@ def parse(text: str, protocol: str) -> Wanted:
     endpoint, path = (text, "/") if icmp else _without_path(text)
     host, port = (endpoint, "") if icmp else endpoint.rpartition(":")[::2]
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if icmp and ":" in bare and not _is_address(bare):
+    if icmp and ":" in bare and not is_address(bare):
         raise UserError(f"destination {text!r}: ICMP has no ports; must be NAME or ADDRESS, {example}")
     if not bare or (not icmp and (not port or port.endswith("]"))):
         raise UserError(f"destination {text!r}: must be NAME:PORT or ADDRESS:PORT, {example}")
@@ -109,7 +110,7 @@ def parse(text: str, protocol: str) -> Wanted:
         raise UserError(f"destination {text!r}: an IPv6 address must be in brackets, for example [fd00::1]:80")
     if _is_number(port) and not 0 < int(port) < 65536:
         raise UserError(f"destination {text!r}: port {port} is none; ports are 1 to 65535")
-    if _LIKE_IPV4.fullmatch(bare) and not _is_address(bare):
+    if _LIKE_IPV4.fullmatch(bare) and not is_address(bare):
         raise UserError(f"destination {text!r}: {bare} is no IPv4 address; its numbers are 0 to 255")
     kind, slash, name = bare.partition("/")
     if not slash:
@@ -134,7 +135,7 @@ async def resolve(
     Raises UserError for an object that is not there or has no such port.
     """
     name = wanted.name
-    if _is_address(name):
+    if is_address(name):
         return Destination(wanted.text, str(ipaddress.ip_address(name)), _number(wanted))
     wanted = _meant(wanted, objects, namespace, pod=pod)
     if wanted.kind:
@@ -150,7 +151,7 @@ async def to_probe(
     `read` gets the objects, where they are needed. Raises UserError as `resolve`, and for what has no address.
     """
     wanted = parse(text, "tcp")
-    if not wanted.kind and _is_address(wanted.name):
+    if not wanted.kind and is_address(wanted.name):
         return probe.Destination(wanted.name, _number(wanted), wanted.path, text)
     try:
         objects = read()
@@ -169,7 +170,7 @@ async def to_probe(
 
 def _meant(wanted: Wanted, objects: Objects, namespace: str, *, pod: bool) -> Wanted:
     """With the kind of object that a name without one stands for; without, where it is for DNS."""
-    if wanted.kind or _is_address(wanted.name):
+    if wanted.kind or is_address(wanted.name):
         return wanted
     if objects.service(namespace, wanted.name) is not None:
         return wanted if pod else replace(wanted, kind="Service")
@@ -320,14 +321,6 @@ def _missing(wanted: Wanted, known: Iterable[str], namespace: str = "") -> UserE
 def _is_number(port: str) -> bool:
     """Of the digits that `int` and everybody reads alike."""
     return port.isascii() and port.isdecimal()
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _family(address: str) -> str:
